@@ -1,0 +1,42 @@
+"""Settings that every AWS client of ours has.
+
+Credentials come by boto3's own chain. Retries of single calls are botocore's ("standard" mode);
+what fails past them is ours to map, in the file that made the call.
+"""
+
+from __future__ import annotations
+
+from botocore.config import Config
+
+CONNECT_TIMEOUT_S = 5.0
+READ_TIMEOUT_S = 30.0  # above the longest long poll, 20 s
+MAX_ATTEMPTS = 3
+
+FAULTS = frozenset(
+    {
+        "InternalError",
+        "InternalFailure",
+        "InternalServiceError",
+        "RequestThrottled",
+        "RequestTimeout",
+        "ServiceUnavailable",
+        "SlowDown",
+        "ThrottledException",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequestsException",
+    }
+)
+"""Error codes of any AWS service that pass by themselves."""
+
+
+def client_config(connections: int) -> Config:
+    """Configuration of a client that at most `connections` threads use at once."""
+    return Config(
+        connect_timeout=CONNECT_TIMEOUT_S,
+        read_timeout=READ_TIMEOUT_S,
+        max_pool_connections=connections,
+        retries={"mode": "standard", "max_attempts": MAX_ATTEMPTS},
+        parameter_validation=False,  # our own calls are checked by mypy, and this is on the hot path
+        user_agent_extra="millstream",
+    )

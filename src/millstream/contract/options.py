@@ -1,0 +1,93 @@
+"""Checks declared options with pydantic and says every problem in a user's words."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from millstream.contract.errors import InvalidConfiguration, Problem
+
+M = TypeVar("M", bound="Options")
+
+_SHOWN = 60  # characters of a found value that a message repeats
+
+_WANTED = {
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "True or False",
+    "bool_parsing": "True or False",
+    "string_type": "a string",
+    "dict_type": "a dictionary",
+    "list_type": "a list",
+    "tuple_type": "a list",
+}
+
+
+class Options(BaseModel):
+    """Base of every options model: frozen, unknown names refused, no silent conversion."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, arbitrary_types_allowed=True)
+
+
+def parse_options(model: type[M], options: Mapping[str, object], secret: frozenset[str] = frozenset()) -> M:
+    """The options as `model`; the values of fields named in `secret` are never repeated.
+
+    Field descriptions (`Field(description="1 to 10000")`) are what a message says was wanted.
+
+    Raises:
+        InvalidConfiguration: with one problem for each wrong field.
+    """
+    try:
+        return model.model_validate(dict(options))
+    except ValidationError as error:
+        problems = [_problem(model, details, secret) for details in error.errors(include_url=False)]
+        raise InvalidConfiguration(problems) from None
+
+
+def shown(value: object) -> str:
+    """A found value, short enough for one line."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
+
+
+def unknown_option(name: str, known: list[str]) -> Problem:
+    """The problem of an option that nobody knows, with the nearest one that is known."""
+    near = difflib.get_close_matches(name, known, n=1)
+    wanted = f"{near[0]}?" if near else f"one of {', '.join(sorted(known))}"
+    return Problem("", name, wanted, "an unknown option")
+
+
+def _problem(model: type[Options], details: ErrorDetails, secret: frozenset[str]) -> Problem:
+    field = ".".join(str(part) for part in details["loc"]) or "options"
+    first = str(details["loc"][0]) if details["loc"] else ""
+    if details["type"] == "extra_forbidden":
+        return unknown_option(field, list(model.model_fields))
+    if details["type"] == "missing":
+        return Problem("", field, _description(model, first) or "a value", "nothing")
+    found = "a value of the wrong form" if first in secret else shown(details["input"])
+    wanted = _description(model, first)
+    if not wanted or len(details["loc"]) > 1:
+        wanted = _wanted(details)
+    return Problem("", field, wanted, found)
+
+
+def _description(model: type[Options], name: str) -> str:
+    info = model.model_fields.get(name)
+    return (info.description or "") if info else ""
+
+
+def _wanted(details: ErrorDetails) -> str:
+    if details["type"] in _WANTED:
+        return _WANTED[details["type"]]
+    context: dict[str, Any] = details.get("ctx") or {}
+    if details["type"] == "value_error" and "error" in context:
+        return str(context["error"])
+    return details["msg"].removeprefix("Input should be ").removeprefix("Value error, ")

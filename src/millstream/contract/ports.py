@@ -1,0 +1,365 @@
+"""The ports of the core. A plugin implements one; the core knows nothing else of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, Literal, Protocol, Self, TypeAlias
+
+from millstream.contract.clock import Clock
+from millstream.contract.functions import FunctionSpec, Outcome
+from millstream.contract.records import (
+    Checkpoint,
+    DestinationReceipt,
+    Position,
+    Reason,
+    Record,
+    Resolution,
+)
+
+JsonObject: TypeAlias = dict[str, Any]
+
+
+# ---- triggers
+
+
+class DataFormat(Enum):
+    """How the data of a record is written in its event."""
+
+    TEXT = "text"  # a JSON string that may itself hold JSON
+    BASE64 = "base64"  # base64 of UTF-8 text that may hold JSON
+    JSON = "json"  # part of the event's own JSON
+
+
+class Mismatch(Enum):
+    """What a filter does when the data is not of the pattern's format (JSON or text)."""
+
+    DROP = "drop"  # the record does not match
+    IGNORE_DATA = "ignore-data"  # the data part of the pattern is skipped
+
+
+@dataclass(frozen=True, slots=True)
+class FilterRules:
+    """How filters look into a source's records.
+
+    `data_key` is the pattern's top-level key for the data; `data_path` leads to it in the event.
+    Source: AWS, "Control which events Lambda sends to your function", format matrix.
+    """
+
+    data_key: str
+    data_path: tuple[str, ...]
+    data_format: DataFormat
+    mismatch: Mismatch
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a trigger's source can do; steers the runner and the conformance kit."""
+
+    ordered_by_key: bool = False
+    counts_deliveries: bool = False  # records carry a true `delivery_count`
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """When a batch is sent, by the first limit that it meets (6 MB of event is the other)."""
+
+    size: int
+    window_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class QueuePolicy:
+    """What a mapping does with failures and load, as its options say."""
+
+    item_failures: bool = False  # ReportBatchItemFailures
+    max_retries: int | None = None  # None: until the queue itself gives up
+    max_concurrency: int | None = None  # MaximumConcurrency; None: the service's own scaling
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What the daemon lends to a plugin."""
+
+    data_dir: Path
+    clock: Clock
+    invoker: Invoker
+    endpoint_url: str | None = None  # None: the vendor's own
+    region: str | None = None  # None: by the client library's own chain
+
+
+class QueueReader(Protocol):
+    """Reads one queue. Its calls may overlap; `receive` at most as often as the runner has pollers."""
+
+    @property
+    def lease_s(self) -> float | None:
+        """For how long a received record stays hidden from others. None: until it is settled."""
+
+    async def receive(self, limit: int, wait_s: float) -> Sequence[Record]:
+        """Up to `limit` records; empty after `wait_s` without any.
+
+        Raises:
+            SourceUnavailable: retried by the supervisor.
+            InvalidConfiguration: the queue is gone or refuses us.
+        """
+
+    async def extend(self, records: Sequence[Record]) -> None:
+        """Hide `records` for `lease_s` from now on. One that is gone already is passed over."""
+
+    async def settle(self, resolution: Resolution) -> None:
+        """Take Done and Discarded records off the queue; leave Returned ones to it, untouched."""
+
+    async def backlog(self) -> int | None:
+        """About how many records wait. None: the source does not say."""
+
+    async def aclose(self) -> None:
+        """End within a second; records that a poll in flight still brings go back to the queue."""
+
+
+class QueueTrigger(Protocol):
+    """The declared source of one mapping on a queue."""
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    @property
+    def filter_rules(self) -> FilterRules: ...
+
+    @property
+    def limits(self) -> BatchLimits: ...
+
+    @property
+    def policy(self) -> QueuePolicy: ...
+
+    @property
+    def source(self) -> str:
+        """The source in a user's words, as `millstream mappings` shows it: a name or an ARN."""
+
+    @classmethod
+    def parse(cls, options: Mapping[str, object]) -> Self:
+        """Check the options of a declaration, without a network.
+
+        Raises:
+            InvalidConfiguration: with every problem; `where` is left empty for the caller to fill.
+        """
+
+    async def open(self, host: Host, function: FunctionSpec) -> QueueReader:
+        """Find the source and check what only it knows.
+
+        Raises:
+            InvalidConfiguration: there is no such source, or its settings do not fit the function.
+            SourceUnavailable: it does not answer now.
+        """
+
+    def envelope(self, records: Sequence[Record]) -> bytes:
+        """The event for the function, from the records' own bytes joined once."""
+
+    def failure_details(self, records: Sequence[Record]) -> JsonObject:
+        """The part of an invocation record that tells which records failed: `{"…BatchInfo": {…}}`."""
+
+
+# ---- the runtime
+
+
+class Invoker(Protocol):
+    """Runs functions."""
+
+    async def invoke(self, function: str, event: bytes) -> Outcome:
+        """One synchronous invocation. Every answer is a value; it never raises for the function's sake."""
+
+
+class ExecutionEnvironment(Protocol):
+    """One sandbox with one function version in it; one invocation at a time."""
+
+    @property
+    def alive(self) -> bool:
+        """False once it must not be used again."""
+
+    async def invoke(self, event: bytes, request_id: str) -> Outcome:
+        """Run the handler; a timeout or a crash is an answer, after which `alive` is False."""
+
+    async def aclose(self) -> None:
+        """End every process of it."""
+
+
+class Sandbox(Protocol):
+    """A way to isolate functions on this host: a driver."""
+
+    async def start(self) -> None:
+        """Make ready.
+
+        Raises:
+            SandboxUnavailable: this host cannot; the message names the ways out.
+        """
+
+    async def create(self, function: FunctionSpec) -> ExecutionEnvironment:
+        """A new environment, its processes started, the handler's module perhaps not yet loaded.
+
+        Raises:
+            SandboxUnavailable: no further environment can be made now.
+        """
+
+    async def aclose(self) -> None:
+        """End every environment and process that this driver made."""
+
+
+# ---- destinations
+
+
+@dataclass(frozen=True, slots=True)
+class InvocationRecord:
+    """What a destination is given: `body` is the compact JSON document, the rest is for addressing."""
+
+    body: bytes
+    function_arn: str  # with its qualifier
+    succeeded: bool
+    mapping_id: str
+    partition: str
+    request_id: str
+    written_at: float  # Unix seconds, the document's own timestamp
+
+
+class Destination(Protocol):
+    """Takes invocation records."""
+
+    @property
+    def name(self) -> str:
+        """The destination in a user's words, without secrets."""
+
+    @property
+    def limit_bytes(self) -> int | None:
+        """Largest `body` that it takes. None: no limit."""
+
+    @classmethod
+    def claims(cls, target: str) -> bool:
+        """True if a plain string (`arn:aws:sqs:…`, `https://…`) names a target of this kind."""
+
+    @classmethod
+    def parse(cls, options: Mapping[str, object]) -> Self:
+        """Check a declaration, without a network; `target` is the string that was declared.
+
+        Raises:
+            InvalidConfiguration: with every problem; `where` is left empty for the caller to fill.
+        """
+
+    async def open(self, host: Host) -> None:
+        """Make ready to deliver; finds the target where that can be checked.
+
+        Raises:
+            InvalidConfiguration: there is no such target.
+        """
+
+    async def deliver(self, record: InvocationRecord) -> DestinationReceipt:
+        """Hand a record over; returns once the target holds it.
+
+        Raises:
+            DestinationUnavailable: it does not hold the record, or nobody knows.
+        """
+
+    async def aclose(self) -> None: ...
+
+
+# ---- state
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to read one partition of one mapping and to move its cursor."""
+
+    mapping: str
+    partition: str
+    owner: str
+    epoch: int  # grows each time the lease changes hands; fences a stale owner
+
+
+@dataclass(frozen=True, slots=True)
+class MappingRow:
+    """One event source mapping as declared: what survives a restart."""
+
+    uuid: str
+    app: str
+    function: str
+    kind: str
+    source: str
+    enabled: bool
+    last_modified: float  # Unix seconds
+
+
+State: TypeAlias = Literal[
+    "Creating", "Enabling", "Enabled", "Disabling", "Disabled", "Updating", "Deleting", "Stopped"
+]
+"""AWS's states of a mapping, and Stopped: its daemon does not run."""
+
+
+@dataclass(frozen=True, slots=True)
+class MappingStatus:
+    """How a mapping is doing; counters are since the mapping was made, and survive restarts."""
+
+    uuid: str
+    state: State
+    state_reason: str = ""
+    last_result: str = "No records processed"
+    updated_at: float = 0.0
+    received: int = 0
+    filtered: int = 0
+    delivered: int = 0  # records that a function took
+    returned: int = 0  # records given back to the queue after a failure
+    discarded: int = 0  # records given up to a destination, or dropped
+    invocations: int = 0
+    errors: int = 0
+    throttles: int = 0
+
+
+class StateStore(Protocol):
+    """Keeps what must outlive the process. Calls are short; writes are durable when they return.
+
+    Each raises StateUnavailable where the store cannot be read or written.
+    """
+
+    async def put_mapping(self, row: MappingRow) -> MappingRow:
+        """Insert, or update by (app, function, kind, source); the stored row, with its first uuid."""
+
+    async def mappings(self) -> Sequence[MappingRow]: ...
+
+    async def delete_mapping(self, uuid: str) -> None:
+        """Forget a mapping, its status and its cursors; nothing if there is none."""
+
+    async def put_status(self, statuses: Sequence[MappingStatus]) -> None:
+        """Write the newest status of several mappings, in one transaction."""
+
+    async def statuses(self) -> Sequence[MappingStatus]: ...
+
+    async def cursor(self, lease: Lease) -> Position | None:
+        """The last checkpoint of the lease's partition."""
+
+    async def commit(self, lease: Lease, checkpoint: Checkpoint) -> None:
+        """Move the cursor.
+
+        Raises:
+            LeaseLost: a lease with a greater epoch wrote this partition.
+        """
+
+    async def aclose(self) -> None: ...
+
+
+# ---- observation
+
+
+class Observer(Protocol):
+    """Told what happens in a mapping, per batch. Calls are quick and never raise."""
+
+    def records_received(self, mapping: str, count: int) -> None: ...
+
+    def records_filtered(self, mapping: str, count: int) -> None: ...
+
+    def invoked(self, mapping: str, records: int, outcome: Outcome, duration_s: float) -> None: ...
+
+    def batch_resolved(self, mapping: str, resolution: Resolution) -> None: ...
+
+    def record_discarded(self, mapping: str, records: Sequence[Record], reason: Reason) -> None: ...
+
+    def state_changed(self, mapping: str, state: State, reason: str) -> None: ...
+
+    def poll_failed(self, mapping: str, why: str) -> None: ...

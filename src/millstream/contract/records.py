@@ -1,0 +1,191 @@
+"""What every layer speaks: records, batches, and the proof that a batch is resolved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, NewType, TypeAlias, final
+
+import msgspec
+
+Position = NewType("Position", str)
+"""A place in a partition: sequence number, offset. Opaque: the core stores it, never orders it."""
+
+
+class Record(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """One message, as the function will see it.
+
+    `event` is its compact JSON, UTF-8, made once by the trigger and never parsed on the way.
+    """
+
+    partition: str  # on the record, as one event may hold several
+    position: Position
+    item_id: str  # what batchItemFailures names: messageId, sequence number
+    event: bytes
+    arrived_at: float  # Unix seconds, by the source's clock
+    received_at: float  # Unix seconds, by ours; what a visibility timeout counts from
+    delivery_count: int = 1  # 1: first delivery. Queues only
+    ordering_key: str | None = None  # None: no order promised
+    receipt: str = ""  # private to the trigger: receipt handle, delivery tag
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of `event`."""
+        return len(self.event)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Records in read order that go to the function together; never empty."""
+
+    records: tuple[Record, ...]
+
+    def __post_init__(self) -> None:
+        if not self.records:
+            raise ValueError("a batch holds at least one record")
+
+
+class Reason(Enum):
+    """Why records were given up; the value is AWS's `requestContext.condition`."""
+
+    RETRIES_EXHAUSTED = "RetryAttemptsExhausted"
+    TOO_OLD = "RecordAgeExceeded"
+    TOO_LARGE = "MaximumPayloadSizeExceeded"
+
+
+class By(Enum):
+    """Who made a record done."""
+
+    FUNCTION = "function"
+    FILTER = "filter"
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The function took it, or no filter matched it."""
+
+    by: By = By.FUNCTION
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """Left to the queue, which will deliver it again. Queues only."""
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationReceipt:
+    """What a destination answered; made by destinations alone, once they hold the record.
+
+    `accepted_by` names the destination in a user's words. None: no destination is configured.
+    """
+
+    accepted_by: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Discarded:
+    """Given up. Cannot be built before the on-failure destination has answered."""
+
+    reason: Reason
+    receipt: DestinationReceipt
+
+
+Verdict: TypeAlias = Done | Returned | Discarded
+
+
+class _Seal:
+    """Held by this module alone, so that no other can mint a proof."""
+
+
+_SEAL: Final = _Seal()
+
+
+@final
+class Resolution:
+    """Proof that each record of one batch has its verdict. Only `resolve` makes one."""
+
+    __slots__ = ("batch", "verdicts")
+
+    def __init__(self, seal: _Seal, batch: Batch, verdicts: tuple[Verdict, ...]) -> None:
+        if seal is not _SEAL:
+            raise TypeError("a Resolution is made by resolve() only")
+        self.batch = batch
+        self.verdicts = verdicts
+
+
+def resolve(batch: Batch, verdicts: Mapping[str, Verdict]) -> Resolution:
+    """Pair each record with its verdict, by `item_id`.
+
+    Raises:
+        ValueError: a record has no verdict, or a verdict no record.
+    """
+    ids = [record.item_id for record in batch.records]
+    if set(ids) != set(verdicts):
+        raise ValueError(f"verdicts and records differ: {sorted(set(ids) ^ set(verdicts))}")
+    return Resolution(_SEAL, batch, tuple(verdicts[item] for item in ids))
+
+
+def resolve_all(batch: Batch, verdict: Verdict) -> Resolution:
+    """The same verdict for each record of a batch."""
+    return Resolution(_SEAL, batch, (verdict,) * len(batch.records))
+
+
+@final
+class Checkpoint:
+    """Proof that all of a partition up to `position` is resolved. Only `CursorTracker` makes one."""
+
+    __slots__ = ("partition", "position")
+
+    def __init__(self, seal: _Seal, partition: str, position: Position) -> None:
+        if seal is not _SEAL:
+            raise TypeError("a Checkpoint is made by CursorTracker only")
+        self.partition = partition
+        self.position = position
+
+
+class CursorTracker:
+    """Turns batches resolved in any order into checkpoints that skip nothing.
+
+    Records are admitted in read order; a checkpoint is the last of the unbroken
+    run of resolved records from the front. Cost: O(1) a record, amortized.
+    """
+
+    def __init__(self, partition: str) -> None:
+        self._partition = partition
+        self._resolved: dict[Position, bool] = {}  # in read order; False until resolved
+
+    @property
+    def in_flight(self) -> int:
+        """Records admitted and not yet behind a checkpoint."""
+        return len(self._resolved)
+
+    def admit(self, records: Sequence[Record]) -> None:
+        """Take records in read order, filtered ones too, before anything else sees them.
+
+        Raises:
+            ValueError: a position was admitted before and is not yet behind a checkpoint.
+        """
+        for record in records:
+            if record.position in self._resolved:
+                raise ValueError(f"{record.position} admitted twice")
+            self._resolved[record.position] = False
+
+    def complete(self, resolution: Resolution) -> Checkpoint | None:
+        """Mark a batch resolved; the new checkpoint, if the front moved.
+
+        Raises:
+            ValueError: a record was returned, which a stream cannot take back.
+        """
+        for record, verdict in zip(resolution.batch.records, resolution.verdicts, strict=True):
+            if isinstance(verdict, Returned):
+                raise ValueError("a stream cannot take a record back")
+            self._resolved[record.position] = True
+        last: Position | None = None
+        while self._resolved:
+            position = next(iter(self._resolved))
+            if not self._resolved[position]:
+                break
+            del self._resolved[position]
+            last = position
+        return None if last is None else Checkpoint(_SEAL, self._partition, last)
