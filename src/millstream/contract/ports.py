@@ -362,4 +362,8 @@ class Observer(Protocol):
 
     def state_changed(self, mapping: str, state: State, reason: str) -> None: ...
 
-    def poll_failed(self, mapping: str, why: str) -> None: ...
+    def poll_failed(self, mapping: str, why: str) -> None:
+        """The source did not answer; it is asked again after a while."""
+
+    def poll_recovered(self, mapping: str) -> None:
+        """The source answers again."""

@@ -13,7 +13,7 @@ def plugin_names(kind: str) -> list[str]:
     return sorted({entry.name for entry in entry_points(group=GROUP + kind)})
 
 
-def load_plugin(kind: str, name: str) -> Any:  # noqa: ANN401  the caller knows the port
+def load_plugin(kind: str, name: str) -> Any:
     """The class registered under a name.
 
     Raises:

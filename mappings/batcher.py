@@ -1,0 +1,74 @@
+"""Fills batches: by count, by time, by bytes of the serialised event. Pure: time is an argument."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from millstream.contract.functions import MAX_PAYLOAD_BYTES
+from millstream.contract.ports import BatchLimits
+from millstream.contract.records import Batch, Record
+
+ENVELOPE_BYTES = 1024
+"""Room left for what an envelope adds around its records."""
+
+
+class Batcher:
+    """One batch being filled.
+
+    Its window opens with it, that is when the batch before it was sent. A window that ends before
+    a record has come says nothing: the first record then opens a new one.
+    Source: AWS, "How Lambda processes records from stream and queue-based event sources", batching.
+    """
+
+    def __init__(self, limits: BatchLimits, opened_at: float, max_bytes: int = MAX_PAYLOAD_BYTES) -> None:
+        self._limits = limits
+        self._max_bytes = max_bytes - ENVELOPE_BYTES
+        self._ends_at = opened_at + limits.window_s
+        self._records: list[Record] = []
+        self._bytes = 0
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    @property
+    def full(self) -> bool:
+        """True once it is to be sent without waiting for its window."""
+        return self._closed or len(self._records) >= self._limits.size
+
+    @property
+    def due_at(self) -> float | None:
+        """When it is to be sent, full or not. None: it holds no record."""
+        return self._ends_at if self._records else None
+
+    def add(self, records: Sequence[Record], now: float) -> Sequence[Record]:
+        """Take records in order; those that did not fit, which then make it full.
+
+        A record that is larger than an event may be makes a batch of its own.
+        """
+        for index, record in enumerate(records):
+            if len(self._records) >= self._limits.size:
+                return records[index:]
+            size = record.size_bytes + 1  # its comma
+            if self._records and self._bytes + size > self._max_bytes:
+                self._closed = True
+                return records[index:]
+            if not self._records and now >= self._ends_at:
+                self._ends_at = now + self._limits.window_s
+            self._records.append(record)
+            self._bytes += size
+        return ()
+
+    def batch(self) -> Batch:
+        """The batch as it stands."""
+        return Batch(tuple(self._records))
+
+
+def split(records: Sequence[Record], limits: BatchLimits) -> list[Batch]:
+    """All records as batches, in order, with no window."""
+    batches = []
+    while records:
+        batcher = Batcher(limits, opened_at=0.0)
+        records = batcher.add(records, now=0.0)
+        batches.append(batcher.batch())
+    return batches

@@ -1,0 +1,228 @@
+"""Runs one mapping on a queue: poll, filter, batch, hand over to processing, within its permits.
+
+                 ┌─ room? ── poll ── filter ──┬─ no match: settled at once
+ permits ────────┤                            └─ open batch ── full or due ── ready ── running
+ (concurrency)   └── taken until the batch is resolved ◄──────────────────────────────────┘
+
+A poll starts only where a permit is free for what it may bring, so what is held in memory is
+bounded by concurrency × batch size, whatever waits in the queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential_jitter
+
+from millstream.contract.clock import Clock
+from millstream.contract.errors import InvalidConfiguration, SourceUnavailable
+from millstream.contract.ports import BatchLimits, Observer, QueueReader
+from millstream.contract.records import Batch, By, Done, Record, resolve_all
+from millstream.mappings.batcher import Batcher, split
+from millstream.mappings.filters import Filters
+from millstream.mappings.process import Processor
+from millstream.mappings.scaling import Scaler
+
+BACKOFF_FIRST_S = 0.5
+BACKOFF_MAX_S = 30.0
+"""Waits between polls of a source that does not answer: the first, doubled up to the longest."""
+
+LONG_POLL_S = 20.0
+"""How long a poll waits on an idle queue; SQS's own maximum."""
+
+PAGE = 10
+"""Records that one poll asks for at most; SQS's own maximum."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueSettings:
+    """What of a mapping steers its runner."""
+
+    mapping: str
+    limits: BatchLimits
+    ordered: bool  # records of one ordering key must not overtake each other
+
+
+class QueueRunner:
+    """One mapping on a queue, from `run` until `stop`."""
+
+    def __init__(
+        self,
+        settings: QueueSettings,
+        reader: QueueReader,
+        filters: Filters,
+        processor: Processor,
+        scaler: Scaler,
+        observer: Observer,
+        clock: Clock,
+    ) -> None:
+        self._settings = settings
+        self._reader = reader
+        self._filters = filters
+        self._processor = processor
+        self._scaler = scaler
+        self._observer = observer
+        self._clock = clock
+        self._open = self._new_batcher()
+        self._due: asyncio.Task[None] | None = None  # sends the open batch when its window ends
+        self._ready: deque[list[Batch]] = deque()  # chains that wait for a permit
+        self._running = 0  # chains that hold a permit
+        self._reserved = 0  # records that the polls in flight may bring
+        self._dropping = 0  # filtered batches that are being settled
+        self._polls: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Event()
+        self._stopping = False
+
+    async def run(self) -> None:
+        """Poll until stopped, then finish what was received.
+
+        Raises:
+            InvalidConfiguration: the source is gone; what was received is finished first.
+        """
+        gone: Exception | None = None
+        async with asyncio.TaskGroup() as running:
+            heartbeat = running.create_task(self._processor.beat())
+            try:
+                async with asyncio.TaskGroup() as polls:
+                    await self._poll_while_wanted(polls, running)
+            except* InvalidConfiguration as invalid:
+                gone = invalid.exceptions[0]
+            await self._drain(running)
+            heartbeat.cancel()
+        if gone is not None:
+            raise gone
+
+    def stop(self) -> None:
+        """End softly: no further poll; what was received is finished and settled."""
+        self._stopping = True
+        for poll in self._polls:
+            poll.cancel()
+        self._changed.set()
+
+    async def _poll_while_wanted(self, polls: asyncio.TaskGroup, running: asyncio.TaskGroup) -> None:
+        while not self._stopping:
+            while len(self._polls) < self._scaler.pollers and (limit := self._room()) > 0:
+                self._reserved += limit
+                poll = polls.create_task(self._poll(limit, running))
+                self._polls.add(poll)
+                poll.add_done_callback(self._polls.discard)
+            await self._changed.wait()
+            self._changed.clear()
+
+    def _room(self) -> int:
+        """Records that one more poll may bring: what free permits can take, a page at most."""
+        size = self._settings.limits.size
+        free = self._scaler.concurrency - self._running - len(self._ready)
+        return min(PAGE, size, free * size - len(self._open) - self._reserved)
+
+    async def _poll(self, limit: int, running: asyncio.TaskGroup) -> None:
+        try:
+            records = await self._receive(limit)
+        finally:
+            self._reserved -= limit
+            self._changed.set()
+        # From here to the end nothing awaits: a cancelled poll drops no record.
+        saturated = self._running + len(self._ready) + 1 >= self._scaler.concurrency
+        self._scaler.polled(limit, len(records), saturated, self._clock.monotonic())
+        if records:
+            self._observer.records_received(self._settings.mapping, len(records))
+            self._processor.hold(records)
+            self._take(self._matched(records, running), running)
+
+    async def _receive(self, limit: int) -> Sequence[Record]:
+        """Records; while the source does not answer, asks again and again with backoff."""
+        try:
+            return await self._reader.receive(limit, self._wait_s())
+        except SourceUnavailable as unavailable:
+            self._observer.poll_failed(self._settings.mapping, str(unavailable))
+        await self._clock.sleep(BACKOFF_FIRST_S)
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(SourceUnavailable),
+            wait=wait_exponential_jitter(initial=BACKOFF_FIRST_S, max=BACKOFF_MAX_S),
+            sleep=self._clock.sleep,
+        )
+        records: Sequence[Record] = await retrying(self._reader.receive, limit, 0.0)
+        self._observer.poll_recovered(self._settings.mapping)
+        return records
+
+    def _wait_s(self) -> float:
+        due_at = self._open.due_at
+        return LONG_POLL_S if due_at is None else max(0.0, min(LONG_POLL_S, due_at - self._clock.monotonic()))
+
+    def _matched(self, records: Sequence[Record], running: asyncio.TaskGroup) -> Sequence[Record]:
+        """The records that match; the others are taken off the queue beside."""
+        if not self._filters:
+            return records
+        matched = [record for record in records if self._filters.matches(record)]
+        if len(matched) < len(records):
+            kept = {record.item_id for record in matched}
+            dropped = Batch(tuple(record for record in records if record.item_id not in kept))
+            self._observer.records_filtered(self._settings.mapping, len(dropped.records))
+            self._dropping += 1
+            running.create_task(self._drop(dropped))
+        return matched
+
+    async def _drop(self, filtered: Batch) -> None:
+        try:
+            await self._processor.settle(resolve_all(filtered, Done(By.FILTER)))
+        finally:
+            self._dropping -= 1
+            self._changed.set()
+
+    def _take(self, records: Sequence[Record], running: asyncio.TaskGroup) -> None:
+        if self._settings.ordered:
+            # One poll's batches follow one another under one permit: none overtakes its group.
+            if records:
+                self._send(split(records, self._settings.limits), running)
+            return
+        while records:
+            records = self._open.add(records, self._clock.monotonic())
+            if self._open.full or self._settings.limits.window_s == 0:
+                self._send_open(running)
+        if len(self._open) and self._due is None:
+            self._due = running.create_task(self._send_when_due(self._open, running))
+
+    async def _send_when_due(self, batcher: Batcher, running: asyncio.TaskGroup) -> None:
+        due_at = batcher.due_at
+        if due_at is not None:
+            await self._clock.sleep(due_at - self._clock.monotonic())
+        self._due = None
+        self._send_open(running)
+
+    def _send_open(self, running: asyncio.TaskGroup) -> None:
+        batcher, self._open = self._open, self._new_batcher()
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+        self._send([batcher.batch()], running)
+
+    def _send(self, chain: list[Batch], running: asyncio.TaskGroup) -> None:
+        self._ready.append(chain)
+        self._start_ready(running)
+
+    def _start_ready(self, running: asyncio.TaskGroup) -> None:
+        while self._ready and self._running < max(self._scaler.concurrency, 1):
+            self._running += 1
+            running.create_task(self._run_chain(self._ready.popleft(), running))
+
+    async def _run_chain(self, chain: list[Batch], running: asyncio.TaskGroup) -> None:
+        try:
+            await self._processor.process(chain)
+        finally:
+            self._running -= 1
+        self._start_ready(running)
+        self._changed.set()
+
+    async def _drain(self, running: asyncio.TaskGroup) -> None:
+        """Send what is held and wait until it is resolved."""
+        if len(self._open):
+            self._send_open(running)
+        while self._running or self._ready or self._dropping:
+            self._changed.clear()
+            await self._changed.wait()
+
+    def _new_batcher(self) -> Batcher:
+        return Batcher(self._settings.limits, self._clock.monotonic())

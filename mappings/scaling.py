@@ -1,0 +1,65 @@
+"""How many batches of a queue may run at once, and how many polls wait for more. Pure."""
+
+from __future__ import annotations
+
+START = 5
+"""Concurrent batches of a queue that has just been enabled."""
+
+GROWTH_PER_S = 300 / 60
+"""Further concurrent batches a second while there is a backlog."""
+
+CEILING = 1250
+"""Most concurrent batches of one mapping.
+Source of the three: AWS, "Configuring scaling behavior for SQS event source mappings"."""
+
+GROWTH_SPAN_S = 10.0
+"""Longest time between two polls that counts as one of backlog."""
+
+IDLE_AFTER = 2
+"""Empty long polls in a row after which a queue counts as idle."""
+
+MAX_POLLERS = 5
+"""Polls at once; one brings ten records in milliseconds, so more would only cost threads."""
+
+
+class Scaler:
+    """Grows by backlog, shrinks by function errors and idleness.
+
+    `maximum` is MaximumConcurrency. Failures count only where the whole batch failed and
+    ReportBatchItemFailures is off: with it AWS does not scale down.
+    """
+
+    def __init__(self, maximum: int | None, now: float) -> None:
+        self._maximum = CEILING if maximum is None else maximum
+        self._target = float(min(START, self._maximum))
+        self._grown_at = now
+        self._empty_polls = 0
+
+    @property
+    def concurrency(self) -> int:
+        """Batches that may run at once; at least 1."""
+        return int(self._target)
+
+    @property
+    def pollers(self) -> int:
+        """Polls that may wait at once: one while the queue is idle, more once it is not."""
+        return 1 if self._empty_polls >= IDLE_AFTER else min(MAX_POLLERS, self.concurrency)
+
+    def polled(self, wanted: int, got: int, saturated: bool, now: float) -> None:
+        """Learn from a poll: `saturated` says that every permit was taken."""
+        self._empty_polls = self._empty_polls + 1 if got == 0 else 0
+        if got == wanted and saturated:
+            span_s = min(now - self._grown_at, GROWTH_SPAN_S)
+            self._target = min(self._target + GROWTH_PER_S * span_s, self._maximum)
+        elif self._empty_polls >= IDLE_AFTER:
+            self._target = min(self._target, float(START))
+        self._grown_at = now
+
+    def failed(self) -> None:
+        """Learn that the function failed or was throttled: run fewer at once."""
+        self._target = max(self._target / 2, 1.0)
+
+    def succeeded(self) -> None:
+        """Learn that the function succeeded: come back up to the start, one by one."""
+        if self._target < min(START, self._maximum):
+            self._target = min(self._target + 1, float(min(START, self._maximum)))

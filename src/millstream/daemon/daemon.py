@@ -1,0 +1,198 @@
+"""The composition root: puts a plan's functions, mappings and destinations together and runs them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
+
+from millstream.contract.clock import Clock, SystemClock
+from millstream.contract.functions import FunctionFailed, FunctionSpec, Success, Throttled
+from millstream.contract.ports import Host, MappingRow, MappingStatus, Sandbox, StateStore
+from millstream.contract.registry import load_plugin
+from millstream.daemon import control, data_dir
+from millstream.daemon.opening import Opening
+from millstream.daemon.plan import Plan, PlannedFunction, PlannedMapping
+from millstream.daemon.settings import Settings
+from millstream.daemon.status import StatusBoard
+from millstream.functions.concurrency import ConcurrencyLedger
+from millstream.functions.packages import deploy
+from millstream.mappings.supervise import Supervisor
+from millstream.runtime.logs import FunctionLogs
+from millstream.runtime.pool import RuntimePool
+
+logger = logging.getLogger(__name__)
+
+STATUS_EVERY_S = 1.0
+"""How often changed counters are written; what a kill loses of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """A mapping of a running daemon."""
+
+    row: MappingRow
+    planned: PlannedMapping
+    supervisor: Supervisor
+
+
+class Daemon:
+    """Runs one plan until it is stopped.
+
+    `stop` ends softly: no further poll, what was received is finished and settled, at most
+    `drain_s`. A cancelled `run` ends at once; what was in flight comes again.
+    """
+
+    def __init__(self, settings: Settings, plan: Plan, clock: Clock | None = None) -> None:
+        self._settings = settings
+        self._plan = plan
+        self._clock = clock or SystemClock()
+        self._stopping = asyncio.Event()
+        self.board = StatusBoard(self._clock)
+        self.started = asyncio.Event()
+        self.drained = True
+        self._live: list[Live] = []
+        self._pool: RuntimePool | None = None
+
+    def stop(self) -> None:
+        """End softly."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Run until stopped.
+
+        Raises:
+            DataDirInUse, StateUnavailable, SandboxUnavailable, InvalidConfiguration: it cannot start.
+        """
+        directory = self._settings.data_dir
+        with data_dir.locked(directory):
+            async with AsyncExitStack() as stack:
+                functions = self._deploy()
+                sandbox: Sandbox = load_plugin("sandboxes", self._settings.isolation)(directory / "sandboxes")
+                await sandbox.start()
+                stack.push_async_callback(sandbox.aclose)
+                store: StateStore = load_plugin("stores", "sqlite")(data_dir.database(directory))
+                stack.push_async_callback(store.aclose)
+                ledger = ConcurrencyLedger(self._settings.concurrency)
+                logs = FunctionLogs(data_dir.logs(directory))
+                pool = RuntimePool(functions, sandbox, ledger, logs, self._clock, self._settings.idle_s)
+                self._pool = await stack.enter_async_context(pool)
+                host = self._host(pool)
+                self._live = [await self._prepare(store, host, functions, m) for m in self._plan.mappings]
+                socket = data_dir.control_socket(directory)
+                await stack.enter_async_context(control.served(socket, self._answer))
+                logger.info("daemon started", extra={"app": self._plan.app, "mappings": len(self._live)})
+                self.started.set()
+                await self._run_mappings(store)
+
+    def _deploy(self) -> dict[str, FunctionSpec]:
+        return {name: self._spec(name, planned) for name, planned in self._plan.functions.items()}
+
+    def _spec(self, name: str, planned: PlannedFunction) -> FunctionSpec:
+        options = planned.options
+        settings = self._settings
+        return FunctionSpec(
+            name=name,
+            arn=f"arn:aws:lambda:{settings.region}:{settings.account_id}:function:{name}",
+            handler=options.handler,
+            code=deploy(planned.code, settings.data_dir / "code"),
+            runtime=planned.runtime,
+            memory_size_mb=options.memory_size,
+            timeout_s=float(options.timeout),
+            ephemeral_storage_mb=options.ephemeral_storage,
+            environment=options.environment,
+            reserved_concurrency=options.reserved_concurrent_executions,
+            region=settings.region,
+        )
+
+    def _host(self, pool: RuntimePool) -> Host:
+        settings = self._settings
+        return Host(settings.data_dir, self._clock, pool, settings.endpoint_url, settings.region)
+
+    async def _prepare(
+        self, store: StateStore, host: Host, functions: Mapping[str, FunctionSpec], planned: PlannedMapping
+    ) -> Live:
+        row = await store.put_mapping(
+            MappingRow(
+                uuid=str(uuid.uuid4()),
+                app=self._plan.app,
+                function=planned.function,
+                kind=planned.kind,
+                source=planned.trigger.source,
+                enabled=planned.enabled,
+                last_modified=self._clock.now(),
+            )
+        )
+        before = {status.uuid: status for status in await store.statuses()}
+        self.board.add(row.uuid, f"{row.kind} {row.source} → {row.function}", before.get(row.uuid))
+        opening = Opening(row, planned, functions[planned.function], host, self.board)
+        return Live(row, planned, Supervisor(row.uuid, opening.runner, self.board, self._clock))
+
+    async def _run_mappings(self, store: StateStore) -> None:
+        async with asyncio.TaskGroup() as group:
+            keeper = group.create_task(self._keep_status(store))
+            running = [group.create_task(live.supervisor.run()) for live in self._live if live.row.enabled]
+            for live in self._live:
+                if not live.row.enabled:
+                    self.board.state_changed(live.row.uuid, "Disabled", "")
+            await self._stopping.wait()
+            logger.info("daemon stops", extra={"drain_s": self._settings.drain_s})
+            for live in self._live:
+                live.supervisor.stop()
+            if running:
+                _, late = await asyncio.wait(running, timeout=self._settings.drain_s)
+                self.drained = not late
+                for task in late:
+                    task.cancel()
+            keeper.cancel()
+        await store.put_status([replace(s, state="Stopped") for s in self._statuses()])
+        logger.info("daemon stopped", extra={"drained": self.drained})
+
+    async def _keep_status(self, store: StateStore) -> None:
+        while True:
+            await self._clock.sleep(STATUS_EVERY_S)
+            self.board.sample()
+            if changed := self.board.take_changed():
+                await store.put_status(changed)
+
+    def _statuses(self) -> list[MappingStatus]:
+        return [self.board.status(live.row.uuid) for live in self._live]
+
+    # control
+
+    async def _answer(self, request: control.Request) -> dict[str, Any]:
+        match request.op:
+            case "mappings":
+                return {"mappings": [await self.describe(live) for live in self._live]}
+            case "invoke":
+                return await self._invoke(request)
+            case _:
+                return {"error": f"op: wanted mappings or invoke, found {request.op!r}"}
+
+    async def describe(self, live: Live) -> dict[str, Any]:
+        """One mapping as the command line shows it."""
+        return {
+            "row": msgspec.to_builtins(live.row),
+            "status": msgspec.to_builtins(self.board.status(live.row.uuid)),
+            "rate": self.board.rate(live.row.uuid),
+        }
+
+    async def _invoke(self, request: control.Request) -> dict[str, Any]:
+        if request.function not in self._plan.functions:
+            known = ", ".join(sorted(self._plan.functions)) or "none"
+            return {"error": f"function: wanted one of {known}, found {request.function!r}"}
+        assert self._pool is not None
+        outcome = await self._pool.invoke(request.function, request.payload.encode())
+        match outcome:
+            case Success(payload=payload, request_id=request_id):
+                return {"payload": payload.decode(), "request_id": request_id}
+            case FunctionFailed(payload=payload, request_id=request_id):
+                return {"payload": payload.decode(), "request_id": request_id, "function_error": "Unhandled"}
+            case Throttled(reason=reason):
+                return {"error": f"Rate Exceeded. ({reason})"}

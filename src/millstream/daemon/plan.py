@@ -1,0 +1,177 @@
+"""Turns a declaration into a checked plan: functions to deploy, mappings to run. Nothing starts here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from millstream.contract.errors import InvalidConfiguration, Problem
+from millstream.contract.options import parse_options, shown, unknown_option
+from millstream.contract.ports import Destination, QueueTrigger
+from millstream.daemon.loader import Declared
+from millstream.destinations.registry import parse_destination
+from millstream.functions.options import SECRET_FIELDS, FunctionOptions
+from millstream.functions.packages import check_handler
+from millstream.mappings.filters import Filters, compile_filters
+from millstream.runtime.names import default_runtime
+from millstream.triggers.registry import parse_trigger
+
+MAP_OPTIONS = ["to", "filters", "on_success", "on_failure", "enabled"]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedFunction:
+    """A function whose options are right, and whose code is there."""
+
+    options: FunctionOptions
+    code: Path
+    runtime: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedMapping:
+    """A mapping whose options are right; whether its source exists is known once it is opened."""
+
+    kind: str
+    trigger: QueueTrigger
+    function: str
+    filters: Filters
+    filter_count: int
+    on_success: Destination | None
+    on_failure: Destination | None
+    enabled: bool
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that one app declares, checked."""
+
+    app: str
+    functions: Mapping[str, PlannedFunction]
+    mappings: tuple[PlannedMapping, ...]
+
+
+class _Problems(list[Problem]):
+    """Collects what is wrong, so that all of it is said at once."""
+
+    @contextmanager
+    def at(self, where: str, prefix: str = "") -> Iterator[None]:
+        try:
+            yield
+        except InvalidConfiguration as invalid:
+            for p in invalid.problems:
+                self.append(Problem(p.where or where, f"{prefix}{p.field}", p.wanted, p.found))
+
+
+def make_plan(declared: Declared) -> Plan:
+    """Check a declaration.
+
+    Raises:
+        InvalidConfiguration: with every problem of every function and mapping.
+    """
+    problems = _Problems()
+    app = declared.app
+    if not isinstance(app["name"], str) or not app["name"]:
+        problems.append(Problem(app["where"], "App", "a name", shown(app["name"])))
+    functions = _functions(declared, problems)
+    names = {f["options"].get("name") for f in app["functions"]}  # wrong ones too: one problem is enough
+    mappings = []
+    seen: dict[tuple[str, str, str], str] = {}
+    for raw in app["mappings"]:
+        mapping = _mapping(raw, names, problems)
+        if mapping is None:
+            continue
+        key = (mapping.kind, mapping.trigger.source, mapping.function)
+        if key in seen:
+            found = f"the same one at {seen[key]}"
+            problems.append(Problem(mapping.where, "map", "one mapping of a source to a function", found))
+        seen[key] = mapping.where
+        mappings.append(mapping)
+    if problems:
+        raise InvalidConfiguration(problems)
+    return Plan(app["name"], functions, tuple(mappings))
+
+
+def _functions(declared: Declared, problems: _Problems) -> dict[str, PlannedFunction]:
+    functions: dict[str, PlannedFunction] = {}
+    for raw in declared.app["functions"]:
+        with problems.at(f"{raw['where']} function {raw['options'].get('name')!r}"):
+            options = parse_options(FunctionOptions, raw["options"], SECRET_FIELDS)
+            code = (declared.folder / options.code).resolve()
+            runtime = options.runtime or default_runtime()
+            wrong = check_handler(code, options.handler, runtime)
+            if options.name in functions:
+                wrong = [Problem("", "name", "a name of its own", f"a second function {options.name!r}")]
+            if wrong:
+                raise InvalidConfiguration(wrong)
+            functions[options.name] = PlannedFunction(options, code, runtime)
+    return functions
+
+
+def _mapping(raw: dict[str, Any], names: set[Any], problems: _Problems) -> PlannedMapping | None:
+    source = raw["source"]
+    if not isinstance(source, dict):
+        problems.append(Problem(raw["where"], "source", 'a source such as Sqs("orders")', shown(source)))
+        return None
+    where = f"{raw['where']} {source['kind']} {source['options'].get('queue', '')}".rstrip()
+    before = len(problems)
+    problems += [_at(where, unknown_option(name, MAP_OPTIONS)) for name in raw["unknown"]]
+    if not isinstance(raw["enabled"], bool):
+        problems.append(Problem(where, "enabled", "True or False", shown(raw["enabled"])))
+    _check_target(raw["to"], names, where, problems)
+    trigger: QueueTrigger | None = None
+    filters: Filters | None = None
+    with problems.at(where):
+        trigger = parse_trigger(source["kind"], source["options"])
+    if trigger is not None:
+        if isinstance(raw["filters"], list):
+            with problems.at(where):
+                filters = compile_filters(raw["filters"], trigger.filter_rules)
+        else:
+            problems.append(Problem(where, "filters", "a list of patterns", shown(raw["filters"])))
+        if trigger.policy.max_retries is not None and raw["on_failure"] is None:
+            wanted = "on_failure=, where what is given up goes, beside it"
+            problems.append(Problem(where, "maximum_retry_attempts", wanted, "none"))
+        if trigger.policy.max_retries is None and raw["on_failure"] is not None:
+            wanted = "maximum_retry_attempts= beside it; without, the queue's redrive policy decides"
+            problems.append(Problem(where, "on_failure", wanted, "none"))
+    on_success = _destination(raw["on_success"], "on_success", where, problems)
+    on_failure = _destination(raw["on_failure"], "on_failure", where, problems)
+    if len(problems) > before or trigger is None or filters is None:
+        return None
+    return PlannedMapping(
+        source["kind"],
+        trigger,
+        raw["to"],
+        filters,
+        len(raw["filters"]),
+        on_success,
+        on_failure,
+        raw["enabled"],
+        where,
+    )
+
+
+def _check_target(to: Any, names: set[Any], where: str, problems: _Problems) -> None:
+    if isinstance(to, dict):
+        wanted = "a function declared with @app.function, a Function, or a name"
+        problems.append(Problem(where, "to", wanted, f"{to['undeclared']}, which is not declared"))
+    elif to not in names:
+        known = ", ".join(sorted(str(name) for name in names)) or "none"
+        problems.append(Problem(where, "to", f"a declared function ({known})", shown(to)))
+
+
+def _destination(declared: Any, field: str, where: str, problems: _Problems) -> Destination | None:
+    if declared is None:
+        return None
+    with problems.at(where, f"{field}."):
+        return parse_destination(declared)
+    return None
+
+
+def _at(where: str, problem: Problem) -> Problem:
+    return Problem(where, problem.field, problem.wanted, problem.found)

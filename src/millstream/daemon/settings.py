@@ -1,0 +1,50 @@
+"""Settings of one daemon, read once: flags, then MILLSTREAM_* variables, then these defaults."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from localstack_client.config import get_service_endpoint
+
+DEFAULT_REGION = "us-east-1"
+DEFAULT_ACCOUNT = "000000000000"
+"""The account in the ARNs of functions, which are nobody's on AWS."""
+
+DRAIN_S = 30.0
+"""How long a soft stop waits for invocations; the visibility timeout of a new SQS queue."""
+
+IDLE_S = 300.0
+"""How long an unused execution environment is kept."""
+
+CONCURRENCY = 1000
+"""Concurrent executions of all functions. Source: AWS, "Lambda quotas"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Durations in seconds. `endpoint_url` None: by boto3's own chain, AWS_ENDPOINT_URL included."""
+
+    data_dir: Path = Path(".millstream")
+    endpoint_url: str | None = None
+    region: str = DEFAULT_REGION
+    account_id: str = DEFAULT_ACCOUNT
+    isolation: str = "bwrap"
+    concurrency: int = CONCURRENCY
+    drain_s: float = DRAIN_S
+    idle_s: float = IDLE_S
+
+
+def localstack_endpoint() -> str:
+    """Where LocalStack, or a drop-in for it, listens; also gives boto3 the credentials it takes."""
+    os.environ.setdefault("AWS_ACCESS_KEY_ID", "test")
+    os.environ.setdefault("AWS_SECRET_ACCESS_KEY", "test")
+    return str(get_service_endpoint("sqs"))
+
+
+def aws_region() -> str:
+    """The region by boto3's own chain, or the default."""
+    from botocore.session import get_session  # slow to import, and not every command needs it
+
+    return str(get_session().get_config_variable("region") or DEFAULT_REGION)

@@ -1,0 +1,180 @@
+"""Counts what happens in each mapping, and says in the log what a person wants to know."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields
+
+from millstream.contract.clock import Clock
+from millstream.contract.functions import FunctionFailed, Outcome, Success, Throttled
+from millstream.contract.ports import MappingStatus, State
+from millstream.contract.records import Discarded, Done, Reason, Record, Resolution, Returned
+
+logger = logging.getLogger(__name__)
+
+RATE_SPAN_S = 10.0
+"""Rates are means over this span."""
+
+OK = "OK"
+FAILED = "PROBLEM: Function call failed"
+"""LastProcessingResult. Source: AWS, GetEventSourceMapping."""
+
+
+@dataclass(slots=True)
+class _Counted:
+    """A MappingStatus that can still change."""
+
+    label: str
+    state: State = "Creating"
+    state_reason: str = ""
+    last_result: str = "No records processed"
+    updated_at: float = 0.0
+    received: int = 0
+    filtered: int = 0
+    delivered: int = 0
+    returned: int = 0
+    discarded: int = 0
+    invocations: int = 0
+    errors: int = 0
+    throttles: int = 0
+    changed: bool = True
+    samples: deque[tuple[float, int]] = field(default_factory=deque)  # (monotonic, delivered)
+
+
+_SHARED = [f.name for f in fields(MappingStatus) if f.name != "uuid"]
+
+
+class StatusBoard:
+    """Implements Observer for all mappings of a daemon."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._mappings: dict[str, _Counted] = {}
+
+    def add(self, mapping: str, label: str, before: MappingStatus | None) -> None:
+        """Take up a mapping, with the counters that it had when the last daemon stopped.
+
+        `label` names it in log lines: source and function.
+        """
+        counted = _Counted(label)
+        if before is not None:
+            for name in _SHARED:
+                if name not in ("state", "state_reason"):
+                    setattr(counted, name, getattr(before, name))
+        self._mappings[mapping] = counted
+
+    def status(self, mapping: str) -> MappingStatus:
+        """How a mapping is doing now."""
+        counted = self._mappings[mapping]
+        return MappingStatus(mapping, **{name: getattr(counted, name) for name in _SHARED})
+
+    def take_changed(self) -> list[MappingStatus]:
+        """Statuses that changed since the last call."""
+        changed = [mapping for mapping, counted in self._mappings.items() if counted.changed]
+        for mapping in changed:
+            self._mappings[mapping].changed = False
+        return [self.status(mapping) for mapping in changed]
+
+    def rate(self, mapping: str) -> float:
+        """Records a second that the function took, over the last ten seconds."""
+        counted = self._mappings[mapping]
+        self._sample(counted)
+        first_at, first = counted.samples[0]
+        last_at, last = counted.samples[-1]
+        return (last - first) / (last_at - first_at) if last_at > first_at else 0.0
+
+    def sample(self) -> None:
+        """Remember the counters for rates; called about once a second."""
+        for counted in self._mappings.values():
+            self._sample(counted)
+
+    def _sample(self, counted: _Counted) -> None:
+        now = self._clock.monotonic()
+        counted.samples.append((now, counted.delivered))
+        while now - counted.samples[0][0] > RATE_SPAN_S and len(counted.samples) > 1:
+            counted.samples.popleft()
+
+    # Observer
+
+    def records_received(self, mapping: str, count: int) -> None:
+        self._touch(mapping).received += count
+
+    def records_filtered(self, mapping: str, count: int) -> None:
+        self._touch(mapping).filtered += count
+
+    def invoked(self, mapping: str, records: int, outcome: Outcome, duration_s: float) -> None:
+        counted = self._touch(mapping)
+        match outcome:
+            case Success():
+                counted.invocations += 1
+                if counted.last_result not in (OK, "No records processed"):
+                    logger.info("function succeeds again", extra={"mapping": counted.label})
+                counted.last_result = OK
+            case FunctionFailed():
+                counted.invocations += 1
+                counted.errors += 1
+                self._say_failing(counted, outcome)
+                counted.last_result = FAILED
+            case Throttled():
+                counted.throttles += 1
+
+    def _say_failing(self, counted: _Counted, failed: FunctionFailed) -> None:
+        if counted.last_result == FAILED:
+            return  # said once, until it succeeds again
+        why = {"error": failed.error_type, "request": failed.request_id}
+        logger.warning("function fails, its records go back", extra={"mapping": counted.label, **why})
+
+    def batch_resolved(self, mapping: str, resolution: Resolution) -> None:
+        counted = self._touch(mapping)
+        counted.delivered += _count(resolution, Done) - _filtered(resolution)
+        counted.returned += _count(resolution, Returned)
+        counted.discarded += _count(resolution, Discarded)
+
+    def record_discarded(self, mapping: str, records: Sequence[Record], reason: Reason) -> None:
+        extra = {"mapping": self._mappings[mapping].label, "records": len(records), "reason": reason.value}
+        logger.debug("records given up to the destination", extra=extra)
+
+    def state_changed(self, mapping: str, state: State, reason: str) -> None:
+        counted = self._touch(mapping)
+        counted.state, counted.state_reason = state, reason
+        extra = {"mapping": counted.label, "state": state}
+        if reason:
+            logger.error("mapping stopped for good", extra={**extra, "why": reason})
+        else:
+            logger.info("mapping changed", extra=extra)
+
+    def poll_failed(self, mapping: str, why: str) -> None:
+        counted = self._touch(mapping)
+        if not counted.state_reason:
+            logger.warning("source unavailable, retrying", extra={"mapping": counted.label, "why": why})
+        counted.state_reason = f"retrying: {why}"
+
+    def poll_recovered(self, mapping: str) -> None:
+        counted = self._touch(mapping)
+        if counted.state_reason:
+            logger.info("source available again", extra={"mapping": counted.label})
+        counted.state_reason = ""
+
+    def _touch(self, mapping: str) -> _Counted:
+        counted = self._mappings[mapping]
+        counted.changed = True
+        counted.updated_at = self._clock.now()
+        return counted
+
+
+def _count(resolution: Resolution, kind: type[Done] | type[Returned] | type[Discarded]) -> int:
+    return sum(isinstance(verdict, kind) for verdict in resolution.verdicts)
+
+
+def _filtered(resolution: Resolution) -> int:
+    first = resolution.verdicts[0]
+    return len(resolution.verdicts) if isinstance(first, Done) and first.by.value == "filter" else 0
+
+
+def totals(statuses: Iterable[MappingStatus]) -> dict[str, int]:
+    """Sums of the counters of several mappings."""
+    rows = list(statuses)
+    names = ("received", "filtered", "delivered", "returned", "discarded", "invocations", "errors")
+    return {name: sum(getattr(row, name) for row in rows) for name in names}

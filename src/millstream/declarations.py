@@ -1,0 +1,191 @@
+"""What a user writes: an app with its functions, sources and mappings.
+
+Declarations are inert: they hold what was given and check nothing, so that the daemon can say
+every problem at once, and so that importing the same file inside a sandbox costs next to nothing.
+Only the standard library is imported here, and little of it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypedDict, TypeVar, Unpack, overload
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class FunctionOptions(TypedDict, total=False):
+    """Options of a function, by AWS's names. Sizes in MB, durations in seconds."""
+
+    runtime: str
+    memory_size: int
+    timeout: int
+    ephemeral_storage: int
+    environment: Mapping[str, str]
+    reserved_concurrent_executions: int
+
+
+class HandlerOptions(FunctionOptions, total=False):
+    """Options of a function that is declared where it is written."""
+
+    name: str
+
+
+class SqsOptions(TypedDict, total=False):
+    """Options of an SQS source, by AWS's names. Durations in seconds."""
+
+    batch_size: int
+    batching_window: int
+    report_batch_item_failures: bool
+    maximum_concurrency: int
+    maximum_retry_attempts: int
+
+
+class Source:
+    """A source of records of any registered kind: `Source("sqs", queue="orders", batch_size=10)`."""
+
+    def __init__(self, kind: str, **options: Any) -> None:
+        self.kind = kind
+        self.options = options
+
+
+class Sqs(Source):
+    """An SQS queue, by name, URL or ARN."""
+
+    def __init__(self, queue: str, **options: Unpack[SqsOptions]) -> None:
+        super().__init__("sqs", queue=queue, **options)
+
+
+class Destination:
+    """A target of invocation records with options of its own.
+
+    Where none are needed, its ARN or URL as a plain string does the same.
+    """
+
+    def __init__(self, kind: str, target: str, **options: Any) -> None:
+        self.kind = kind
+        self.target = target
+        self.options = options
+
+
+class Function:
+    """A function that is not in this file: `Function("thumbs", handler="thumbs.handler", code="…")`.
+
+    `code` is a folder or a .zip file, relative to the file that declares it.
+    """
+
+    def __init__(self, name: str, *, handler: str, code: str, **options: Unpack[FunctionOptions]) -> None:
+        self.options: dict[str, Any] = {**options, "name": name, "handler": handler, "code": code}
+        self.where = _caller(2)
+
+
+class App:
+    """Functions, and the mappings that feed them."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.where = _caller(2)
+        self._functions: list[tuple[object, dict[str, Any], str]] = []
+        self._mappings: list[dict[str, Any]] = []
+
+    @overload
+    def function(self, handler: F, /) -> F: ...
+    @overload
+    def function(self, **options: Unpack[HandlerOptions]) -> Callable[[F], F]: ...
+    def function(self, handler: Any = None, /, **options: Any) -> Any:
+        """Declare a function of this file as a Lambda function; returns it unchanged.
+
+        The folder of the file is its code package.
+        """
+        where = _caller(2)
+
+        def declare(function: Callable[..., Any]) -> Any:
+            code = function.__code__
+            stem = os.path.splitext(os.path.basename(code.co_filename))[0]
+            declared = {
+                "name": function.__name__,
+                "handler": f"{stem}.{function.__qualname__}",
+                "code": os.path.dirname(code.co_filename) or ".",
+                **options,
+            }
+            self._functions.append((function, declared, where))
+            return function
+
+        return declare if handler is None else declare(handler)
+
+    def map(
+        self,
+        source: Source,
+        *,
+        to: Callable[..., Any] | Function | str,
+        filters: Sequence[Mapping[str, Any] | str] = (),
+        on_success: str | Destination | None = None,
+        on_failure: str | Destination | None = None,
+        enabled: bool = True,
+        **unknown: Any,
+    ) -> None:
+        """Feed a function from a source: an event source mapping.
+
+        `to` is a function declared with `@app.function`, a `Function`, or the name of either.
+        `filters` are patterns of AWS's event filtering, as dictionaries or JSON text; a record is
+        taken if any of them matches. `on_success` and `on_failure` are destinations of invocation
+        records: ARNs, URLs, or a `Destination`.
+        """
+        self._mappings.append(
+            {
+                "source": source,
+                "to": to,
+                "filters": filters,
+                "on_success": on_success,
+                "on_failure": on_failure,
+                "enabled": enabled,
+                "unknown": sorted(unknown),
+                "where": _caller(2),
+            }
+        )
+
+    def declared(self) -> dict[str, Any]:
+        """All of it as plain values, for the daemon to check."""
+        functions = [{"where": where, "options": options} for _, options, where in self._functions]
+        names = {id(function): options["name"] for function, options, _ in self._functions}
+        inline: set[int] = set()
+        mappings = []
+        for mapping in self._mappings:
+            to = mapping["to"]
+            if isinstance(to, Function) and id(to) not in inline:
+                inline.add(id(to))
+                functions.append({"where": to.where, "options": to.options})
+            source = mapping["source"]
+            mappings.append(
+                {
+                    **mapping,
+                    "source": {"kind": source.kind, "options": source.options}
+                    if isinstance(source, Source)
+                    else repr(source),
+                    "to": _function_name(to, names),
+                    "on_success": _destination(mapping["on_success"]),
+                    "on_failure": _destination(mapping["on_failure"]),
+                }
+            )
+        return {"name": self.name, "where": self.where, "functions": functions, "mappings": mappings}
+
+
+def _function_name(to: object, names: Mapping[int, str]) -> Any:
+    if isinstance(to, Function):
+        return to.options["name"]
+    if isinstance(to, str):
+        return to
+    return names.get(id(to), {"undeclared": getattr(to, "__name__", repr(to))})
+
+
+def _destination(declared: object) -> Any:
+    if isinstance(declared, Destination):
+        return {"kind": declared.kind, "target": declared.target, **declared.options}
+    return declared
+
+
+def _caller(depth: int) -> str:
+    """File name and line of the code that declares, for messages."""
+    frame = sys._getframe(depth)
+    return f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"
