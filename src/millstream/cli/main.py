@@ -1,0 +1,255 @@
+"""The command line: `millstream check | run | mappings | invoke | logs | demo`."""
+
+from __future__ import annotations
+
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import millstream
+from millstream.contract.errors import InvalidConfiguration, MillstreamError
+from millstream.daemon import data_dir
+from millstream.daemon.control import NoDaemon, Request, ask
+from millstream.daemon.serve import ExitCode, exit_code, log_to_stderr, serve
+from millstream.daemon.settings import CONCURRENCY, DEFAULT_ACCOUNT, DRAIN_S, IDLE_S, Settings
+
+app = typer.Typer(
+    help="Event source mappings as AWS Lambda has them, for queues and streams anywhere.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+class LogFormat(str, Enum):
+    """How the daemon's own log lines look."""
+
+    text = "text"
+    json = "json"
+
+
+class LogLevel(str, Enum):
+    """The least level that is shown."""
+
+    debug = "DEBUG"
+    info = "INFO"
+    warning = "WARNING"
+    error = "ERROR"
+
+
+AppFile = Annotated[Path, typer.Argument(help="The Python file that declares the App.", show_default=False)]
+DataDir = Annotated[
+    Path, typer.Option(envvar="MILLSTREAM_DATA_DIR", help="Where state, code and logs are kept.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@app.command()
+def run(
+    file: AppFile,
+    data_dir: DataDir = Path(".millstream"),
+    endpoint_url: Annotated[
+        str | None,
+        typer.Option(envvar="MILLSTREAM_ENDPOINT_URL", help="AWS endpoint; else AWS_ENDPOINT_URL, else AWS."),
+    ] = None,
+    localstack: Annotated[
+        bool, typer.Option("--localstack", help="Use LocalStack, or a drop-in for it, where it listens.")
+    ] = False,
+    region: Annotated[
+        str | None, typer.Option(envvar="MILLSTREAM_REGION", help="AWS region; else boto3's own.")
+    ] = None,
+    account_id: Annotated[
+        str, typer.Option(envvar="MILLSTREAM_ACCOUNT_ID", help="Account in the functions' ARNs.")
+    ] = DEFAULT_ACCOUNT,
+    isolation: Annotated[
+        str,
+        typer.Option(
+            envvar="MILLSTREAM_ISOLATION",
+            help="bwrap: namespaces, seccomp, limits. process: weaker, a function can read this host's files.",
+        ),
+    ] = "bwrap",
+    concurrency: Annotated[
+        int,
+        typer.Option(min=1, envvar="MILLSTREAM_CONCURRENCY", help="Concurrent executions of all functions."),
+    ] = CONCURRENCY,
+    drain_s: Annotated[
+        float, typer.Option(min=0, envvar="MILLSTREAM_DRAIN_S", help="Seconds that a soft stop waits.")
+    ] = DRAIN_S,
+    idle_s: Annotated[
+        float,
+        typer.Option(min=1, envvar="MILLSTREAM_IDLE_S", help="Seconds that an unused environment is kept."),
+    ] = IDLE_S,
+    log_format: Annotated[LogFormat, typer.Option(envvar="MILLSTREAM_LOG_FORMAT")] = LogFormat.text,
+    log_level: Annotated[LogLevel, typer.Option(envvar="MILLSTREAM_LOG_LEVEL")] = LogLevel.info,
+) -> None:
+    """Run the mappings of an app until SIGTERM or Ctrl-C.
+
+    The first signal drains: nothing more is received, what was received is finished. A second one
+    stops at once; what was in flight comes again.
+
+    Exit status: 0 stopped and drained, 2 wrong declaration, 3 data directory in use or unusable,
+    4 this host cannot isolate functions, 5 stopped before it had drained.
+    """
+    from millstream.daemon.daemon import Daemon
+    from millstream.daemon.loader import load
+    from millstream.daemon.plan import make_plan
+    from millstream.daemon.settings import aws_region, localstack_endpoint
+
+    if localstack and endpoint_url:
+        raise typer.BadParameter("wanted one of --localstack and --endpoint-url, found both")
+    log_to_stderr(log_format.value, log_level.value)
+    settings = Settings(
+        data_dir=data_dir,
+        endpoint_url=localstack_endpoint() if localstack else endpoint_url,
+        region=region or aws_region(),
+        account_id=account_id,
+        isolation=isolation,
+        concurrency=concurrency,
+        drain_s=drain_s,
+        idle_s=idle_s,
+    )
+    raise typer.Exit(serve(Daemon(settings, make_plan(load(file)))))
+
+
+@app.command()
+def check(file: AppFile) -> None:
+    """Validate an app and print its plan; starts nothing and asks no network."""
+    from millstream.cli.tables import print_plan
+    from millstream.daemon.loader import load
+    from millstream.daemon.plan import make_plan
+
+    print_plan(make_plan(load(file)))
+
+
+@app.command()
+def mappings(data_dir: DataDir = Path(".millstream"), as_json: AsJson = False) -> None:
+    """Show each mapping: state, waiting records, counts, rate, last result."""
+    from millstream.cli.tables import print_mappings, stored_mappings
+
+    try:
+        rows = _asked(data_dir, Request("mappings"))["mappings"]
+    except NoDaemon:
+        rows = stored_mappings(data_dir)
+    print_mappings(rows, as_json)
+
+
+@app.command()
+def invoke(
+    name: Annotated[str, typer.Argument(help="The function.", show_default=False)],
+    payload: Annotated[
+        str, typer.Option(help="The event, as JSON; @FILE reads it, - reads standard input.")
+    ] = "{}",
+    data_dir: DataDir = Path(".millstream"),
+) -> None:
+    """Invoke a function of the running daemon and print its answer.
+
+    Exit status: 0 it answered, 1 it failed (its error document is printed).
+    """
+    import msgspec
+
+    text = _payload(payload)
+    try:
+        msgspec.json.decode(text.encode())
+    except msgspec.DecodeError as error:
+        found = f"{str(error)[:80]}"
+        raise typer.BadParameter(f"wanted JSON, found: {found}", param_hint="--payload") from None
+    answer = _asked(data_dir, Request("invoke", name, text))
+    typer.echo(answer["payload"])
+    if "function_error" in answer:
+        typer.echo(f"function error: {answer['function_error']}, request {answer['request_id']}", err=True)
+        raise typer.Exit(ExitCode.FAILED)
+
+
+@app.command()
+def logs(
+    name: Annotated[str, typer.Argument(help="The function.", show_default=False)],
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="Lines from the end.")] = 50,
+    data_dir: DataDir = Path(".millstream"),
+) -> None:
+    """Print a function's log; works while the daemon is stopped, too."""
+    from millstream.cli.follow import log_lines
+
+    for line in log_lines(_logs(data_dir), name, lines, follow):
+        typer.echo(line)
+
+
+@app.command()
+def demo(
+    messages: Annotated[int, typer.Option(min=1, help="Messages to send.")] = 2000,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object last, on standard output.")
+    ] = False,
+    isolation: Annotated[
+        str, typer.Option(envvar="MILLSTREAM_ISOLATION", help="As of `millstream run`.")
+    ] = "bwrap",
+) -> None:
+    """Watch messages go through two mappings, on an AWS endpoint of its own; no account, no Docker.
+
+    Exit status: 0 nothing was lost, 1 something was.
+    """
+    from millstream.cli.demo import run_demo
+
+    log_to_stderr("text", "WARNING")
+    raise typer.Exit(run_demo(messages, as_json, isolation))
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"millstream {millstream.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Event source mappings as AWS Lambda has them, for queues and streams anywhere."""
+
+
+def _asked(directory: Path, request: Request) -> dict[str, list[dict[str, object]]]:
+    try:
+        answer = ask(data_dir.control_socket(directory), request)
+    except NoDaemon as error:
+        raise NoDaemon(f"{directory}: {error}; `millstream run FILE` starts one") from error
+    if "error" in answer:
+        raise MillstreamError(answer["error"])
+    return answer
+
+
+def _logs(directory: Path) -> Path:
+    return data_dir.logs(directory)
+
+
+def _payload(given: str) -> str:
+    if given == "-":
+        return sys.stdin.read()
+    if given.startswith("@"):
+        try:
+            return Path(given[1:]).read_text(encoding="utf-8")
+        except OSError as error:
+            raise typer.BadParameter(f"{given[1:]}: {error.strerror}", param_hint="--payload") from None
+    return given
+
+
+def main() -> None:
+    """Entry point: every error that we expect is one clear line on standard error."""
+    try:
+        app()
+    except InvalidConfiguration as invalid:
+        for problem in invalid.problems:
+            typer.echo(f"error: {problem}", err=True)
+        sys.exit(exit_code(invalid))
+    except MillstreamError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(exit_code(error))
+    except BrokenPipeError:
+        sys.exit(ExitCode.OK)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,130 @@
+"""Tables in the terminal: a plan, and the mappings of a data directory."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from millstream.contract.errors import StateUnavailable
+from millstream.contract.ports import MappingStatus
+from millstream.daemon import data_dir
+from millstream.daemon.plan import Plan
+from millstream.store.sqlite import SqliteStore
+
+
+def print_plan(plan: Plan) -> None:
+    """What `millstream run` would start."""
+    console = Console()
+    console.print(
+        f"app {plan.app}: {_count(len(plan.functions), 'function')}, {_count(len(plan.mappings), 'mapping')}"
+    )
+    functions = Table("function", "handler", "runtime", "memory", "timeout", "code", box=None)
+    for name, planned in plan.functions.items():
+        options = planned.options
+        functions.add_row(
+            name,
+            options.handler,
+            planned.runtime,
+            f"{options.memory_size} MB",
+            f"{options.timeout} s",
+            str(planned.code),
+        )
+    console.print(functions)
+    mappings = Table("source", "function", "batch", "window", "filters", "on success", "on failure", box=None)
+    for mapping in plan.mappings:
+        limits = mapping.trigger.limits
+        mappings.add_row(
+            f"{mapping.kind} {mapping.trigger.source}",
+            mapping.function + ("" if mapping.enabled else " (disabled)"),
+            str(limits.size),
+            f"{limits.window_s:g} s",
+            str(mapping.filter_count or "-"),
+            mapping.on_success.name if mapping.on_success else "-",
+            mapping.on_failure.name if mapping.on_failure else "-",
+        )
+    console.print(mappings)
+
+
+def stored_mappings(directory: Path) -> list[dict[str, Any]]:
+    """Mappings as a stopped daemon left them.
+
+    Raises:
+        StateUnavailable: there is no state, or it cannot be read.
+    """
+    path = data_dir.database(directory)
+    if not path.exists():
+        raise StateUnavailable(f"{directory}: wanted a data directory, found none; `millstream run` makes it")
+
+    async def read() -> list[dict[str, Any]]:
+        store = SqliteStore.read_only(path)
+        try:
+            statuses = {status.uuid: status for status in await store.statuses()}
+            rows = await store.mappings()
+        finally:
+            await store.aclose()
+        return [
+            {
+                "row": msgspec.to_builtins(row),
+                "status": {
+                    **msgspec.to_builtins(statuses.get(row.uuid, MappingStatus(row.uuid, "Stopped"))),
+                    "state": "Stopped",
+                },
+                "backlog": None,
+                "rate": 0.0,
+            }
+            for row in rows
+        ]
+
+    return asyncio.run(read())
+
+
+def print_mappings(mappings: list[dict[str, Any]], as_json: bool) -> None:
+    """One row a mapping; its uuid and all counters in the JSON form."""
+    if as_json:
+        print(json.dumps(mappings))
+        return
+    Console().print(mappings_table(mappings))
+
+
+def mappings_table(mappings: list[dict[str, Any]]) -> Table:
+    """State, waiting, counts, rate and last result of each mapping."""
+    table = Table(
+        "mapping",
+        "state",
+        "waiting",
+        "delivered",
+        "filtered",
+        "returned",
+        "given up",
+        "rate",
+        "last result",
+        box=None,
+    )
+    for column in table.columns[2:8]:
+        column.justify = "right"
+    for mapping in mappings:
+        row, status = mapping["row"], mapping["status"]
+        waiting = mapping.get("backlog")
+        reason = f" ({status['state_reason']})" if status["state_reason"] else ""
+        table.add_row(
+            f"{row['kind']} {row['source']} → {row['function']}",
+            status["state"] + reason,
+            "-" if waiting is None else str(waiting),
+            str(status["delivered"]),
+            str(status["filtered"]),
+            str(status["returned"]),
+            str(status["discarded"]),
+            f"{mapping['rate']:.1f}/s",
+            status["last_result"],
+        )
+    return table
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"

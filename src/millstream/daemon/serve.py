@@ -1,0 +1,132 @@
+"""Runs a daemon in the foreground: signals, log lines, exit codes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import signal
+import sys
+from datetime import UTC, datetime
+from enum import IntEnum
+from typing import Literal
+
+from millstream.contract.errors import (
+    InvalidConfiguration,
+    MillstreamError,
+    SandboxUnavailable,
+    StateUnavailable,
+)
+from millstream.daemon.daemon import Daemon
+from millstream.daemon.data_dir import DataDirInUse
+
+
+class ExitCode(IntEnum):
+    """What the command line's exit status means."""
+
+    OK = 0
+    FAILED = 1  # a function failed, the demo lost something, or no daemon answered
+    WRONG = 2  # what was declared or asked is wrong
+    STATE = 3  # the data directory is in use, or cannot be read or written
+    SANDBOX = 4  # this host cannot isolate functions
+    CUT_SHORT = 5  # stopped before what was in flight had ended; it comes again
+
+
+def exit_code(error: MillstreamError) -> ExitCode:
+    """The exit status of an error that ends a command."""
+    match error:
+        case InvalidConfiguration():
+            return ExitCode.WRONG
+        case StateUnavailable() | DataDirInUse():
+            return ExitCode.STATE
+        case SandboxUnavailable():
+            return ExitCode.SANDBOX
+        case _:
+            return ExitCode.FAILED
+
+
+def serve(daemon: Daemon) -> ExitCode:
+    """Run until SIGTERM or SIGINT, then drain; a second signal ends at once.
+
+    Raises:
+        MillstreamError: it cannot start.
+    """
+    return asyncio.run(_serve(daemon))
+
+
+async def _serve(daemon: Daemon) -> ExitCode:
+    loop = asyncio.get_running_loop()
+    signals = 0
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(_running(daemon))
+
+        def on_signal() -> None:
+            nonlocal signals
+            signals += 1
+            if signals == 1:
+                daemon.stop()
+            else:
+                running.cancel()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, on_signal)
+        await asyncio.wait([running])
+    if running.cancelled():
+        return ExitCode.CUT_SHORT
+    error = running.result()
+    if error is not None:
+        raise error
+    return ExitCode.OK if daemon.drained else ExitCode.CUT_SHORT
+
+
+async def _running(daemon: Daemon) -> MillstreamError | None:
+    """Why the daemon could not start; as a value, for the group would wrap what is raised."""
+    try:
+        await daemon.run()
+    except MillstreamError as error:
+        return error
+    return None
+
+
+# ---- log lines
+
+_OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+class _Text(logging.Formatter):
+    """`06:12:01.123 INFO  mapping changed  mapping=sqs orders → handle  state=Enabled`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        at = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S.%f")[:-3]
+        fields = "".join(f"  {name}={value}" for name, value in _fields(record).items())
+        line = f"{at} {record.levelname:<7} {record.getMessage()}{fields}"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+class _Json(logging.Formatter):
+    """One JSON object a line: time, level, logger, message, and the fields of the line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line: dict[str, object] = {
+            "time": at.replace("+00:00", "Z"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_fields(record),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str, ensure_ascii=False)
+
+
+def _fields(record: logging.LogRecord) -> dict[str, object]:
+    return {name: value for name, value in vars(record).items() if name not in _OWN}
+
+
+def log_to_stderr(form: Literal["text", "json"], level: str) -> None:
+    """Send the project's log lines, and warnings of the libraries, to standard error."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Json() if form == "json" else _Text())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger("millstream").setLevel(level)

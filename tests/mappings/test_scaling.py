@@ -1,0 +1,74 @@
+"""How concurrency grows with the backlog and shrinks with failures."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from millstream.mappings.scaling import CEILING, START, Scaler
+
+
+def test_a_queue_starts_with_five_batches_at_once() -> None:
+    assert Scaler(None, now=0.0).concurrency == START == 5
+
+
+def test_a_minute_of_backlog_adds_three_hundred() -> None:
+    scaler = Scaler(None, now=0.0)
+    for second in range(1, 61):
+        scaler.polled(10, 10, saturated=True, now=float(second))
+    assert scaler.concurrency == 305
+
+
+def test_a_backlog_without_full_use_adds_nothing() -> None:
+    scaler = Scaler(None, now=0.0)
+    scaler.polled(10, 10, saturated=False, now=10.0)
+    assert scaler.concurrency == START
+
+
+def test_an_idle_queue_goes_back_to_five_and_one_poll() -> None:
+    scaler = Scaler(None, now=0.0)
+    for second in range(1, 61):
+        scaler.polled(10, 10, saturated=True, now=float(second))
+    for _ in range(2):
+        scaler.polled(10, 0, saturated=False, now=100.0)
+    assert (scaler.concurrency, scaler.pollers) == (START, 1)
+
+
+def test_a_record_ends_idleness() -> None:
+    scaler = Scaler(None, now=0.0)
+    for _ in range(2):
+        scaler.polled(10, 0, saturated=False, now=1.0)
+    scaler.polled(10, 1, saturated=False, now=2.0)
+    assert scaler.pollers > 1
+
+
+def test_failures_halve_and_successes_restore() -> None:
+    scaler = Scaler(None, now=0.0)
+    for _ in range(10):
+        scaler.failed()
+    assert scaler.concurrency == 1
+    for _ in range(10):
+        scaler.succeeded()
+    assert scaler.concurrency == START
+
+
+@given(
+    st.one_of(st.none(), st.integers(2, 1000)),
+    st.lists(st.tuples(st.sampled_from(["full", "empty", "failed", "succeeded"]), st.floats(0, 100))),
+)
+def test_concurrency_stays_between_one_and_its_maximum(
+    maximum: int | None, events: list[tuple[str, float]]
+) -> None:
+    scaler, now = Scaler(maximum, now=0.0), 0.0
+    for event, later in events:
+        now += later
+        if event == "full":
+            scaler.polled(10, 10, saturated=True, now=now)
+        elif event == "empty":
+            scaler.polled(10, 0, saturated=False, now=now)
+        elif event == "failed":
+            scaler.failed()
+        else:
+            scaler.succeeded()
+        assert 1 <= scaler.concurrency <= (maximum or CEILING)
+        assert 1 <= scaler.pollers <= scaler.concurrency
