@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -25,14 +25,14 @@ app = typer.Typer(
 )
 
 
-class LogFormat(str, Enum):
+class LogFormat(StrEnum):
     """How the daemon's own log lines look."""
 
     text = "text"
     json = "json"
 
 
-class LogLevel(str, Enum):
+class LogLevel(StrEnum):
     """The least level that is shown."""
 
     debug = "DEBUG"
@@ -69,7 +69,7 @@ def run(
         str,
         typer.Option(
             envvar="MILLSTREAM_ISOLATION",
-            help="bwrap: namespaces, seccomp, limits. process: weaker, a function can read this host's files.",
+            help="bwrap: namespaces, seccomp, limits. process: weaker, functions can read files of this host.",
         ),
     ] = "bwrap",
     concurrency: Annotated[

@@ -58,15 +58,20 @@ async def served(path: Path, handler: Handler) -> AsyncIterator[None]:
         finally:
             writer.close()
 
-    with suppress(FileNotFoundError):
-        path.unlink()  # left by a daemon that was killed; the lock says that none runs
+    _remove(path)  # left by a daemon that was killed; the lock says that none runs
     mask = os.umask(0o177)
     try:
         server = await asyncio.start_unix_server(answer, path, limit=LINE_BYTES)
     finally:
         os.umask(mask)
-    async with server:
-        yield
+    try:
+        async with server:
+            yield
+    finally:
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
     with suppress(FileNotFoundError):
         path.unlink()
 

@@ -35,7 +35,7 @@ def declared_in(path: Path) -> dict[str, Any]:
     sys.modules[path.stem] = module
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit) as error:  # noqa: BLE001  user code may raise anything
         return {"error": _described(error, path)}
     apps = [value for value in vars(module).values() if isinstance(value, App)]
     return {"apps": [app.declared() for app in dict.fromkeys(apps)]}

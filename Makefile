@@ -1,0 +1,51 @@
+# `make demo` and `make test` do all their own set-up: a .venv with what each needs.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+SOURCES = src triggers mappings runtime destinations tests benchmarks examples
+
+.PHONY: help demo test check unit bench format lint types layers clean
+help:
+	@echo "make demo    watch messages go through two mappings on a local AWS endpoint"
+	@echo "make test    every test, real brokers and sandboxes included"
+	@echo "make check   format, lint, types, layers, unit tests: under a minute"
+	@echo "make bench   every benchmark, each beside its baseline"
+
+$(VENV)/.demo: pyproject.toml
+	@$(PYTHON) scripts/setup.py $(VENV) demo
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml
+	@$(PYTHON) scripts/setup.py $(VENV) dev
+	@touch $@ $(VENV)/.demo
+
+demo: $(VENV)/.demo
+	@$(BIN)/millstream demo
+
+test: $(VENV)/.dev
+	@$(BIN)/pytest
+
+unit: $(VENV)/.dev
+	@$(BIN)/pytest -q -m "not broker"
+
+check: format lint types layers unit
+
+format: $(VENV)/.dev
+	@$(BIN)/ruff format --check $(SOURCES)
+
+lint: $(VENV)/.dev
+	@$(BIN)/ruff check $(SOURCES)
+	@$(BIN)/python scripts/file_lengths.py
+
+types: $(VENV)/.dev
+	@$(BIN)/mypy
+	@$(BIN)/mypy tests benchmarks
+
+layers: $(VENV)/.dev
+	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+
+bench: $(VENV)/.dev
+	@for name in sqs coldstart neighbours idle; do $(BIN)/python -m benchmarks $$name || exit 1; done
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist src/*.egg-info
