@@ -21,33 +21,66 @@ READY_S = 20.0
 STOP_S = 40.0
 """How long the daemon may take to drain."""
 
+TEST_CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+    "AWS_DEFAULT_REGION": "us-east-1",
+}
+"""What the endpoint takes, and no other one does."""
+
+
+class AwsEndpoint:
+    """An AWS endpoint (ministack) on a free port of loopback, the same one over restarts."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self._port = _free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        self.url = f"http://127.0.0.1:{self._port}"
+
+    def start(self) -> None:
+        """Start it and wait until it answers.
+
+        Raises:
+            MillstreamError: it is not installed, or does not answer.
+        """
+        path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"
+        command = shutil.which("ministack", path=path)
+        if command is None:
+            wanted = "wanted the demo extra (pip install 'millstream[demo]')"
+            raise MillstreamError(f"ministack: {wanted}, found none")
+        settings = {"BIND_HOST": "127.0.0.1", "MINISTACK_HOST": "127.0.0.1", "GATEWAY_PORT": str(self._port)}
+        environment = {**os.environ, **settings}
+        with self._log.open("ab") as out:
+            self._process = subprocess.Popen(
+                [command], env=environment, stdout=out, stderr=out, stdin=subprocess.DEVNULL
+            )
+        try:
+            _wait_until_open(self._port, self._process, self._log)
+        except MillstreamError:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """End it; what its queues held is gone."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
 
 @contextmanager
 def aws_endpoint(log: Path) -> Iterator[str]:
-    """An AWS endpoint (ministack) on a free port of loopback; its URL.
-
-    Sets test credentials and a region for this process and those that it starts.
-
-    Raises:
-        MillstreamError: it is not installed, or does not answer.
-    """
-    command = shutil.which("ministack", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
-    if command is None:
-        raise MillstreamError("ministack: wanted the demo extra (pip install 'millstream[demo]'), found none")
-    port = _free_port()
-    os.environ.update(AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test", AWS_DEFAULT_REGION="us-east-1")
+    """A running AwsEndpoint's URL; sets its credentials for this process and those that it starts."""
+    os.environ.update(TEST_CREDENTIALS)
     for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_SQS"):
         os.environ.pop(name, None)
-    settings = {"BIND_HOST": "127.0.0.1", "MINISTACK_HOST": "127.0.0.1", "GATEWAY_PORT": str(port)}
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [command], env={**os.environ, **settings}, stdout=out, stderr=out, stdin=subprocess.DEVNULL
-        )
+    endpoint = AwsEndpoint(log)
+    endpoint.start()
     try:
-        _wait_until_open(port, process, log)
-        yield f"http://127.0.0.1:{port}"
+        yield endpoint.url
     finally:
-        _end(process, STOP_S)
+        endpoint.stop()
 
 
 @contextmanager

@@ -1,0 +1,34 @@
+"""`python -m benchmarks NAME [--json]`: one benchmark beside its baseline, in one run.
+
+With --json the last line of standard output is one object:
+`{"benchmark": NAME, "cases": {CASE: {"rate", "baseline", "ratio", "unit"}}}`, ratio = rate / baseline.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from benchmarks import coldstart, idle, neighbours, sqs
+from benchmarks.report import Result
+
+BENCHMARKS = {"sqs": sqs.run, "coldstart": coldstart.run, "neighbours": neighbours.run, "idle": idle.run}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("name", choices=BENCHMARKS)
+    parser.add_argument("--json", action="store_true", help="print one JSON object last")
+    given = parser.parse_args()
+    result: Result = BENCHMARKS[given.name]()
+    out = sys.stderr if given.json else sys.stdout
+    for case, figures in result["cases"].items():
+        figures_text = "  ".join(f"{name} {value}" for name, value in figures.items())
+        print(f"{result['benchmark']} {case}: {figures_text}", file=out)
+    if given.json:
+        print(json.dumps(result), flush=True)
+
+
+if __name__ == "__main__":
+    main()
