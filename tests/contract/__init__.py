@@ -1,0 +1,1 @@
+"""Conformance kits: one suite per port, run for every plugin that implements it."""
