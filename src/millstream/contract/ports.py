@@ -181,11 +181,18 @@ class ExecutionEnvironment(Protocol):
         """Run the handler; a timeout or a crash is an answer, after which `alive` is False."""
 
     async def aclose(self) -> None:
-        """End every process of it."""
+        """End every process of it; an invocation that runs is cut off."""
+
+
+class LogSink(Protocol):
+    """Takes lines of a function's log."""
+
+    def write(self, stream: str, text: str) -> None:
+        """Append one line, without its newline; `stream` tells environments apart. Never blocks."""
 
 
 class Sandbox(Protocol):
-    """A way to isolate functions on this host: a driver."""
+    """A way to isolate functions on this host: a driver. Made with a folder of its own to work in."""
 
     async def start(self) -> None:
         """Make ready.
@@ -194,7 +201,7 @@ class Sandbox(Protocol):
             SandboxUnavailable: this host cannot; the message names the ways out.
         """
 
-    async def create(self, function: FunctionSpec) -> ExecutionEnvironment:
+    async def create(self, function: FunctionSpec, log: LogSink) -> ExecutionEnvironment:
         """A new environment, its processes started, the handler's module perhaps not yet loaded.
 
         Raises:

@@ -21,9 +21,9 @@ from millstream.daemon.opening import Opening
 from millstream.daemon.plan import Plan, PlannedFunction, PlannedMapping
 from millstream.daemon.settings import Settings
 from millstream.daemon.status import StatusBoard
-from millstream.functions.concurrency import ConcurrencyLedger
 from millstream.functions.packages import deploy
 from millstream.mappings.supervise import Supervisor
+from millstream.runtime.concurrency import ConcurrencyLedger
 from millstream.runtime.logs import FunctionLogs
 from millstream.runtime.pool import RuntimePool
 

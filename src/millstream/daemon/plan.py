@@ -15,8 +15,8 @@ from millstream.daemon.loader import Declared
 from millstream.destinations.registry import parse_destination
 from millstream.functions.options import SECRET_FIELDS, FunctionOptions
 from millstream.functions.packages import check_handler
+from millstream.functions.runtimes import default_runtime
 from millstream.mappings.filters import Filters, compile_filters
-from millstream.runtime.names import default_runtime
 from millstream.triggers.registry import parse_trigger
 
 MAP_OPTIONS = ["to", "filters", "on_success", "on_failure", "enabled"]

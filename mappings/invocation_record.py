@@ -1,0 +1,115 @@
+"""Builds invocation records, the documents that destinations are given. Pure.
+
+Two families, as AWS has them: records of an event source mapping (`failure_record`), and records of
+an asynchronous invocation (`success_record`). Their keys stand in the order of the wire.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import msgspec
+
+from millstream.contract.functions import FunctionSpec
+from millstream.contract.ports import InvocationRecord, JsonObject
+from millstream.contract.records import Reason
+
+VERSION = "1.0"
+STATUS_OK = 200  # of a failed function too: the invocation itself took place
+
+
+def failure_record(
+    function: FunctionSpec,
+    *,
+    mapping_id: str,
+    partition: str,
+    reason: Reason,
+    request_id: str,
+    invoke_count: int,
+    function_error: str | None,
+    details: JsonObject,
+    event: bytes | None,
+    now: float,
+) -> InvocationRecord:
+    """What an on-failure destination is given when a mapping gives records up.
+
+    `invoke_count` is how often the records were tried, `function_error` "Unhandled", or None where
+    the function itself named them as failed. `details` is the trigger's part. `event`, the whole
+    event, becomes `payload`, a JSON string; None leaves it out.
+
+    Source: AWS, "Capturing discarded batches for a Kinesis Data Streams event source in Lambda".
+    """
+    document: JsonObject = {
+        "requestContext": {
+            "requestId": request_id,
+            "functionArn": function.arn,
+            "condition": reason.value,
+            "approximateInvokeCount": invoke_count,
+        }
+    }
+    if reason is not Reason.TOO_OLD:
+        document["responseContext"] = {
+            "statusCode": STATUS_OK,
+            "executedVersion": function.version,
+            "functionError": function_error,
+        }
+    document |= {"version": VERSION, "timestamp": iso_ms(now), **details}
+    if event is not None:
+        document["payload"] = event.decode()
+    return _record(document, function, mapping_id, partition, request_id, now, succeeded=False)
+
+
+def success_record(
+    function: FunctionSpec,
+    *,
+    mapping_id: str,
+    partition: str,
+    request_id: str,
+    event: bytes,
+    payload: bytes,
+    now: float,
+) -> InvocationRecord:
+    """What an on-success destination is given; event and payload are taken over unparsed.
+
+    Source: AWS, "Capturing records of Lambda asynchronous invocations".
+    """
+    document: JsonObject = {
+        "version": VERSION,
+        "timestamp": iso_ms(now),
+        "requestContext": {
+            "requestId": request_id,
+            "functionArn": f"{function.arn}:{function.version}",
+            "condition": "Success",
+            "approximateInvokeCount": 1,
+        },
+        "requestPayload": msgspec.Raw(event),
+        "responseContext": {"statusCode": STATUS_OK, "executedVersion": function.version},
+        "responsePayload": msgspec.Raw(payload),
+    }
+    return _record(document, function, mapping_id, partition, request_id, now, succeeded=True)
+
+
+def iso_ms(at: float) -> str:
+    """Unix seconds as ISO 8601 UTC with milliseconds: `2025-11-25T16:35:32.123Z`."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _record(
+    document: JsonObject,
+    function: FunctionSpec,
+    mapping_id: str,
+    partition: str,
+    request_id: str,
+    now: float,
+    *,
+    succeeded: bool,
+) -> InvocationRecord:
+    return InvocationRecord(
+        body=msgspec.json.encode(document),
+        function_arn=f"{function.arn}:{function.version}",
+        succeeded=succeeded,
+        mapping_id=mapping_id,
+        partition=partition,
+        request_id=request_id,
+        written_at=now,
+    )

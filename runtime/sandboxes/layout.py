@@ -1,0 +1,112 @@
+"""What a template sandbox of the bwrap driver holds: /usr, an interpreter, our runtime, the code."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import millstream
+from millstream.contract.functions import FunctionSpec
+from millstream.runtime import bootstrap, zygote
+
+LANG = "/var/lang"
+TASK = "/var/task"
+RUNTIME = "/var/runtime"
+PATHS = [TASK, "/opt/python", RUNTIME]
+
+ROOT_FOLDERS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
+ETC = (
+    "ld.so.cache",
+    "ssl",
+    "pki",
+    "ca-certificates",
+    "alternatives",
+    "localtime",
+    "mime.types",
+    "protocols",
+    "services",
+)
+
+BUNDLED = ("boto3", "botocore", "s3transfer", "jmespath", "dateutil", "urllib3", "six")
+"""What Lambda's Python runtime brings: boto3 and what it needs."""
+
+USER = "sbx_user1051"
+USER_ID = 993
+OUR_ETC = {
+    "passwd": f"{USER}:x:{USER_ID}:{USER_ID}::/tmp:/sbin/nologin\n",
+    "group": f"{USER}:x:{USER_ID}:\n",
+    "hosts": "127.0.0.1 localhost\n",
+    "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """bwrap's options, and what it mounts read-only."""
+
+    options: list[str]
+    mounts: list[tuple[str, str]]
+    python: str
+
+
+def layout(function: FunctionSpec | None, work_dir: Path) -> Layout:
+    """The template of a function; with None, one without code, to try whether the host can do it."""
+    options = [
+        "--unshare-all", "--unshare-user", "--uid", "0", "--gid", "0", "--cap-add", "ALL",
+        "--die-with-parent", "--new-session", "--clearenv", "--hostname", "millstream",
+        "--dev", "/dev", "--proc", "/proc", "--dir", "/tmp", "--dir", "/opt", "--dir", "/mnt", "--dir", TASK,
+        "--setenv", "PYTHONDONTWRITEBYTECODE", "1", "--setenv", "TZ", ":UTC", "--setenv", "LANG", "C.UTF-8",
+    ]  # fmt: skip
+    mounts = [("/usr", "/usr")]
+    for name in ROOT_FOLDERS:
+        path = Path("/", name)
+        if path.is_symlink():
+            options += ["--symlink", os.readlink(path), str(path)]
+        elif path.exists():
+            mounts.append((str(path), str(path)))
+    mounts += [(f"/etc/{name}", f"/etc/{name}") for name in ETC if Path("/etc", name).exists()]
+    mounts += [(str(path), f"/etc/{path.name}") for path in _our_etc(work_dir)]
+    python, interpreter_options, interpreter = _interpreter()
+    mounts += interpreter + _runtime()
+    if function is not None:
+        mounts.append((str(function.code), TASK))
+    return Layout(options + interpreter_options, mounts, python)
+
+
+def _our_etc(work_dir: Path) -> list[Path]:
+    folder = work_dir / "etc"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in OUR_ETC.items():
+        (folder / name).write_text(text, encoding="ascii")
+        (folder / name).chmod(0o644)
+    return [folder / name for name in OUR_ETC]
+
+
+def _interpreter() -> tuple[str, list[str], list[tuple[str, str]]]:
+    """Path inside, options, mounts: the daemon's own interpreter, at /var/lang if it is not below /usr."""
+    executable = f"bin/python{sys.version_info.major}.{sys.version_info.minor}"
+    prefix = os.path.realpath(sys.base_prefix)
+    if prefix == "/usr" or prefix.startswith("/usr/"):
+        return f"{prefix}/{executable}", [], []
+    options = ["--setenv", "PYTHONHOME", LANG, "--setenv", "LD_LIBRARY_PATH", f"{LANG}/lib"]
+    return f"{LANG}/{executable}", options, [(prefix, LANG)]
+
+
+def _runtime() -> list[tuple[str, str]]:
+    ours = Path(millstream.__file__).resolve().parent
+    files = [
+        (Path(bootstrap.__file__).resolve().parent / "bootstrap.py", "bootstrap.py"),
+        (Path(zygote.__file__).resolve().parent / "zygote.py", "zygote.py"),
+        (ours / "__init__.py", "millstream/__init__.py"),
+        (ours / "declarations.py", "millstream/declarations.py"),
+    ]
+    for name in BUNDLED:
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.origin is not None:
+            origin = Path(spec.origin)
+            path = origin.parent if origin.name == "__init__.py" else origin
+            files.append((path, path.name))
+    return [(str(path), f"{RUNTIME}/{name}") for path, name in files]

@@ -1,0 +1,188 @@
+"""Forks execution environments out of a preloaded interpreter. Runs inside the template sandbox.
+
+`zygote.py FD`: FD is a SOCK_SEQPACKET socket to the daemon. The first message is the seccomp
+filter. Then each request is JSON (`tmp_mb`, `data_mb`, `uid`) with two descriptors, the environment's
+socket and its output; the answer is one byte with a pidfd of the new environment.
+
+The order of the system calls matters: each namespace is made while the capabilities for it are
+still there, the user namespace last but for the limits (RLIMIT_NPROC counts per user namespace).
+"""
+
+from __future__ import annotations
+
+import array
+import ctypes
+import fcntl
+import gc
+import json
+import os
+import random
+import resource
+import signal
+import socket
+import struct
+import sys
+import time
+import traceback
+from typing import Any
+
+import bootstrap
+
+PRELOADED = (
+    "asyncio", "base64", "collections", "concurrent.futures", "copy", "csv", "dataclasses", "datetime",
+    "decimal", "email", "enum", "functools", "hashlib", "hmac", "http.client", "inspect", "itertools",
+    "json", "logging", "math", "operator", "pathlib", "re", "ssl", "statistics", "string", "subprocess",
+    "tempfile", "threading", "traceback", "typing", "unittest.mock", "urllib.parse", "urllib.request",
+    "uuid", "zlib",
+)  # fmt: skip
+
+CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x20000, 0x4000000, 0x8000000
+CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
+MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_PRIVATE = 2, 4, 8, 16384, 1 << 18
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP = 1, 4, 22, 24
+PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 38, 47, 4
+SECCOMP_MODE_FILTER = 2
+SIOCSIFFLAGS, IFF_UP_RUNNING = 0x8914, 0x41
+CAPSET = {"x86_64": 126, "aarch64": 91}
+CAPABILITY_VERSION_3 = 0x20080522
+LAST_CAPABILITY = 63
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def serve(control: socket.socket) -> None:
+    """Answer requests until the daemon closes the socket."""
+    seccomp_filter = control.recv(1 << 18)
+    own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    control.send(b"u")
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(control, 1 << 16, 2)
+        if not message:
+            return
+        request = json.loads(message)
+        _check(libc.unshare(CLONE_NEWPID), "unshare pid")
+        pid = os.fork()
+        if pid == 0:
+            control.close()
+            os.close(own_pids)
+            _become_environment(request, descriptors, seccomp_filter)
+        _check(libc.setns(own_pids, CLONE_NEWPID), "setns pid")
+        pidfd = os.pidfd_open(pid)
+        control.sendmsg([b"f"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [pidfd]))])
+        for descriptor in (pidfd, *descriptors):
+            os.close(descriptor)
+
+
+def _become_environment(request: dict[str, Any], descriptors: list[int], seccomp_filter: bytes) -> None:
+    """The child: isolate, then run the bootstrap. Does not return."""
+    status = 1
+    try:
+        sock, output = descriptors
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        isolate(request, output, seccomp_filter)
+        connection = socket.socket(fileno=os.dup2(sock, 3, inheritable=False))
+        os.closerange(4, 1024)
+        random.seed()
+        connection.sendall(bootstrap.HEADER.pack(b"P", 0))
+        bootstrap.run(connection)
+        status = 0
+    except SystemExit as ended:
+        status = ended.code if isinstance(ended.code, int) else 1
+    except BaseException:
+        os.write(2, traceback.format_exc().encode())
+    finally:
+        os._exit(status)
+
+
+def isolate(request: dict[str, Any], output: int, seccomp_filter: bytes) -> None:
+    """Namespaces, mounts, network, limits, no capabilities, seccomp."""
+    _check(libc.unshare(CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET), "unshare")
+    _mount(None, "/", None, MS_REC | MS_PRIVATE, None)
+    _mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, f"size={request['tmp_mb']}m,mode=1777")
+    _mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, None)
+    with socket.socket() as probe:
+        fcntl.ioctl(probe, SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", IFF_UP_RUNNING))
+    os.setsid()
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    _own_user(request["uid"])
+    for name, limit in limits(request).items():
+        resource.setrlimit(getattr(resource, name), (limit, limit))
+    _drop_capabilities()
+    _check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "pdeathsig")
+    _check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
+    _filter_system_calls(seccomp_filter)
+
+
+def limits(request: dict[str, Any]) -> dict[str, int]:
+    """Resource limits of one environment. Source: AWS, "Lambda quotas"; memory counts from here on."""
+    return {
+        "RLIMIT_DATA": _data_bytes() + request["data_mb"] * 1024 * 1024,
+        "RLIMIT_FSIZE": request["tmp_mb"] * 1024 * 1024,
+        "RLIMIT_NPROC": 1024,
+        "RLIMIT_NOFILE": 1024,
+        "RLIMIT_CORE": 0,
+    }
+
+
+def _data_bytes() -> int:
+    """What RLIMIT_DATA counts of this process already: the zygote's own heap."""
+    with open("/proc/self/status", encoding="ascii") as status:
+        for line in status:
+            if line.startswith("VmData:"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
+def _own_user(uid: int) -> None:
+    """A user namespace of the environment's own, with an ordinary user in it."""
+    _check(libc.unshare(CLONE_NEWUSER), "unshare user")
+    for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} 0 1"), ("gid_map", f"{uid} 0 1")):
+        with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
+            file.write(text)
+
+
+def _drop_capabilities() -> None:
+    for capability in range(LAST_CAPABILITY + 1):
+        libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)  # those that the kernel does not have: EINVAL
+    _check(libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0), "ambient")
+    header = struct.pack("II", CAPABILITY_VERSION_3, 0)
+    _check(libc.syscall(CAPSET[os.uname().machine], header, b"\0" * 24), "capset")
+
+
+def _filter_system_calls(program: bytes) -> None:
+    class Program(ctypes.Structure):
+        _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
+
+    buffer = ctypes.create_string_buffer(program, len(program))
+    wanted = Program(len(program) // 8, ctypes.addressof(buffer))
+    _check(libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(wanted), 0, 0), "seccomp")
+
+
+def _mount(source: str | None, target: str, kind: str | None, flags: int, data: str | None) -> None:
+    def text(value: str | None) -> bytes | None:
+        return None if value is None else value.encode()
+
+    answer = libc.mount(text(source), text(target), text(kind), ctypes.c_ulong(flags), text(data))
+    _check(answer, f"mount {target}")
+
+
+def _check(answer: int, what: str) -> None:
+    if answer < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+
+
+def main() -> None:
+    """Entry point: preload, then serve."""
+    for name in PRELOADED:
+        __import__(name)
+    time.tzset()
+    gc.collect()
+    gc.freeze()
+    serve(socket.socket(fileno=int(sys.argv[1])))
+
+
+if __name__ == "__main__":
+    main()

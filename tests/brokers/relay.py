@@ -1,0 +1,78 @@
+"""A TCP relay before a broker: tells what a client sent, and can be cut and restored."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Self
+from urllib.parse import urlsplit
+
+WITHIN_S = 10.0
+
+
+class Relay:
+    """Relays one port of loopback to a broker's URL, in the test's own event loop."""
+
+    def __init__(self, url: str) -> None:
+        target = urlsplit(url)
+        self._target = (target.hostname, target.port)
+        self._server: asyncio.Server | None = None
+        self._port = 0
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._heard = bytearray()
+        self._hearing = asyncio.Condition()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    async def __aenter__(self) -> Self:
+        await self.restore()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.cut()
+
+    async def restore(self) -> None:
+        """Take connections, on the same port as before."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
+        self._port = self._server.sockets[0].getsockname()[1]
+
+    async def cut(self) -> None:
+        """Close every connection and refuse new ones."""
+        if self._server is not None:
+            self._server.close()
+            for writer in tuple(self._writers):
+                writer.transport.abort()
+            self._server = None
+
+    async def hears(self, mark: bytes) -> None:
+        """Wait until a client has sent `mark`; what was sent before the last call does not count."""
+        async with asyncio.timeout(WITHIN_S), self._hearing:
+            await self._hearing.wait_for(lambda: mark in self._heard)
+            self._heard.clear()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            from_broker, to_broker = await asyncio.open_connection(*self._target)
+            self._writers |= {writer, to_broker}
+            try:
+                async with asyncio.TaskGroup() as both:
+                    both.create_task(self._pipe(reader, to_broker, listen=True))
+                    both.create_task(self._pipe(from_broker, writer, listen=False))
+            except* OSError:
+                pass
+            finally:
+                self._writers -= {writer, to_broker}
+                writer.close()
+                to_broker.close()
+
+    async def _pipe(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, listen: bool) -> None:
+        while data := await reader.read(65536):
+            if listen:
+                async with self._hearing:
+                    self._heard += data
+                    self._hearing.notify_all()
+            writer.write(data)
+            await writer.drain()
+        writer.close()
