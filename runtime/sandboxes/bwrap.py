@@ -31,6 +31,8 @@ from millstream.runtime.sandboxes.layout import PATHS, RUNTIME, TASK, USER_ID, L
 UNPRIVILEGED_ID = 62993
 """The user that a root daemon becomes before it makes a sandbox; no account, so it owns nothing."""
 
+LAUNCHER = Path(zygote.__file__).resolve().parent / "launch.py"
+
 START_S = 30.0
 FORK_S = 10.0
 
@@ -153,11 +155,10 @@ class BwrapSandbox:
             "command": command,
             "uid": UNPRIVILEGED_ID if os.geteuid() == 0 else None,
         }
-        launcher = Path(zygote.__file__).resolve().parent / "launch.py"
         log = self._work_dir / f"{name}.log"
         with log.open("wb") as out:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-I", "-S", str(launcher), json.dumps(wanted),
+                sys.executable, "-I", "-S", str(LAUNCHER), json.dumps(wanted),
                 pass_fds=descriptors, stdin=asyncio.subprocess.DEVNULL, stdout=out, stderr=out,
             )  # fmt: skip
         return process, log

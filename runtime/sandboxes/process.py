@@ -27,6 +27,8 @@ from millstream.runtime import bootstrap
 from millstream.runtime.environment import FramedEnvironment
 from millstream.runtime.output import Output
 
+PROGRAM = Path(bootstrap.__file__).resolve().parent / "bootstrap.py"
+
 BASE_BYTES = 64 * 1024 * 1024
 """Memory of the interpreter itself, on top of the function's own."""
 
@@ -46,11 +48,10 @@ class ProcessSandbox:
         ours, theirs = socket.socketpair()
         output = Output(log, stream[:8])
         temporary = Path(tempfile.mkdtemp(prefix="tmp-", dir=self._work_dir))
-        program = Path(bootstrap.__file__).resolve().parent / "bootstrap.py"
         with theirs:
             try:
                 process = await asyncio.create_subprocess_exec(
-                    sys.executable, "-I", str(program), str(theirs.fileno()),
+                    sys.executable, "-I", str(PROGRAM), str(theirs.fileno()),
                     pass_fds=[theirs.fileno()], stdin=asyncio.subprocess.DEVNULL,
                     stdout=output.write_end, stderr=output.write_end,
                     env={}, cwd=temporary, start_new_session=True,

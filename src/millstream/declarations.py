@@ -93,7 +93,7 @@ class App:
     def function(self, handler: F, /) -> F: ...
     @overload
     def function(self, **options: Unpack[HandlerOptions]) -> Callable[[F], F]: ...
-    def function(self, handler: Any = None, /, **options: Any) -> Any:
+    def function(self, handler: Any = None, /, **options: Any) -> Any:  # type: ignore[misc]  # Unpack, spelled out
         """Declare a function of this file as a Lambda function; returns it unchanged.
 
         The folder of the file is its code package.

@@ -69,7 +69,7 @@ def run(
         str,
         typer.Option(
             envvar="MILLSTREAM_ISOLATION",
-            help="bwrap: namespaces, seccomp, limits. process: weaker, functions can read files of this host.",
+            help="bwrap: namespaces, seccomp, limits. process: weaker, functions read this host's files.",
         ),
     ] = "bwrap",
     concurrency: Annotated[

@@ -59,12 +59,12 @@ class _Problems(list[Problem]):
     """Collects what is wrong, so that all of it is said at once."""
 
     @contextmanager
-    def at(self, where: str, prefix: str = "") -> Iterator[None]:
+    def at(self, where: str) -> Iterator[None]:
         try:
             yield
         except InvalidConfiguration as invalid:
             for p in invalid.problems:
-                self.append(Problem(p.where or where, f"{prefix}{p.field}", p.wanted, p.found))
+                self.append(Problem(p.where or where, p.field, p.wanted, p.found))
 
 
 def make_plan(declared: Declared) -> Plan:
@@ -166,11 +166,11 @@ def _check_target(to: Any, names: set[Any], where: str, problems: _Problems) -> 
 
 
 def _destination(declared: Any, field: str, where: str, problems: _Problems) -> Destination | None:
-    if declared is None:
+    try:
+        return None if declared is None else parse_destination(declared)
+    except InvalidConfiguration as invalid:
+        problems += [Problem(where, f"{field}.{p.field}", p.wanted, p.found) for p in invalid.problems]
         return None
-    with problems.at(where, f"{field}."):
-        return parse_destination(declared)
-    return None
 
 
 def _at(where: str, problem: Problem) -> Problem:

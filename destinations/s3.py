@@ -1,0 +1,78 @@
+"""An S3 bucket as a destination: one object a record, its key by mapping, partition and time."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Self
+
+from pydantic import Field
+
+from millstream.aws.arn import is_arn_of, parse_arn
+from millstream.aws.target import AwsTarget
+from millstream.contract.options import Options, parse_options
+from millstream.contract.ports import Host, InvocationRecord
+from millstream.contract.records import DestinationReceipt
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9!_.*'()-]+")  # all but the characters that S3 calls safe in keys
+
+
+class S3DestinationOptions(Options):
+    """`target` is a bucket's ARN."""
+
+    target: str = Field(
+        pattern=r"^arn:[^:]+:s3:::[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", description="a bucket's ARN"
+    )
+
+
+class S3Destination:
+    """Implements Destination."""
+
+    limit_bytes = None
+
+    def __init__(self, options: S3DestinationOptions) -> None:
+        self.name = options.target
+        arn = parse_arn(options.target)
+        assert arn is not None
+        self._bucket = arn.resource
+        self._aws: AwsTarget
+
+    @classmethod
+    def claims(cls, target: str) -> bool:
+        return is_arn_of("s3", target)
+
+    @classmethod
+    def parse(cls, options: Mapping[str, object]) -> Self:
+        return cls(parse_options(S3DestinationOptions, options))
+
+    async def open(self, host: Host) -> None:
+        self._aws = AwsTarget("s3", self.name, host)
+        await self._aws.find(self._aws.client.head_bucket, Bucket=self._bucket)
+
+    async def deliver(self, record: InvocationRecord) -> DestinationReceipt:
+        await self._aws.call(
+            self._aws.client.put_object,
+            Bucket=self._bucket,
+            Key=object_key(record, str(uuid.uuid4())),
+            Body=record.body,
+            ContentType="application/json",
+        )
+        return DestinationReceipt(self.name)
+
+    async def aclose(self) -> None:
+        await self._aws.aclose()
+
+
+def object_key(record: InvocationRecord, unique: str) -> str:
+    """`aws/lambda/MAPPING/PARTITION/YYYY/MM/DD/YYYY-MM-DDTHH.MM.SS-UNIQUE` for failures.
+
+    Successes have `aws/lambda/async/FUNCTION/…`, as asynchronous invocations have it.
+    Source: AWS, "Retain discarded batch records in S3".
+    """
+    at = datetime.fromtimestamp(record.written_at, UTC)
+    owner = f"{record.mapping_id}/{_UNSAFE.sub('-', record.partition)}"
+    if record.succeeded:
+        owner = f"async/{record.function_arn.split(':')[6]}"
+    return f"aws/lambda/{owner}/{at:%Y/%m/%d}/{at:%Y-%m-%dT%H.%M.%S}-{unique}"
