@@ -6,16 +6,21 @@ receipt is the receipt handle, which does not.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
 
 import boto3
-from pydantic import AfterValidator, Field, model_validator
+from botocore.exceptions import BotoCoreError, ClientError
+from pydantic import AfterValidator, Field
 
 from millstream.aws.arn import Arn, parse_arn
 from millstream.aws.clients import client_config
+from millstream.contract.blocking import BlockingClient
 from millstream.contract.errors import InvalidConfiguration, Problem
 from millstream.contract.functions import FunctionSpec
 from millstream.contract.options import Options, parse_options
@@ -30,7 +35,8 @@ from millstream.contract.ports import (
     QueuePolicy,
 )
 from millstream.contract.records import Record
-from millstream.triggers.sqs_reader import THREADS, Queue, SqsReader, source_errors
+from millstream.triggers.sqs_messages import Queue
+from millstream.triggers.sqs_reader import THREADS, SqsReader, source_errors
 
 FIFO = ".fifo"
 FIFO_BATCH = 10
@@ -49,7 +55,10 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,80}(\.fifo)?")
 def _queue(text: str) -> str:
     arn = parse_arn(text)
     name = arn.resource if arn is not None and arn.service == "sqs" else text
-    if not text.startswith(("http://", "https://")) and not _NAME.fullmatch(name):
+    if text.startswith(("http://", "https://")):
+        url = urlsplit(text)
+        name = url.path.rpartition("/")[2] if url.hostname and url.username is None else ""
+    if not _NAME.fullmatch(name):
         raise ValueError("a queue's name, URL or ARN")
     return text
 
@@ -70,22 +79,6 @@ class SqsOptions(Options):
         default=None, ge=0, le=10_000, description="a whole number from 0 to 10000"
     )
 
-    @model_validator(mode="after")
-    def _fit_together(self) -> Self:
-        problems = []
-        if self.queue.endswith(FIFO):
-            if self.batch_size > FIFO_BATCH:
-                problems.append(Problem("", "batch_size", "at most 10 on a FIFO queue", str(self.batch_size)))
-            if self.batching_window:
-                wanted = "no window on a FIFO queue"
-                problems.append(Problem("", "batching_window", wanted, str(self.batching_window)))
-        elif self.batch_size > UNWINDOWED_BATCH and not self.batching_window:
-            wanted = "at least 1 where batch_size is greater than 10"
-            problems.append(Problem("", "batching_window", wanted, "0"))
-        if problems:
-            raise InvalidConfiguration(problems)
-        return self
-
 
 @dataclass(frozen=True)
 class SqsTrigger:
@@ -97,7 +90,17 @@ class SqsTrigger:
 
     @classmethod
     def parse(cls, options: Mapping[str, object]) -> Self:
-        return cls(parse_options(SqsOptions, options))
+        problems: list[Problem] = []
+        try:
+            parsed = parse_options(SqsOptions, options)
+        except InvalidConfiguration as invalid:
+            problems += invalid.problems
+        wrong = {problem.field for problem in problems}
+        right = {name: value for name, value in options.items() if name not in wrong}
+        problems += [problem for problem in _misfits(right) if problem.field not in wrong]
+        if problems:
+            raise InvalidConfiguration(problems)
+        return cls(parsed)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -126,19 +129,20 @@ class SqsTrigger:
             InvalidConfiguration: no such queue, or its visibility timeout is too short.
             SourceUnavailable: the endpoint does not answer now.
         """
-        arn = parse_arn(self.options.queue)
-        region = arn.region if arn is not None else host.region
-        client = boto3.session.Session().client(
-            "sqs", endpoint_url=host.endpoint_url, region_name=region, config=client_config(THREADS)
-        )
-        reader = SqsReader(client, self.options.queue, host.clock)
+        opening = BlockingClient(f"sqs-open-{self._name}", 1)
         try:
-            attributes = await reader.call(_find, client, self.options.queue, arn)
-            reader.read_from(self._checked(attributes, function))
-        except BaseException:
-            await reader.aclose()
+            client, found = await opening.call(_find, self.options.queue, self._name, host)
+        finally:
+            opening.close()
+        try:
+            return SqsReader(client, self._checked(found, function), host.clock)
+        except InvalidConfiguration:
+            client.close()
             raise
-        return reader
+
+    @property
+    def _name(self) -> str:
+        return re.split("[:/]", self.options.queue)[-1]
 
     def _checked(self, found: dict[str, str], function: FunctionSpec) -> Queue:
         timeout_s = function.timeout_s
@@ -148,34 +152,76 @@ class SqsTrigger:
             raise InvalidConfiguration([Problem("", "queue", wanted, f"{visibility_s} s")])
         window_s = self.options.batching_window
         if window_s and window_s + timeout_s > visibility_s:
-            visibility_s = window_s + int(timeout_s) + EXTRA_VISIBILITY_S
+            visibility_s = window_s + math.ceil(timeout_s) + EXTRA_VISIBILITY_S
         arn = parse_arn(found["QueueArn"])
         region = arn.region if arn is not None else function.region
-        return Queue(found["QueueUrl"], found["QueueArn"], region, visibility_s, windowed=window_s > 0)
+        return Queue(
+            self._name, found["QueueUrl"], found["QueueArn"], region, visibility_s, windowed=window_s > 0
+        )
 
     def envelope(self, records: Sequence[Record]) -> bytes:
         return b'{"Records":[' + b",".join([record.event for record in records]) + b"]}"
 
     def failure_details(self, records: Sequence[Record]) -> JsonObject:
-        """Ours, for AWS has no failure records of queues: which queue, how many, which messages."""
+        """Ours, for AWS has no failure records of queues: which messages, and when they were sent."""
+        sent = [record.arrived_at for record in records]
         return {
             "SQSBatchInfo": {
                 "queueArn": records[0].partition,
                 "batchSize": len(records),
                 "messageIds": [record.item_id for record in records],
+                "sentTimestampOfFirstMessage": _iso(min(sent)),
+                "sentTimestampOfLastMessage": _iso(max(sent)),
             }
         }
 
 
-def _find(client: Any, queue: str, arn: Arn | None) -> dict[str, str]:
-    with source_errors(queue):
-        if queue.startswith(("http://", "https://")):
-            url = queue
-        elif arn is not None:
-            answer = client.get_queue_url(QueueName=arn.resource, QueueOwnerAWSAccountId=arn.account)
-            url = answer["QueueUrl"]
-        else:
-            url = client.get_queue_url(QueueName=queue)["QueueUrl"]
-        wanted = ["QueueArn", "VisibilityTimeout"]
-        attributes = client.get_queue_attributes(QueueUrl=url, AttributeNames=wanted)["Attributes"]
-        return {**attributes, "QueueUrl": url}
+def _misfits(options: Mapping[str, object]) -> list[Problem]:
+    """What does not go together among options that are right each by itself."""
+    values: dict[str, Any] = {"queue": "", **options}
+    given = SqsOptions.model_construct(**values)
+    if given.queue.endswith(FIFO):
+        problems = []
+        if given.batch_size > FIFO_BATCH:
+            problems.append(Problem("", "batch_size", "at most 10 on a FIFO queue", str(given.batch_size)))
+        if given.batching_window:
+            wanted = "no window on a FIFO queue"
+            problems.append(Problem("", "batching_window", wanted, str(given.batching_window)))
+        return problems
+    if given.batch_size > UNWINDOWED_BATCH and not given.batching_window:
+        wanted = "at least 1 where batch_size is greater than 10"
+        return [Problem("", "batching_window", wanted, "0")]
+    return []
+
+
+def _find(queue: str, name: str, host: Host) -> tuple[Any, dict[str, str]]:
+    """A client, and the queue's URL, ARN and visibility timeout."""
+    arn = parse_arn(queue)
+    region = arn.region if arn is not None else host.region
+    with source_errors(name):
+        try:
+            client = boto3.session.Session().client(
+                "sqs", endpoint_url=host.endpoint_url, region_name=region, config=client_config(THREADS)
+            )
+        except ValueError as error:  # of botocore, for an endpoint that is no URL
+            raise InvalidConfiguration([Problem("", "endpoint_url", "a URL", str(error))]) from error
+        try:
+            return client, _attributes(client, queue, arn)
+        except (BotoCoreError, ClientError):
+            client.close()
+            raise
+
+
+def _attributes(client: Any, queue: str, arn: Arn | None) -> dict[str, str]:
+    if queue.startswith(("http://", "https://")):
+        url = queue
+    elif arn is not None:
+        url = client.get_queue_url(QueueName=arn.resource, QueueOwnerAWSAccountId=arn.account)["QueueUrl"]
+    else:
+        url = client.get_queue_url(QueueName=queue)["QueueUrl"]
+    wanted = ["QueueArn", "VisibilityTimeout"]
+    return {**client.get_queue_attributes(QueueUrl=url, AttributeNames=wanted)["Attributes"], "QueueUrl": url}
+
+
+def _iso(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

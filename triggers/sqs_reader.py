@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import math
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from hashlib import md5
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
-import msgspec
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConfigNotFound,
+    ConfigParseError,
+    NoCredentialsError,
+    NoRegionError,
+    PartialCredentialsError,
+    ProfileNotFound,
+)
+from botocore.parsers import ResponseParserError
 
 from millstream.contract.blocking import BlockingClient
 from millstream.contract.clock import Clock
 from millstream.contract.errors import InvalidConfiguration, Problem, SourceUnavailable
-from millstream.contract.records import Position, Record, Resolution, Returned
+from millstream.contract.records import Record, Resolution, Returned
+from millstream.triggers.sqs_messages import Queue, record
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +41,9 @@ PAGE = 10
 """Most messages of one call. Source: AWS, ReceiveMessage and DeleteMessageBatch."""
 
 LONGEST_POLL_S = 20
-DELETE_ATTEMPTS = 3
+
+DELETE_WAITS_S = (0.0, 0.1, 0.5)
+"""Before each try to delete what the service, itself at fault, did not delete."""
 
 REFUSED = frozenset(
     {
@@ -51,7 +62,16 @@ REFUSED = frozenset(
 )
 """Errors that no retry mends. Source: the service model of SQS, and AWS's common errors."""
 
-P = ParamSpec("P")
+UNUSABLE = (
+    ConfigNotFound,
+    ConfigParseError,
+    NoCredentialsError,
+    NoRegionError,
+    PartialCredentialsError,
+    ProfileNotFound,
+)
+"""What boto3 finds wrong in this host's own settings."""
+
 T = TypeVar("T")
 
 
@@ -60,6 +80,9 @@ def source_errors(queue: str) -> Iterator[None]:
     """Turns botocore's faults into ours. A throttle is retried as any other fault."""
     try:
         yield
+    except UNUSABLE as error:
+        wanted = f"AWS settings that can reach {queue}"
+        raise InvalidConfiguration([Problem("", "queue", wanted, str(error))]) from error
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "unknown")
         if code in REFUSED:
@@ -68,78 +91,31 @@ def source_errors(queue: str) -> Iterator[None]:
                 [Problem("", "queue", f"a queue that answers ({queue})", found)]
             ) from error
         raise SourceUnavailable(f"{queue}: {code}") from error
-    except (BotoCoreError, HTTPClientError) as error:
+    except (BotoCoreError, ResponseParserError, UnicodeDecodeError) as error:
         raise SourceUnavailable(f"{queue}: {type(error).__name__}") from error
-
-
-class MessageAttribute(msgspec.Struct, frozen=True, gc=False, rename="camel", omit_defaults=False):
-    """One message attribute in the event; the lists are always there and always empty."""
-
-    string_value: str | msgspec.UnsetType
-    binary_value: bytes | msgspec.UnsetType
-    string_list_values: tuple[()]
-    binary_list_values: tuple[()]
-    data_type: str
-
-
-class Message(msgspec.Struct, frozen=True, gc=False, rename="camel"):
-    """One record of the event, its keys in the order of the wire.
-
-    Source: AWS, "Using Lambda with Amazon SQS", example event; tests/triggers/test_sqs.py.
-    """
-
-    message_id: str
-    receipt_handle: str
-    body: str
-    attributes: dict[str, str]
-    message_attributes: dict[str, MessageAttribute]
-    md5_of_message_attributes: str | msgspec.UnsetType | None = msgspec.field(name="md5OfMessageAttributes")
-    md5_of_body: str = msgspec.field(name="md5OfBody")
-    event_source: str
-    event_source_arn: str = msgspec.field(name="eventSourceARN")
-    aws_region: str
-
-
-@dataclass(frozen=True, slots=True)
-class Queue:
-    """What a reader needs to know of its queue."""
-
-    url: str
-    arn: str
-    region: str
-    visibility_s: int
-    windowed: bool
 
 
 @dataclass(slots=True)
 class _Poll:
     """One call of receive, shared with the thread that makes it."""
 
-    abandoned: bool = False
+    abandoned: bool = False  # nobody waits for its records any more
+    brought: Sequence[dict[str, Any]] = ()
 
 
 class SqsReader:
-    """Implements QueueReader. `read_from` comes before all else but `call` and `aclose`."""
+    """Implements QueueReader. The client is its own, and closed with it."""
 
-    def __init__(self, client: Any, name: str, clock: Clock) -> None:
+    def __init__(self, client: Any, queue: Queue, clock: Clock) -> None:
         self._client = client
-        self._name = name
-        self._clock = clock
-        self._polling = BlockingClient(f"sqs-poll-{name}", POLL_THREADS)
-        self._settling = BlockingClient(f"sqs-settle-{name}", SETTLE_THREADS)
-        self._encode = msgspec.json.Encoder().encode
-        self._lock = threading.Lock()
-        self._in_flight: set[int] = set()  # polls, by id
-        self._closed = False
-        self._queue: Queue
-
-    def read_from(self, queue: Queue) -> None:
-        """Set the queue."""
         self._queue = queue
-
-    async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a blocking call beside the polls."""
-        return await self._settling.call(function, *args, **kwargs)
+        self._name = queue.name
+        self._clock = clock
+        self._polling = BlockingClient(f"sqs-poll-{queue.name}", POLL_THREADS)
+        self._settling = BlockingClient(f"sqs-settle-{queue.name}", SETTLE_THREADS)
+        self._lock = threading.Lock()
+        self._in_flight = 0  # polls
+        self._closed = False
 
     @property
     def lease_s(self) -> float | None:
@@ -150,12 +126,17 @@ class SqsReader:
         try:
             return await self._polling.call(self._receive, poll, min(limit, PAGE), wait_s)
         except asyncio.CancelledError:
-            poll.abandoned = True
+            with self._lock:
+                poll.abandoned = True
+            if poll.brought and not self._closed:
+                await self._settling.call(self._give_back, poll.brought)
             raise
 
     def _receive(self, poll: _Poll, limit: int, wait_s: float) -> Sequence[Record]:
         with self._lock:
-            self._in_flight.add(id(poll))
+            if poll.abandoned or self._closed:
+                return ()
+            self._in_flight += 1
         try:
             with source_errors(self._name):
                 answer = self._client.receive_message(
@@ -167,56 +148,21 @@ class SqsReader:
                     MessageSystemAttributeNames=["All"],
                 )
             messages = answer.get("Messages", ())
-            if messages and (poll.abandoned or self._closed):
+            if not messages:
+                return ()
+            with self._lock:
+                wanted = not (poll.abandoned or self._closed)
+                poll.brought = messages if wanted else ()
+            if not wanted:
                 self._give_back(messages)
                 return ()
             received_at = self._clock.now()
             # By id: of two deliveries in one answer, the later one's receipt is the valid one.
-            return tuple({m["MessageId"]: self._record(m, received_at) for m in messages}.values())
+            return tuple({m["MessageId"]: record(m, self._queue, received_at) for m in messages}.values())
         finally:
             with self._lock:
-                self._in_flight.discard(id(poll))
+                self._in_flight -= 1
             self._close_if_unused()
-
-    def _record(self, message: dict[str, Any], received_at: float) -> Record:
-        attributes: dict[str, str] = message.get("Attributes", {})
-        item = Message(
-            message["MessageId"],
-            message["ReceiptHandle"],
-            message["Body"],
-            attributes,
-            {n: _attribute(a) for n, a in message["MessageAttributes"].items()}
-            if "MessageAttributes" in message
-            else {},
-            self._attributes_md5(message),
-            message["MD5OfBody"],
-            "aws:sqs",
-            self._queue.arn,
-            self._queue.region,
-        )
-        return Record(
-            partition=self._queue.arn,
-            position=Position(item.message_id),
-            item_id=item.message_id,
-            event=self._event(item),
-            arrived_at=int(attributes.get("SentTimestamp", 0)) / 1000,
-            received_at=received_at,
-            delivery_count=int(attributes.get("ApproximateReceiveCount", 1)),
-            ordering_key=attributes.get("MessageGroupId") if self._queue.arn.endswith(".fifo") else None,
-            receipt=item.receipt_handle,
-        )
-
-    def _event(self, item: Message) -> bytes:
-        try:
-            return self._encode(item)
-        except UnicodeEncodeError:  # half a surrogate pair: JSON can hold it, escaped
-            return json.dumps(msgspec.to_builtins(item), separators=(",", ":")).encode()
-
-    def _attributes_md5(self, message: dict[str, Any]) -> str | msgspec.UnsetType | None:
-        """The hash; with no attributes null where the mapping has a window, else absent."""
-        if message.get("MessageAttributes"):
-            return message.get("MD5OfMessageAttributes") or attributes_md5(message["MessageAttributes"])
-        return None if self._queue.windowed else msgspec.UNSET
 
     def _give_back(self, messages: Sequence[dict[str, Any]]) -> None:
         """Make messages visible that came after the mapping had stopped."""
@@ -228,61 +174,78 @@ class SqsReader:
             self._client.change_message_visibility_batch(QueueUrl=self._queue.url, Entries=entries)
 
     async def extend(self, records: Sequence[Record]) -> None:
-        for first in range(0, len(records), PAGE):
-            await self._settling.call(self._extend, records[first : first + PAGE])
+        await self._by_page(self._extend, records)
 
     def _extend(self, records: Sequence[Record]) -> None:
         entries = [
             {
                 "Id": str(n),
-                "ReceiptHandle": record.receipt,
+                "ReceiptHandle": held.receipt,
                 "VisibilityTimeout": self._queue.visibility_s,
             }
-            for n, record in enumerate(records)
+            for n, held in enumerate(records)
         ]
         with source_errors(self._name):  # entries that fail are gone already: nobody needs to hide them
             self._client.change_message_visibility_batch(QueueUrl=self._queue.url, Entries=entries)
 
     async def settle(self, resolution: Resolution) -> None:
+        """Delete what is Done or Discarded, tried again after faults.
+
+        Raises:
+            SourceUnavailable: some of it is not deleted, and comes again.
+        """
         pairs = zip(resolution.batch.records, resolution.verdicts, strict=True)
-        done = [record.receipt for record, verdict in pairs if not isinstance(verdict, Returned)]
-        if len(done) <= PAGE:
-            if done:
-                await self._settling.call(self._delete, done)
+        done = [item.receipt for item, verdict in pairs if not isinstance(verdict, Returned)]
+        await self._by_page(self._delete, done)
+
+    async def _by_page(self, work: Callable[[Sequence[T]], None], items: Sequence[T]) -> None:
+        """Work on pages side by side; a page that fails does not stop the others."""
+        if len(items) <= PAGE:
+            if items:
+                await self._settling.call(work, items)
             return
-        pages = [done[first : first + PAGE] for first in range(0, len(done), PAGE)]
         try:
             async with asyncio.TaskGroup() as group:
-                for page in pages:
-                    group.create_task(self._settling.call(self._delete, page))
-        except* SourceUnavailable as unavailable:
-            raise unavailable.exceptions[0] from None
+                for first in range(0, len(items), PAGE):
+                    group.create_task(self._settling.call(work, items[first : first + PAGE]))
+        except* (SourceUnavailable, InvalidConfiguration) as failed:
+            raise failed.exceptions[0] from None
 
     def _delete(self, receipts: Sequence[str]) -> None:
-        """Delete messages; those that the service does not delete are said, and come again."""
-        left = list(receipts)
-        for _ in range(DELETE_ATTEMPTS):
+        left = receipts
+        codes: set[str] = set()
+        for wait_s in DELETE_WAITS_S:
+            time.sleep(wait_s)
             entries = [{"Id": str(n), "ReceiptHandle": receipt} for n, receipt in enumerate(left)]
             with source_errors(self._name):
                 answer = self._client.delete_message_batch(QueueUrl=self._queue.url, Entries=entries)
             failed = answer.get("Failed")
             if not failed:
                 return
-            left = [left[int(entry["Id"])] for entry in failed]
-        codes = sorted({entry.get("Code", "unknown") for entry in failed})
-        raise SourceUnavailable(f"{self._name}: {len(left)} messages not deleted: {', '.join(codes)}")
+            stale = [entry for entry in failed if entry.get("SenderFault")]
+            if stale:  # deleted before, or hidden no longer and read by another: no retry mends it
+                logger.warning("messages no longer ours to delete", extra=self._about(records=len(stale)))
+            left = [left[int(entry["Id"])] for entry in failed if not entry.get("SenderFault")]
+            codes = {str(entry.get("Code")) for entry in failed}
+            if not left:
+                return
+        raise SourceUnavailable(f"{self._name}: {len(left)} messages not deleted: {', '.join(sorted(codes))}")
+
+    def _about(self, **fields: object) -> dict[str, object]:
+        return {"queue": self._name, **fields}
 
     async def backlog(self) -> int | None:
-        names = ["ApproximateNumberOfMessages"]
-        return await self._settling.call(self._attribute, names)
+        return await self._settling.call(self._waiting)
 
-    def _attribute(self, names: list[str]) -> int:
+    def _waiting(self) -> int:
+        name = "ApproximateNumberOfMessages"
         with source_errors(self._name):
-            answer = self._client.get_queue_attributes(QueueUrl=self._queue.url, AttributeNames=names)
-        return int(answer["Attributes"][names[0]])
+            answer = self._client.get_queue_attributes(QueueUrl=self._queue.url, AttributeNames=[name])
+        return int(answer["Attributes"][name])
 
     async def aclose(self) -> None:
-        self._closed = True
+        with self._lock:
+            self._closed = True
         self._polling.close()
         self._settling.close()
         self._close_if_unused()
@@ -291,33 +254,3 @@ class SqsReader:
         with self._lock:
             if self._closed and not self._in_flight:
                 self._client.close()
-
-
-def _attribute(attribute: dict[str, Any]) -> MessageAttribute:
-    return MessageAttribute(
-        attribute.get("StringValue", msgspec.UNSET),
-        attribute.get("BinaryValue", msgspec.UNSET),
-        (),
-        (),
-        attribute["DataType"],
-    )
-
-
-def attributes_md5(attributes: dict[str, dict[str, Any]]) -> str:
-    """The MD5 that SQS gives to message attributes.
-
-    Source: AWS, "Calculating the MD5 message digest for message attributes".
-    """
-    digest = md5(usedforsecurity=False)
-
-    def add(data: bytes) -> None:
-        digest.update(len(data).to_bytes(4, "big") + data)
-
-    for name in sorted(attributes):
-        attribute = attributes[name]
-        binary = attribute["DataType"].startswith("Binary")
-        add(name.encode())
-        add(attribute["DataType"].encode())
-        digest.update(b"\x02" if binary else b"\x01")
-        add(attribute["BinaryValue"] if binary else attribute["StringValue"].encode())
-    return digest.hexdigest()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from typing import Self
 from urllib.parse import urlsplit
 
@@ -19,6 +18,7 @@ class Relay:
         self._server: asyncio.Server | None = None
         self._port = 0
         self._writers: set[asyncio.StreamWriter] = set()
+        self._serving: set[asyncio.Task[object]] = set()
         self._heard = bytearray()
         self._hearing = asyncio.Condition()
 
@@ -35,7 +35,7 @@ class Relay:
 
     async def restore(self) -> None:
         """Take connections, on the same port as before."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self._port)
         self._port = self._server.sockets[0].getsockname()[1]
 
     async def cut(self) -> None:
@@ -44,6 +44,8 @@ class Relay:
             self._server.close()
             for writer in tuple(self._writers):
                 writer.transport.abort()
+            if self._serving:
+                await asyncio.wait(self._serving, timeout=WITHIN_S)
             self._server = None
 
     async def hears(self, mark: bytes) -> None:
@@ -52,20 +54,31 @@ class Relay:
             await self._hearing.wait_for(lambda: mark in self._heard)
             self._heard.clear()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            from_broker, to_broker = await asyncio.open_connection(*self._target)
-            self._writers |= {writer, to_broker}
-            try:
-                async with asyncio.TaskGroup() as both:
-                    both.create_task(self._pipe(reader, to_broker, listen=True))
-                    both.create_task(self._pipe(from_broker, writer, listen=False))
-            except* OSError:
-                pass
-            finally:
-                self._writers -= {writer, to_broker}
-                writer.close()
-                to_broker.close()
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
+        self._writers.add(writer)
+        try:
+            await self.serve(reader, writer)
+        except* OSError:
+            pass  # an end of the connection went away
+        finally:
+            self._writers.discard(writer)
+            self._serving.discard(task)
+            writer.close()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Relay one connection until an end of it closes."""
+        from_broker, to_broker = await asyncio.open_connection(*self._target)
+        self._writers.add(to_broker)
+        try:
+            async with asyncio.TaskGroup() as both:
+                both.create_task(self._pipe(reader, to_broker, listen=True))
+                both.create_task(self._pipe(from_broker, writer, listen=False))
+        finally:
+            self._writers.discard(to_broker)
+            to_broker.close()
 
     async def _pipe(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, listen: bool) -> None:
         while data := await reader.read(65536):

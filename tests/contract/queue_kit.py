@@ -70,7 +70,7 @@ def host(url: str) -> Host:
 async def until(happened: Callable[[], bool]) -> None:
     """Wait for what gives no signal."""
     async with asyncio.timeout(WITHIN_S):
-        while not happened():
+        while not happened():  # noqa: ASYNC110  threads and sockets end without telling
             await asyncio.sleep(0.01)
 
 
@@ -219,6 +219,13 @@ class QueueKit:
             records = await receive(reader, 2)
             await settle(reader, records[:1])
             await reader.extend(records)
+            await settle(reader, records[1:])
+
+    async def test_settling_twice_does_no_harm(self, source: Source) -> None:
+        source.put("x")
+        async with self.opened(source) as reader:
+            records = await receive(reader, 1)
+            await settle(reader, records)
             await settle(reader, records)
 
     async def test_the_backlog_is_about_what_waits(self, source: Source) -> None:
@@ -278,9 +285,9 @@ class QueueKit:
                 assert time.monotonic() - start < source.lease_s
 
     async def test_a_closed_reader_leaves_no_thread_and_no_socket(self, source: Source) -> None:
+        source.put("x")
         threads, sockets = set(threading.enumerate()), open_sockets()
         async with self.opened(source) as reader:
-            source.put("x")
             await settle(reader, await receive(reader, 1))
             assert all(thread.daemon for thread in set(threading.enumerate()) - threads)
         await until(lambda: set(threading.enumerate()) <= threads and open_sockets() <= sockets)
@@ -294,8 +301,8 @@ class QueueKit:
     async def test_parse_says_every_problem_at_once(self, source: Source) -> None:
         bad = dict(self.bad_options)
         with pytest.raises(InvalidConfiguration) as caught:
-            self.trigger.parse({**source.options, **bad})
-        assert {problem.field for problem in caught.value.problems} >= set(bad)
+            self.trigger.parse({**bad, **source.options})
+        assert {problem.field for problem in caught.value.problems} == set(bad) - set(source.options)
 
     async def test_an_envelope_joins_the_records_own_bytes(self, source: Source) -> None:
         trigger = self.trigger.parse(source.options)
@@ -305,7 +312,7 @@ class QueueKit:
             records = await receive(reader, 2)
             await settle(reader, records)
         envelope = trigger.envelope(records)
-        assert envelope.count(b"".join([records[0].event])) == 1
+        assert envelope.count(records[0].event) == 1
         assert envelope.count(records[1].event) == 1
 
     @staticmethod
