@@ -39,7 +39,7 @@ def handle(event, context):
     return None
 
 
-app.map(Sqs("bench", batch_size={size}, batching_window={window}), to=handle)
+app.map(Sqs("{queue}", batch_size={size}, batching_window={window}), to=handle)
 """
 
 
@@ -50,15 +50,16 @@ def run() -> Result:
     baselines: dict[str, list[float]] = {name: [] for name in cases}
     with tempfile.TemporaryDirectory() as folder, aws_endpoint(Path(folder) / "aws.log") as endpoint_url:
         sqs = _client(endpoint_url, THREADS)
-        url = sqs.create_queue(QueueName="bench", Attributes={"VisibilityTimeout": "60"})["QueueUrl"]
         for repeat in range(REPEATS):
             for name, (size, window) in cases.items():
-                _fill(sqs, url)
-                baselines[name].append(_bare_loop(endpoint_url, url))
-                _fill(sqs, url)
-                directory = Path(folder) / f"{name}-{repeat}"
+                queue = f"bare-{name}-{repeat}"
+                baselines[name].append(_bare_loop(endpoint_url, _filled(sqs, queue)))
+                queue = f"mapping-{name}-{repeat}"
+                _filled(sqs, queue)
+                directory = Path(folder) / queue
                 directory.mkdir()
-                rates[name].append(_mapping(directory, endpoint_url, size, window))
+                app = APP.format(queue=queue, size=size, window=window)
+                rates[name].append(_mapping(directory, endpoint_url, app))
     return {
         "benchmark": "sqs",
         "cases": {name: case(rates[name], baselines[name], "messages/s", threads=THREADS) for name in cases},
@@ -70,10 +71,13 @@ def _client(endpoint_url: str, connections: int) -> Any:
     return session.client("sqs", endpoint_url=endpoint_url, config=client_config(connections))
 
 
-def _fill(sqs: Any, url: str) -> None:
+def _filled(sqs: Any, name: str) -> str:
+    """A queue of its own for each run: an endpoint may still answer a long poll of the run before."""
+    url: str = sqs.create_queue(QueueName=name, Attributes={"VisibilityTimeout": "60"})["QueueUrl"]
     for first in range(0, MESSAGES, 10):
         entries = [{"Id": str(n), "MessageBody": BODY} for n in range(first, first + 10)]
         sqs.send_message_batch(QueueUrl=url, Entries=entries)
+    return url
 
 
 def _bare_loop(endpoint_url: str, url: str) -> float:
@@ -107,10 +111,10 @@ def _bare_loop(endpoint_url: str, url: str) -> float:
     return (count - counted[0]) / (ended_at - started_at)
 
 
-def _mapping(directory: Path, endpoint_url: str, size: int, window: int) -> float:
+def _mapping(directory: Path, endpoint_url: str, source: str) -> float:
     """Messages a second that a daemon takes off the queue, its function run on each batch."""
     app = directory / "app.py"
-    app.write_text(APP.format(size=size, window=window), encoding="utf-8")
+    app.write_text(source, encoding="utf-8")
     socket = data_dir.control_socket(directory / ".millstream")
     with daemon_process(app, endpoint_url):
         first_at, first = _when(socket, WARM_UP)

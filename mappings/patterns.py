@@ -20,8 +20,8 @@ from typing import Any, TypeAlias
 from millstream.mappings.matchers import OPERATORS, InvalidPattern, Matcher, compile_matcher
 
 Leaf: TypeAlias = "str | int | float | bool | None"
-Place: TypeAlias = tuple[tuple[str, int], ...]
-"""Which element of which array a leaf was found in: pairs of path and index, outermost first."""
+Place: TypeAlias = tuple[tuple[int, int], ...]
+"""Which element of which array a leaf was found in: pairs of array and index, outermost first."""
 
 MAX_COMBINATIONS = 10_000
 """Array elements that one pattern may try together; beyond it nothing matches."""
@@ -51,6 +51,7 @@ class Group:
 
 
 Leaves: TypeAlias = Mapping[str, list[tuple[Any, Place]]]
+Chosen: TypeAlias = Mapping[int, int]  # of arrays that fields have met: the element that all of them share
 
 
 def compile_pattern(pattern: object) -> Group:
@@ -66,9 +67,14 @@ def compile_pattern(pattern: object) -> Group:
 
 def matches(pattern: Group, event: object) -> bool:
     """True if the pattern holds for a decoded event. Never raises, whatever the event holds."""
-    leaves: dict[str, list[tuple[Any, Place]]] = {}
-    _flatten(event, "", (), leaves)
-    return any(_ways(list(pattern.parts), leaves, {}, [MAX_COMBINATIONS]))
+    leaves = _flatten(event)
+    entangled: list[Field | Either] = []
+    for part in pattern.parts:
+        if isinstance(part, Either) or any(place for _, place in leaves.get(part.path, ())):
+            entangled.append(part)
+        elif not any(True for _ in _choices(part, leaves, {}, [MAX_COMBINATIONS])):
+            return False
+    return not entangled or any(True for _ in _solutions(entangled, leaves, {}, [MAX_COMBINATIONS]))
 
 
 def _group(pattern: Mapping[str, object], path: tuple[str, ...]) -> Group:
@@ -100,42 +106,56 @@ def _is_or(value: object) -> bool:
 def _field(path: str, values: list[object]) -> Field:
     if not values:
         raise InvalidPattern("Empty arrays are not allowed")
-    present = [compile_matcher(value) for value in values if value != {"exists": False}]
+    # By identity: 0 equals False, and is none.
+    absent = [isinstance(value, dict) and value.get("exists") is False for value in values]
+    matchers = [compile_matcher(value) for value in values]
+    present = [matcher for matcher, is_absent in zip(matchers, absent, strict=True) if not is_absent]
     return Field(path, tuple(present), absent=len(present) < len(values))
 
 
-def _flatten(value: object, path: str, place: Place, leaves: dict[str, list[tuple[Any, Place]]]) -> None:
-    """Collect the leaves below a value. Iterative, for an event may be nested deeply."""
-    todo: list[tuple[object, str, Place]] = [(value, path, place)]
+def _flatten(event: object) -> Leaves:
+    """The leaves of an event by path. Iterative, for an event may be nested deeply."""
+    leaves: dict[str, list[tuple[Any, Place]]] = {}
+    arrays = 0
+    todo: list[tuple[object, str, Place]] = [(event, "", ())]
     while todo:
         here, path, place = todo.pop()
         if isinstance(here, dict):
             for key, inner in here.items():
                 todo.append((inner, f"{path}.{key}" if path else key, place))
         elif isinstance(here, list):
+            arrays += 1
             for index, inner in enumerate(here):
                 # The elements of an array of scalars are one set of values, not places.
-                inside = (*place, (path, index)) if isinstance(inner, dict) else place
+                inside = (*place, (arrays, index)) if isinstance(inner, dict | list) else place
                 todo.append((inner, path, inside))
         else:
             leaves.setdefault(path, []).append((here, place))
+    return leaves
 
 
-def _ways(
-    parts: list[Field | Either], leaves: Leaves, chosen: dict[str, int], budget: list[int]
-) -> Iterator[bool]:
-    """Each way to make the parts hold, with the array elements that were chosen so far."""
+def _solutions(
+    parts: list[Field | Either], leaves: Leaves, chosen: Chosen, budget: list[int]
+) -> Iterator[Chosen]:
+    """Each way to make the parts hold: `chosen`, with the array elements that it needs besides."""
     if not parts:
-        yield True
+        yield chosen
         return
-    part, rest = parts[0], parts[1:]
+    for extended in _choices(parts[0], leaves, chosen, budget):
+        yield from _solutions(parts[1:], leaves, extended, budget)
+        if extended == chosen:
+            return  # it binds nothing, so where the rest fails no other choice can help
+
+
+def _choices(part: Field | Either, leaves: Leaves, chosen: Chosen, budget: list[int]) -> Iterator[Chosen]:
+    """Each way to make one part hold."""
     if isinstance(part, Either):
         for group in part.groups:
-            yield from _ways([*group.parts, *rest], leaves, chosen, budget)
+            yield from _solutions(list(group.parts), leaves, chosen, budget)
         return
     found = leaves.get(part.path, ())
     if part.absent and not found:
-        yield from _ways(rest, leaves, chosen, budget)
+        yield chosen
     tried: set[Place] = set()
     for value, place in found:
         if place in tried or not any(matcher(value) for matcher in part.matchers):
@@ -145,4 +165,4 @@ def _ways(
         if budget[0] < 0:
             return
         if all(chosen.get(array, index) == index for array, index in place):
-            yield from _ways(rest, leaves, {**chosen, **dict(place)}, budget)
+            yield {**chosen, **dict(place)} if place else chosen

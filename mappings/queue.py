@@ -72,7 +72,7 @@ class QueueRunner:
         self._running = 0  # chains that hold a permit
         self._reserved = 0  # records that the polls in flight may bring
         self._dropping = 0  # filtered batches that are being settled
-        self._polls: set[asyncio.Task[None]] = set()
+        self._polls: set[asyncio.Task[None] | None] = set()
         self._changed = asyncio.Event()
         self._stopping = False
 
@@ -99,16 +99,15 @@ class QueueRunner:
         """End softly: no further poll; what was received is finished and settled."""
         self._stopping = True
         for poll in self._polls:
-            poll.cancel()
+            if poll is not None:
+                poll.cancel()
         self._changed.set()
 
     async def _poll_while_wanted(self, polls: asyncio.TaskGroup, running: asyncio.TaskGroup) -> None:
         while not self._stopping:
             while len(self._polls) < self._scaler.pollers and (limit := self._room()) > 0:
                 self._reserved += limit
-                poll = polls.create_task(self._poll(limit, running))
-                self._polls.add(poll)
-                poll.add_done_callback(self._polls.discard)
+                self._polls.add(polls.create_task(self._poll(limit, running)))
             await self._changed.wait()
             self._changed.clear()
 
@@ -123,6 +122,7 @@ class QueueRunner:
             records = await self._receive(limit)
         finally:
             self._reserved -= limit
+            self._polls.discard(asyncio.current_task())
             self._changed.set()
         # From here to the end nothing awaits: a cancelled poll drops no record.
         saturated = self._running + len(self._ready) + 1 >= self._scaler.concurrency
@@ -141,7 +141,7 @@ class QueueRunner:
         await self._clock.sleep(BACKOFF_FIRST_S)
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(SourceUnavailable),
-            wait=wait_exponential_jitter(initial=BACKOFF_FIRST_S, max=BACKOFF_MAX_S),
+            wait=wait_exponential_jitter(multiplier=BACKOFF_FIRST_S, max=BACKOFF_MAX_S),
             sleep=self._clock.sleep,
         )
         records: Sequence[Record] = await retrying(self._reader.receive, limit, 0.0)

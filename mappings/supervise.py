@@ -69,7 +69,7 @@ class Supervisor:
         self._observer.state_changed(self._mapping, "Creating", "")
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(SourceUnavailable),
-            wait=wait_exponential_jitter(initial=BACKOFF_FIRST_S, max=BACKOFF_MAX_S),
+            wait=wait_exponential_jitter(multiplier=BACKOFF_FIRST_S, max=BACKOFF_MAX_S),
             sleep=self._pause,
             before_sleep=self._say,
             stop=lambda _: self._stopping.is_set(),
