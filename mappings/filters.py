@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -18,22 +18,24 @@ from millstream.contract.options import shown
 from millstream.contract.ports import DataFormat, FilterRules, Mismatch
 from millstream.contract.records import Record
 from millstream.mappings.matchers import InvalidPattern
-from millstream.mappings.patterns import Group, compile_pattern, matches
+from millstream.mappings.patterns import Either, Field, Group, compile_pattern, matches
 
 PATTERN_CHARACTERS = 4096
 MAX_FILTERS = 10
 """AWS's quota is 5 and can be raised to 10. Source: AWS, CreateEventSourceMapping, FilterCriteria."""
 
-_NOT_THERE = object()
+
+class _Data(Enum):
+    """What the data of a record turned out to be."""
+
+    JSON = "json"  # an object or an array
+    TEXT = "text"
+    UNREADABLE = "unreadable"  # not base64, or not UTF-8
+    ABSENT = "absent"  # no data, or null
 
 
-@dataclass(frozen=True, slots=True)
-class _Filter:
-    """One pattern; `wants_json` None: it says nothing of the data."""
-
-    whole: Group
-    without_data: Group | None  # None: it says nothing but of the data
-    wants_json: bool | None
+_Filter: TypeAlias = Mapping[_Data, Group | None]
+"""What of a pattern must hold, by the data that a record has. None: nothing can match."""
 
 
 class Filters:
@@ -50,55 +52,63 @@ class Filters:
         """True if any pattern holds. Never raises, whatever the record holds."""
         if not self._filters:
             return True
-        event: dict[str, Any] = msgspec.json.decode(record.event)
-        data, is_json = self._decoded(event)
-        view = self._view(event, data)
-        return any(self._holds(each, view, data, is_json) for each in self._filters)
+        event = _event(record)
+        kind, data = self._decoded(event)
+        view = self._view(event, kind, data)
+        groups = [each[kind] for each in self._filters]
+        return any(group is not None and matches(group, view) for group in groups)
 
-    def _holds(self, each: _Filter, view: object, data: object, is_json: bool) -> bool:
-        if each.wants_json is None or (data is not _NOT_THERE and each.wants_json == is_json):
-            return matches(each.whole, view)
-        if self._rules.mismatch is Mismatch.DROP:
-            return False
-        return each.without_data is None or matches(each.without_data, view)
-
-    def _decoded(self, event: dict[str, Any]) -> tuple[object, bool]:
-        """The record's data as patterns see it, and whether it is a JSON object."""
+    def _decoded(self, event: dict[str, Any]) -> tuple[_Data, object]:
+        """The record's data as patterns see it."""
         data: Any = event
         for key in self._rules.data_path:
-            if not isinstance(data, dict) or key not in data:
-                return _NOT_THERE, False
-            data = data[key]
+            data = data.get(key) if isinstance(data, dict) else None
+        if data is None:
+            return _Data.ABSENT, None
         if self._rules.data_format is DataFormat.JSON:
-            return data, isinstance(data, dict)
+            return _Data.JSON if isinstance(data, dict) else _Data.TEXT, data
         try:
-            text = base64.b64decode(data, validate=True) if self._base64 else data.encode()
-            text.decode()
-        except (ValueError, AttributeError, TypeError):  # not base64, not UTF-8, not text
-            return _NOT_THERE, False
-        try:
-            decoded = msgspec.json.decode(text)
-        except (msgspec.DecodeError, RecursionError):
-            return text.decode(), False
+            base64_ = self._rules.data_format is DataFormat.BASE64
+            text = base64.b64decode(data, validate=True).decode() if base64_ else str(data)
+        except (ValueError, TypeError):  # not base64, not UTF-8, not text
+            return _Data.UNREADABLE, None
+        decoded = _json(text)
         # A bare number or string in JSON is text as well: patterns of strings are for it.
-        return (decoded, True) if isinstance(decoded, dict | list) else (text.decode(), False)
+        return (_Data.JSON, decoded) if isinstance(decoded, dict | list) else (_Data.TEXT, text)
 
-    @property
-    def _base64(self) -> bool:
-        return self._rules.data_format is DataFormat.BASE64
-
-    def _view(self, event: dict[str, Any], data: object) -> dict[str, Any]:
+    def _view(self, event: dict[str, Any], kind: _Data, data: object) -> dict[str, Any]:
         """The event with its data under the data key, and what lies beside the data at the top as well."""
-        view = dict(event)
         parent: Any = event
         for key in self._rules.data_path[:-1]:
-            parent = parent.get(key, {}) if isinstance(parent, dict) else {}
-        if parent is not event and isinstance(parent, dict):
-            view = {**parent, **view}
-        view.pop(self._rules.data_key, None)
-        if data is not _NOT_THERE:
+            parent = parent.get(key) if isinstance(parent, dict) else None
+        view = {**parent, **event} if isinstance(parent, dict) else dict(event)
+        if kind is _Data.UNREADABLE:
+            view.pop(self._rules.data_key, None)
+        elif kind is not _Data.ABSENT:
             view[self._rules.data_key] = data
         return view
+
+
+def _event(record: Record) -> dict[str, Any]:
+    event = _json(record.event)
+    return event if isinstance(event, dict) else {}
+
+
+def _json(text: str | bytes) -> object:
+    """The value in a JSON text. None: null, or it is none, or deeper than can be decoded."""
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        pass
+    try:  # half a surrogate pair, which JavaScript writes, and numbers of any size
+        value: object = json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return None
+    return value
+
+
+def _refuse(constant: str) -> object:
+    raise ValueError(f"{constant} is not JSON")
 
 
 def compile_filters(filters: Sequence[object], rules: FilterRules) -> Filters:
@@ -116,18 +126,29 @@ def compile_filters(filters: Sequence[object], rules: FilterRules) -> Filters:
             compiled.append(_compile(_pattern(declared), rules))
         except InvalidPattern as invalid:
             wanted = f"a valid filter pattern ({invalid})"
-            problems.append(Problem("", f"filters.{number}", wanted, shown(declared)))
+            field = f"filters.{number}.{invalid.path}".rstrip(".")
+            problems.append(Problem("", field, wanted, _shown(declared)))
     if problems:
         raise InvalidConfiguration(problems)
     return Filters(compiled, rules)
 
 
+def _shown(declared: object) -> str:
+    try:
+        return shown(declared)
+    except (ValueError, RecursionError):  # numbers too long to print, or values nested too deeply
+        return f"a {type(declared).__name__}"
+
+
 def _pattern(declared: object) -> object:
-    text = declared if isinstance(declared, str) else json.dumps(declared)
+    try:
+        text = declared if isinstance(declared, str) else json.dumps(declared)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidPattern(f"not JSON: {error}") from None
     if len(text) > PATTERN_CHARACTERS:
         raise InvalidPattern(f"at most {PATTERN_CHARACTERS} characters, not {len(text)}")
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         raise InvalidPattern(f"not JSON: {error}") from None
 
@@ -137,11 +158,34 @@ def _compile(pattern: object, rules: FilterRules) -> _Filter:
         whole = compile_pattern(pattern)
     except RecursionError:
         raise InvalidPattern("nested too deeply") from None
-    assert isinstance(pattern, dict)
-    key = rules.data_key
-    dotted = any(name.startswith(f"{key}.") for name in pattern)
-    if key not in pattern and not dotted:
-        return _Filter(whole, whole, None)
-    wants_json = dotted or isinstance(pattern[key], dict)
-    rest = {name: part for name, part in pattern.items() if name != key and not name.startswith(f"{key}.")}
-    return _Filter(whole, compile_pattern(rest) if rest else None, wants_json)
+    return {kind: _for_data(whole, kind, rules) for kind in _Data}
+
+
+def _for_data(group: Group, kind: _Data, rules: FilterRules) -> Group | None:
+    """What is left of a group where the data is of that kind, by the format matrix. None: it cannot hold.
+
+    Source: AWS, "Control which events Lambda sends to your function", properly filtering.
+    """
+    if kind is _Data.ABSENT:
+        return group  # no data is of no wrong format
+    parts: list[Field | Either] = []
+    for part in group.parts:
+        if isinstance(part, Either):
+            groups = [_for_data(each, kind, rules) for each in part.groups]
+            possible = tuple(each for each in groups if each is not None)
+            if not possible:
+                return None
+            if all(each.parts for each in possible):  # else it holds in any case
+                parts.append(Either(possible))
+        elif _fits(part, kind, rules.data_key):
+            parts.append(part)
+        elif rules.mismatch is Mismatch.DROP:
+            return None
+    return Group(tuple(parts))
+
+
+def _fits(field: Field, kind: _Data, data_key: str) -> bool:
+    """Whether a field of a pattern asks nothing of the data, or what can be asked of that kind."""
+    if field.path == data_key:
+        return kind is _Data.TEXT
+    return kind is _Data.JSON or not field.path.startswith(f"{data_key}.")

@@ -17,7 +17,11 @@ WILDCARD_LIMIT = 5
 
 
 class InvalidPattern(Exception):
-    """A pattern is wrong; the message says how."""
+    """A pattern is wrong; the message says how, `path` where in it (empty: as a whole)."""
+
+    def __init__(self, reason: str, path: str = "") -> None:
+        super().__init__(reason)
+        self.path = path
 
 
 def compile_matcher(value: object) -> Matcher:

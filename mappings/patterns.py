@@ -79,7 +79,7 @@ def matches(pattern: Group, event: object) -> bool:
 
 def _group(pattern: Mapping[str, object], path: tuple[str, ...]) -> Group:
     if not pattern:
-        raise InvalidPattern("Empty objects are not allowed")
+        raise InvalidPattern("Empty objects are not allowed", ".".join(path))
     parts: list[Field | Either] = []
     for key, value in pattern.items():
         if key == "$or" and _is_or(value):
@@ -90,7 +90,7 @@ def _group(pattern: Mapping[str, object], path: tuple[str, ...]) -> Group:
         elif isinstance(value, list):
             parts.append(_field(".".join((*path, key)), value))
         else:
-            raise InvalidPattern(f'"{key}" must be an object or an array')
+            raise InvalidPattern(f'"{key}" must be an object or an array', ".".join((*path, key)))
     return Group(tuple(parts))
 
 
@@ -105,10 +105,13 @@ def _is_or(value: object) -> bool:
 
 def _field(path: str, values: list[object]) -> Field:
     if not values:
-        raise InvalidPattern("Empty arrays are not allowed")
+        raise InvalidPattern("Empty arrays are not allowed", path)
     # By identity: 0 equals False, and is none.
     absent = [isinstance(value, dict) and value.get("exists") is False for value in values]
-    matchers = [compile_matcher(value) for value in values]
+    try:
+        matchers = [compile_matcher(value) for value in values]
+    except InvalidPattern as invalid:
+        raise InvalidPattern(str(invalid), path) from None
     present = [matcher for matcher, is_absent in zip(matchers, absent, strict=True) if not is_absent]
     return Field(path, tuple(present), absent=len(present) < len(values))
 

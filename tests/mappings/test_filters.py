@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from millstream.contract.errors import InvalidConfiguration
 from millstream.contract.ports import DataFormat, FilterRules, Mismatch
@@ -116,7 +118,8 @@ def test_matching_leaves_the_event_as_it_is() -> None:
 def test_every_wrong_filter_is_said_at_once() -> None:
     with pytest.raises(InvalidConfiguration) as invalid:
         compile_filters([{"body": "v"}, {"body": ["v"]}, "not json", {"body": [{"prefix": 1}]}], SQS)
-    assert [problem.field for problem in invalid.value.problems] == ["filters.0", "filters.2", "filters.3"]
+    fields = [problem.field for problem in invalid.value.problems]
+    assert fields == ["filters.0.body", "filters.2", "filters.3.body"]
     assert "prefix match pattern must be a string" in invalid.value.problems[2].wanted
 
 
@@ -125,3 +128,103 @@ def test_more_than_ten_filters_and_long_patterns_are_refused() -> None:
         compile_filters([{"body": ["v"]}] * 11, SQS)
     with pytest.raises(InvalidConfiguration, match="4096"):
         compile_filters([{"body": ["v" * 5000]}], SQS)
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        {"body": {1, 2}},
+        b"bytes",
+        {("a", "tuple"): [1]},
+        {"body": [float("nan")]},
+        '{"body": [NaN]}',
+        {"body": [10**5000]},
+        {"body": [{"exists": 0}]},
+    ],
+)
+def test_what_is_not_json_or_not_a_pattern_is_refused(declared: object) -> None:
+    with pytest.raises(InvalidConfiguration):
+        compile_filters([declared], SQS)
+
+
+def test_a_problem_names_the_place_in_a_nested_pattern() -> None:
+    with pytest.raises(InvalidConfiguration) as invalid:
+        compile_filters([{"body": {"a": {"$or": [{"b": [{"prefix": 1}]}, {"c": ["x"]}]}}}], SQS)
+    assert [problem.field for problem in invalid.value.problems] == ["filters.0.body.a.b"]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"x":' + b"9" * 5000 + b"}",
+        b"[1]",
+        b"{",
+        b'{"body":"\xff"}',
+        b'{"body":"\\ud800"}',
+        b'{"body":{"a":1}}',
+        b"",
+    ],
+)
+def test_a_malformed_event_is_answered(event: bytes) -> None:
+    made = msgspec.structs.replace(record(1), event=event)
+    for rules in (SQS, KINESIS, KAFKA, DYNAMODB):
+        assert compile_filters([{rules.data_key: {"a": ["x"]}}], rules).matches(made) in (True, False)
+
+
+@pytest.mark.parametrize("extra", ['"\\ud800"', "9" * 30, "1e999"])
+def test_json_that_decoders_differ_about_is_still_json(extra: str) -> None:
+    event = with_event({"body": f'{{"type": "order", "extra": {extra}}}'})
+    assert compile_filters([{"body": {"type": ["order"]}}], SQS).matches(event)
+
+
+def test_a_format_that_differs_fails_in_an_or_as_it_does_outside() -> None:
+    event = with_event({"messageId": "1", "body": "plain"})
+    wrong = {"body": {"a": [{"exists": False}]}}
+    assert not compile_filters([wrong], SQS).matches(event)
+    assert not compile_filters([{"$or": [wrong, {"messageId": ["9"]}]}], SQS).matches(event)
+    assert compile_filters([{"$or": [wrong, {"messageId": ["1"]}]}], SQS).matches(event)
+
+
+def test_data_of_another_format_is_ignored_in_an_or_as_it_is_outside() -> None:
+    event = with_event({"topic": "t", "value": b64(b"plain")})
+    either = [{"value": {"a": ["x"]}}, {"topic": ["other"]}]
+    assert compile_filters([{"$or": either}], KAFKA).matches(event)
+    assert not compile_filters([{"$or": either, "topic": ["other"]}], KAFKA).matches(event)
+
+
+@pytest.mark.parametrize("event", [{"topic": "t"}, {"topic": "t", "value": None}])
+def test_no_data_is_of_no_wrong_format(event: object) -> None:
+    assert not compile_filters([{"value": ["x"]}], KAFKA).matches(with_event(event))
+    assert not compile_filters([{"value": {"a": ["x"]}}], KAFKA).matches(with_event(event))
+    assert compile_filters([{"value": {"a": [{"exists": False}]}}], KAFKA).matches(with_event(event))
+
+
+scalars = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text())
+keys = st.sampled_from(
+    ["a", "body", "data", "kinesis", "value", "dynamodb", "$or", "prefix", "exists", "a.b"]
+)
+documents = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=4)
+)
+rules_of_sources = st.sampled_from([SQS, KINESIS, KAFKA, DYNAMODB])
+
+
+@given(documents, documents, rules_of_sources)
+def test_any_value_is_compiled_or_refused_and_any_event_answered_and_left_alone(
+    declared: object, event: object, rules: FilterRules
+) -> None:
+    made = with_event(event)
+    before = bytes(made.event)
+    try:
+        filters = compile_filters([declared], rules)
+    except InvalidConfiguration:
+        return
+    assert filters.matches(made) in (True, False)
+    assert made.event == before
+
+
+@given(st.binary(), rules_of_sources)
+def test_any_bytes_are_answered(event: bytes, rules: FilterRules) -> None:
+    made = msgspec.structs.replace(record(1), event=event)
+    assert compile_filters([{rules.data_key: ["x"]}], rules).matches(made) is False or rules is KAFKA

@@ -128,6 +128,7 @@ def test_a_matcher_answers_as_recorded(matcher: list[Any], value: object, answer
         [{"NUMERIC": ["=", 5]}],
         [{"EXISTS": True}],
         [{"exists": "yes"}],
+        [{"exists": 0}],
         [{"wildcard": "a:**:b"}],
         [{"wildcard": 123}],
         [{"wildcard": ["a*"]}],
@@ -169,6 +170,9 @@ def test_a_pattern_is_an_object_that_is_not_empty(pattern: object) -> None:
         ({"a": {"S": [{"anything-but": ["roses"]}, {"exists": False}]}}, {}, True),
         ({"i": {"x": [1], "y": [2]}}, {"i": [{"x": 1, "y": 3}, {"x": 4, "y": 2}]}, False),
         ({"i": {"x": [1], "y": [2]}}, {"i": [{"x": 0, "y": 2}, {"x": 1, "y": 2}]}, True),
+        ({"i": {"x": [1], "y": [2]}}, {"i": [[{"x": 1}, {"z": 0}], [{"y": 2}, {"z": 0}]]}, False),
+        ({"i": {"x": [1], "y": [2]}}, {"i": [[{"x": 0}], [{"x": 1, "y": 2}]]}, True),
+        ({"i": {"x": [1]}, "j": {"y": [2]}}, {"i": [{"x": 0}, {"x": 1}], "j": [{"y": 2}]}, True),
         ({"x": ["a"], "y": ["b"]}, {"x": "a"}, False),
     ],
 )
@@ -220,6 +224,33 @@ def test_any_pattern_is_compiled_or_refused_and_any_event_answered(pattern: obje
     except InvalidPattern:
         return
     assert matches(compiled, event) in (True, False)
+
+
+group_fields = st.dictionaries(
+    st.sampled_from("abc"), st.lists(st.sampled_from([1, 2]), min_size=1, max_size=2), min_size=1
+)
+elements = st.dictionaries(st.sampled_from("abc"), st.sampled_from([1, 2, 3]))
+
+
+@given(group_fields, group_fields, st.one_of(elements, st.lists(elements, max_size=4)))
+def test_or_is_the_union(one: Any, other: Any, event: object) -> None:
+    either = holds({"k": {"$or": [one, other]}}, {"k": event})
+    assert either is (holds({"k": one}, {"k": event}) or holds({"k": other}, {"k": event}))
+
+
+@given(group_fields, st.lists(elements, max_size=4))
+def test_a_pattern_holds_for_an_array_if_it_holds_for_one_of_its_elements(fields: Any, event: Any) -> None:
+    alone = any(holds({"k": fields}, {"k": element}) for element in event)
+    assert holds({"k": fields}, {"k": event}) is alone
+
+
+def test_alternatives_that_bind_nothing_are_not_multiplied() -> None:
+    either = {"$or": [{"x": [{"exists": False}, 1]}, {"y": [{"exists": False}, 1]}]}
+    groups = {f"k{number}": either for number in range(40)}
+    pattern = {**groups, "last": {"$or": [{"a": ["no"]}, {"b": ["yes"]}]}}
+    assert not holds(pattern, {"last": {"b": "no"}})
+    event = {name: {"x": 1, "y": 1} for name in groups}
+    assert holds(pattern, {**event, "last": {"b": "yes"}})
 
 
 def test_a_hostile_event_is_answered_in_bounded_time() -> None:
