@@ -70,7 +70,7 @@ def host(url: str) -> Host:
 async def until(happened: Callable[[], bool]) -> None:
     """Wait for what gives no signal."""
     async with asyncio.timeout(WITHIN_S):
-        while not happened():  # noqa: ASYNC110  threads and sockets end without telling
+        while not happened():
             await asyncio.sleep(0.01)
 
 
@@ -181,14 +181,14 @@ class QueueKit:
             (again,) = await receive(reader, 1)
             assert source.data(again) == "returned"
             await settle(reader, [again])
-            assert list(await reader.receive(10, source.lease_s + 1)) == []
+            assert list(await reader.receive(10, source.lease_s)) == []
 
     async def test_more_records_are_settled_than_one_call_takes(self, source: Source) -> None:
         for number in range(35):
             source.put(str(number), key=str(number))
         async with self.opened(source) as reader:
             await settle(reader, await receive(reader, 35))
-            assert list(await reader.receive(10, source.lease_s + 1)) == []
+            assert list(await reader.receive(10, source.lease_s)) == []
 
     async def test_a_returned_record_comes_again_after_the_lease_and_is_counted(self, source: Source) -> None:
         source.put("x")
@@ -207,7 +207,7 @@ class QueueKit:
             if reader.lease_s is None:
                 pytest.skip("records stay hidden until they are settled")
             records = await receive(reader, 1)
-            for _ in range(int(source.lease_s) + 2):
+            for _ in range(int(source.lease_s) + 1):
                 assert list(await reader.receive(1, 1.0)) == []
                 await reader.extend(records)
             await settle(reader, records)
@@ -245,7 +245,6 @@ class QueueKit:
                 await relay.hears(source.poll_mark)
                 await relay.cut()
                 assert isinstance(await poll, SourceUnavailable)
-            assert isinstance(await self._fault(reader, 0.0), SourceUnavailable)
             source.put("after")
             await relay.restore()
             records = await receive(reader, 1)
