@@ -20,7 +20,7 @@ from millstream.aws.clients import client_config
 from millstream.cli.embedded import aws_endpoint, daemon_process
 from millstream.daemon import data_dir
 from millstream.daemon.control import NoDaemon, Request, ask
-from millstream.triggers.sqs import THREADS
+from millstream.triggers.sqs_reader import THREADS
 
 MESSAGES = 10_000
 WARM_UP = 500

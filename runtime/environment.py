@@ -14,7 +14,7 @@ import math
 import socket
 import struct
 import time
-from collections.abc import Callable
+from typing import Protocol
 
 import msgspec
 
@@ -47,6 +47,16 @@ class _Broken(Exception):
     """The environment ended, or sent what it must not."""
 
 
+class Processes(Protocol):
+    """The processes of one environment, as its driver made them."""
+
+    def kill(self) -> None:
+        """End all of them; returns at once. Called once."""
+
+    async def gone(self) -> None:
+        """Return when none is left, after `kill`."""
+
+
 class FramedEnvironment:
     """Implements ExecutionEnvironment over a socket to the Python bootstrap."""
 
@@ -55,14 +65,14 @@ class FramedEnvironment:
         function: FunctionSpec,
         sock: socket.socket,
         output: Output,
-        kill: Callable[[], None],
+        processes: Processes,
         log: LogSink,
         stream: str,
     ) -> None:
         self._function = function
         self._sock = sock
         self._output = output
-        self._kill_processes = kill
+        self._processes = processes
         self._log = log
         self._stream = stream
         self._buffer = bytearray()
@@ -182,11 +192,12 @@ class FramedEnvironment:
 
     async def aclose(self) -> None:
         self._kill()
+        await self._processes.gone()
 
     def _kill(self) -> None:
         if self.alive:
             self.alive = False
-            self._kill_processes()
+            self._processes.kill()
             self._output.end()
             self._output.close()
             self._sock.close()

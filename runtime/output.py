@@ -38,7 +38,9 @@ class Output:
         self._logged = self._dropped_bytes = 0
 
     def end(self) -> None:
-        """Log what the request has written so far, its last line included."""
+        """Log what the request has written so far, its last line included; nothing once closed."""
+        if self._read_end < 0:
+            return
         for _ in range(DRAIN_BYTES // READ_BYTES):
             if not self._read():
                 break
@@ -52,6 +54,7 @@ class Output:
         """Give the pipe back."""
         asyncio.get_running_loop().remove_reader(self._read_end)
         os.close(self._read_end)
+        self._read_end = -1
         self.close_write_end()
 
     def close_write_end(self) -> None:

@@ -55,18 +55,19 @@ class RuntimePool:
         self._idle_s = idle_s
         self._idle: dict[str, list[tuple[float, ExecutionEnvironment]]] = {name: [] for name in functions}
         self._group = asyncio.TaskGroup()
-        self._retiring: asyncio.Task[None] | None = None
+        self._retirement: asyncio.Task[None] | None = None
+        self.retiring = False  # idle environments are being ended now
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
-        self._retiring = self._group.create_task(self._retire())
+        self._retirement = self._group.create_task(self._retire())
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._retiring is not None:
-            self._retiring.cancel()
+        if self._retirement is not None:
+            self._retirement.cancel()
         await self._group.__aexit__(None, None, None)
         for waiting in self._idle.values():
             while waiting:
@@ -105,6 +106,8 @@ class RuntimePool:
         outcome = await environment.invoke(event, request_id)
         if environment.alive:
             waiting.append((self._clock.monotonic(), environment))
+        else:
+            await environment.aclose()  # its memory is free before another takes its place
         return outcome
 
     async def _create(self, spec: FunctionSpec) -> ExecutionEnvironment:
@@ -114,9 +117,11 @@ class RuntimePool:
         while True:
             await self._clock.sleep(self._idle_s / LOOKS_PER_IDLE)
             before = self._clock.monotonic() - self._idle_s
+            self.retiring = True
             for waiting in self._idle.values():
                 while waiting and waiting[0][0] <= before:
                     await waiting.pop(0)[1].aclose()
+            self.retiring = False
 
 
 def _refused(kind: str, message: str, request_id: str) -> FunctionFailed:

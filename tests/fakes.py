@@ -39,6 +39,9 @@ FUNCTION = FunctionSpec(
     name="f", arn="arn:aws:lambda:us-east-1:000000000000:function:f", handler="f.handle", code=Path("/none")
 )
 
+SUCCESS = Success(b"null", "request-1")
+FAILURE = FunctionFailed("Exception", "no", b'{"errorType":"Exception"}', "request-1")
+
 
 def record(number: int, *, key: str | None = None, count: int = 1, size: int = 0, at: float = 0.0) -> Record:
     """A record whose event is `{"n": number, "pad": …}`."""
@@ -175,10 +178,6 @@ class FakeFunction:
     @property
     def seen(self) -> list[int]:
         return [number for batch in self.batches for number in batch]
-
-
-SUCCESS = Success(b"null", "request-1")
-FAILURE = FunctionFailed("Exception", "no", b'{"errorType":"Exception"}', "request-1")
 
 
 def failures(*items: int) -> Success:

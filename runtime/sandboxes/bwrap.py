@@ -53,6 +53,27 @@ class _Template:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
+class _Namespace:
+    """The processes of an environment: its first one is their pid namespace's, and takes all with it."""
+
+    def __init__(self, pidfd: int) -> None:
+        self._pidfd = pidfd
+        self._ended = asyncio.Event()
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        asyncio.get_running_loop().add_reader(self._pidfd, self._end)
+
+    async def gone(self) -> None:
+        await self._ended.wait()
+
+    def _end(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        self._ended.set()
+
+
 class BwrapSandbox:
     """Implements Sandbox. Works as root, which it gives up first, and as an ordinary user."""
 
@@ -61,6 +82,7 @@ class BwrapSandbox:
         self._bwrap, self._beside = "", list[str]()
         self._filter = b""
         self._templates: dict[str, _Template] = {}
+        self._ended: list[_Template] = []
         self._starting = asyncio.Lock()
 
     async def start(self) -> None:
@@ -100,13 +122,7 @@ class BwrapSandbox:
                 self._forget(function.name, template)
                 raise SandboxUnavailable(f"{function.name}: zygote: {_last_line(template.log)}") from error
         output.close_write_end()
-
-        def kill() -> None:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            os.close(pidfd)
-
-        environment = FramedEnvironment(function, ours, output, kill, log, stream[:8])
+        environment = FramedEnvironment(function, ours, output, _Namespace(pidfd), log, stream[:8])
         try:
             await environment.isolated(TASK, PATHS)
         except EOFError as error:
@@ -116,7 +132,12 @@ class BwrapSandbox:
     async def aclose(self) -> None:
         for name, template in list(self._templates.items()):
             self._forget(name, template)
+        for template in self._ended:
             await template.process.wait()
+            with contextlib.suppress(OSError):  # the zygote's end closes when it is gone, too
+                while await asyncio.get_running_loop().sock_recv(template.control, 1):
+                    pass
+            template.control.close()
 
     async def _template(self, function: FunctionSpec) -> _Template:
         async with self._starting:
@@ -139,7 +160,7 @@ class BwrapSandbox:
                 if not await loop.sock_recv(ours, 1):
                     raise EOFError
         except (OSError, EOFError, TimeoutError) as error:
-            _end(template)
+            self._forget(function.name, template)
             raise SandboxUnavailable(f"{function.name}: template: {_last_line(log)}") from error
         return template
 
@@ -182,13 +203,9 @@ class BwrapSandbox:
     def _forget(self, name: str, template: _Template) -> None:
         if self._templates.get(name) is template:
             del self._templates[name]
-        _end(template)
-
-
-def _end(template: _Template) -> None:
-    template.control.close()
-    with contextlib.suppress(ProcessLookupError):
-        template.process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            template.process.kill()
+        self._ended.append(template)
 
 
 def _once(future: asyncio.Future[None]) -> None:

@@ -33,12 +33,32 @@ BASE_BYTES = 64 * 1024 * 1024
 """Memory of the interpreter itself, on top of the function's own."""
 
 
+class _Group:
+    """The processes of an environment: one process group, and the temporary folder that they have."""
+
+    def __init__(self, process: asyncio.subprocess.Process, temporary: Path) -> None:
+        self._process = process
+        self._temporary = temporary
+
+    @property
+    def running(self) -> bool:
+        return self._process.returncode is None
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        shutil.rmtree(self._temporary, ignore_errors=True)
+
+    async def gone(self) -> None:
+        await self._process.wait()
+
+
 class ProcessSandbox:
     """Implements Sandbox on any system that Python's asyncio has subprocesses on."""
 
     def __init__(self, work_dir: Path) -> None:
         self._work_dir = work_dir
-        self._processes: set[asyncio.subprocess.Process] = set()
+        self._groups: list[_Group] = []
 
     async def start(self) -> None:
         self._work_dir.mkdir(parents=True, exist_ok=True)
@@ -62,15 +82,10 @@ class ProcessSandbox:
                 raise SandboxUnavailable(f"{function.name}: process: {error.strerror}") from error
         output.close_write_end()
         _limit(process.pid, function)
-        self._processes.add(process)
-
-        def kill() -> None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
-            shutil.rmtree(temporary, ignore_errors=True)
-            self._processes.discard(process)
-
-        environment = FramedEnvironment(_with_tmp(function, temporary), ours, output, kill, log, stream[:8])
+        self._groups = [group for group in self._groups if group.running] + [_Group(process, temporary)]
+        environment = FramedEnvironment(
+            _with_tmp(function, temporary), ours, output, self._groups[-1], log, stream[:8]
+        )
         try:
             await environment.isolated(str(function.code), [])
         except EOFError as error:
@@ -78,10 +93,9 @@ class ProcessSandbox:
         return environment
 
     async def aclose(self) -> None:
-        for process in list(self._processes):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
+        for group in self._groups:
+            group.kill()
+            await group.gone()
 
 
 def _limit(pid: int, function: FunctionSpec) -> None:

@@ -36,7 +36,8 @@ def main() -> None:
     arguments = [bwrap, *wanted["options"]]
     for source, place in mounts:
         arguments += ["--ro-bind", source, place]
-    os.execve(bwrap, [*arguments, "--", *wanted["command"]], {})
+    # Last: the places of the mounts are made on the root, which only then becomes read-only.
+    os.execve(bwrap, [*arguments, "--remount-ro", "/", "--", *wanted["command"]], {})
 
 
 def stage(bwrap: str, beside: list[str], mounts: list[list[str]]) -> tuple[str, list[list[str]]]:

@@ -141,7 +141,7 @@ async def test_filtered_records_are_deleted_and_never_invoked() -> None:
 
 
 async def test_a_failed_batch_comes_back_after_its_visibility_timeout_and_not_before() -> None:
-    answers = [FAILURE, SUCCESS]
+    answers: list[Outcome] = [FAILURE, SUCCESS]
     async with rig(record(1), lease_s=30.0, answer=lambda numbers: answers.pop(0)) as it:
         await it.until_settled(1)
         first, second = it.function.at

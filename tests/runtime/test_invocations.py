@@ -1,0 +1,221 @@
+"""What a function sees and what its caller gets, on every driver."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+import pytest
+
+from millstream.contract.functions import MAX_PAYLOAD_BYTES, FunctionFailed, Throttled
+from tests.clock import VirtualClock
+from tests.runtime.conftest import MakeRuntime
+
+pytestmark = pytest.mark.broker
+
+CONTEXT = """
+def handle(event, context):
+    return {
+        "event": event,
+        "name": context.function_name,
+        "version": context.function_version,
+        "arn": context.invoked_function_arn,
+        "memory": context.memory_limit_in_mb,
+        "request": context.aws_request_id,
+        "group": context.log_group_name,
+        "left": context.get_remaining_time_in_millis(),
+        "none": [context.identity, context.client_context, context.tenant_id],
+    }
+"""
+
+
+async def test_a_function_sees_its_event_and_context(driver: str, runtime: MakeRuntime) -> None:
+    async with runtime(driver, CONTEXT, timeout_s=10.0) as it:
+        seen = await it.answer({"ä": [1, None, "\U0001f600"]})
+    assert seen["event"] == {"ä": [1, None, "\U0001f600"]}
+    assert (seen["name"], seen["version"], seen["memory"]) == ("f", "$LATEST", "128")
+    assert seen["arn"].endswith(":function:f")
+    assert seen["group"] == "/aws/lambda/f"
+    assert 9000 < seen["left"] <= 10_000
+    assert len(seen["request"]) == 36
+    assert seen["none"] == [None, None, None]
+
+
+async def test_a_function_has_its_own_environment_variables_alone(
+    driver: str, runtime: MakeRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAEMON_SECRET", "s3cret")
+    code = "import os\ndef handle(event, context):\n    return dict(os.environ)\n"
+    async with runtime(driver, code, environment={"SIZE": "64"}) as it:
+        seen = await it.answer()
+    assert seen["SIZE"] == "64"
+    assert seen["AWS_LAMBDA_FUNCTION_NAME"] == "f"
+    assert seen["_HANDLER"] == "f.handle"
+    assert "DAEMON_SECRET" not in seen
+    assert not any("s3cret" in value for value in seen.values())
+    assert "AWS_SECRET_ACCESS_KEY" not in seen
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "message"),
+    [
+        ("def handle(e, c):\n    raise ValueError('no')\n", "ValueError", "no"),
+        ("def handle(e, c):\n    return {1, 2}\n", "Runtime.MarshalError", "Unable to marshal response"),
+        ("def handle(e, c):\n    return float('nan')\n", "Runtime.MarshalError", "Unable to marshal"),
+        ("def handle(e, c):\n    return b'x'\n", "Runtime.MarshalError", "not JSON serializable"),
+        ("def other(e, c): ...\n", "Runtime.HandlerNotFound", "Handler 'handle' missing on module 'f'"),
+        ("import nowhere\n", "Runtime.ImportModuleError", "Unable to import module 'f'"),
+        ("def handle(:\n", "Runtime.UserCodeSyntaxError", "Syntax error in module 'f'"),
+        ("raise KeyError('at import')\n", "KeyError", "at import"),
+        ("import os\ndef handle(e, c):\n    os._exit(3)\n", "Runtime.ExitError", "Runtime exited"),
+        ("import sys\ndef handle(e, c):\n    sys.exit(1)\n", "Runtime.ExitError", "Runtime exited"),
+        ("import sys\nsys.exit(1)\n", "Runtime.ExitError", "Runtime exited"),
+        (
+            "import ctypes\ndef handle(e, c):\n    ctypes.string_at(0)\n",
+            "Runtime.ExitError",
+            "Runtime exited",
+        ),
+        ("def handle(e, c):\n    return 'x' * 6_300_000\n", "Function.ResponseSizeTooLarge", "6291556 bytes"),
+        ("def handle(e, c):\n    return handle(e, c)\n", "RecursionError", "maximum recursion depth"),
+    ],
+)
+async def test_a_failure_has_its_error_document(
+    driver: str, runtime: MakeRuntime, code: str, kind: str, message: str
+) -> None:
+    async with runtime(driver, code) as it:
+        document = await it.error()
+    assert document["errorType"] == kind
+    assert message in document["errorMessage"]
+
+
+async def test_an_exception_has_a_stack_trace_of_the_functions_own_frames(
+    driver: str, runtime: MakeRuntime
+) -> None:
+    code = "def inner():\n    raise ValueError('deep')\n\ndef handle(e, c):\n    inner()\n"
+    async with runtime(driver, code) as it:
+        document = await it.error()
+        log = it.log()
+    assert len(document["stackTrace"]) == 2
+    assert "f.py" in document["stackTrace"][0]
+    assert "inner()" in document["stackTrace"][0]
+    assert len(document["requestId"]) == 36
+    assert "[ERROR] ValueError: deep" in log
+    assert "\u00a0\u00a0File" in log
+
+
+async def test_a_timeout_says_so_and_harms_no_further_invocation(driver: str, runtime: MakeRuntime) -> None:
+    code = "import time\ndef handle(e, c):\n    time.sleep(60 if e else 0)\n    return 'ok'\n"
+    async with runtime(driver, code, timeout_s=1.0) as it:
+        document = await it.error(True)
+        assert document["errorType"] == "Sandbox.Timedout"
+        assert re.fullmatch(
+            r"RequestId: [0-9a-f-]{36} Error: Task timed out after 1\.00 seconds", document["errorMessage"]
+        )
+        assert await it.answer(False) == "ok"
+        assert "Status: timeout" in it.log()
+
+
+async def test_a_loop_that_never_yields_is_timed_out(driver: str, runtime: MakeRuntime) -> None:
+    async with runtime(driver, "def handle(e, c):\n    while True: pass\n", timeout_s=1.0) as it:
+        assert (await it.error())["errorType"] == "Sandbox.Timedout"
+
+
+async def test_globals_are_kept_while_an_environment_is_warm(driver: str, runtime: MakeRuntime) -> None:
+    code = "count = 0\ndef handle(e, c):\n    global count\n    count += 1\n    return count\n"
+    async with runtime(driver, code) as it:
+        assert [await it.answer() for _ in range(3)] == [1, 2, 3]
+        log = it.log()
+    assert log.count("INIT_START") == 1
+    assert log.count("Init Duration") == 1
+
+
+async def test_invocations_at_once_have_environments_of_their_own(driver: str, runtime: MakeRuntime) -> None:
+    code = "import time, uuid\nme = str(uuid.uuid4())\ndef handle(e, c):\n    time.sleep(.3)\n    return me\n"
+    async with runtime(driver, code) as it:
+        answers = await asyncio.gather(*(it.answer() for _ in range(4)))
+        assert len(set(answers)) == 4
+        assert it.pool.idle("f") == 4
+
+
+async def test_random_numbers_differ_between_environments(driver: str, runtime: MakeRuntime) -> None:
+    code = "import random, time\ndef handle(e, c):\n    time.sleep(.2)\n    return random.random()\n"
+    async with runtime(driver, code) as it:
+        answers = await asyncio.gather(*(it.answer() for _ in range(3)))
+    assert len(set(answers)) == 3
+
+
+async def test_an_idle_environment_is_retired(driver: str, runtime: MakeRuntime) -> None:
+    clock = VirtualClock()
+    async with runtime(driver, "def handle(e, c): ...\n", clock=clock, idle_s=60.0) as it:
+        await it.answer()
+        await clock.advance(30.0)
+        assert it.pool.idle("f") == 1
+        await clock.advance(60.0)
+        assert it.pool.idle("f") == 0
+
+
+async def test_an_event_above_six_megabytes_is_refused(driver: str, runtime: MakeRuntime) -> None:
+    async with runtime(driver, "def handle(e, c): ...\n") as it:
+        outcome = await it.invoke("x" * (MAX_PAYLOAD_BYTES + 1))
+    assert isinstance(outcome, FunctionFailed)
+    assert outcome.error_type == "RequestTooLargeException"
+
+
+async def test_an_event_of_almost_six_megabytes_is_taken(driver: str, runtime: MakeRuntime) -> None:
+    async with runtime(driver, "def handle(e, c):\n    return len(e)\n", timeout_s=20.0) as it:
+        assert await it.answer("x" * (MAX_PAYLOAD_BYTES - 2)) == MAX_PAYLOAD_BYTES - 2
+
+
+async def test_reserved_concurrency_throttles_what_is_above_it(driver: str, runtime: MakeRuntime) -> None:
+    code = "import time\ndef handle(e, c):\n    time.sleep(.5)\n"
+    async with runtime(driver, code, reserved_concurrency=1) as it:
+        outcomes = await asyncio.gather(it.invoke(), it.invoke())
+    throttled = [o for o in outcomes if isinstance(o, Throttled)]
+    assert [o.reason for o in throttled] == ["ReservedFunctionConcurrentInvocationLimitExceeded"]
+
+
+async def test_a_log_has_the_platforms_lines_and_the_functions_own(driver: str, runtime: MakeRuntime) -> None:
+    code = (
+        "import logging, sys\nlogging.getLogger().setLevel('INFO')\n"
+        "def handle(e, c):\n"
+        "    print('printed')\n    sys.stderr.write('to stderr\\n')\n"
+        "    logging.info('logged')\n    print('no newline', end='')\n"
+    )
+    async with runtime(driver, code) as it:
+        await it.answer()
+        lines = it.log().splitlines()
+    assert all(re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z [0-9a-f]{8} ", line) for line in lines)
+    text = "\n".join(line.split(" ", 2)[2] for line in lines)
+    request = r"[0-9a-f-]{36}"
+    assert re.search(rf"^START RequestId: {request} Version: \$LATEST$", text, re.M)
+    assert re.search(rf"^END RequestId: {request}$", text, re.M)
+    assert re.search(
+        rf"^REPORT RequestId: {request}\tDuration: \d+\.\d\d ms\tBilled Duration: \d+ ms\t"
+        r"Memory Size: 128 MB\tMax Memory Used: \d+ MB\tInit Duration: \d+\.\d\d ms\t$",
+        text,
+        re.M,
+    )
+    assert "printed" in text
+    assert "no newline" in text
+    assert "to stderr" in text
+    assert re.search(rf"^\[INFO\]\t\d{{4}}-\d\d-\d\dT[\d:.]+Z\t{request}\tlogged$", text, re.M)
+
+
+async def test_an_invocation_that_is_cut_off_leaves_no_environment(driver: str, runtime: MakeRuntime) -> None:
+    async with runtime(driver, "import time\ndef handle(e, c):\n    time.sleep(e)\n", timeout_s=60.0) as it:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await it.invoke(30)
+        assert it.pool.idle("f") == 0
+        await it.answer(0)
+
+
+async def test_the_declaring_package_can_be_imported_and_is_inert(driver: str, runtime: MakeRuntime) -> None:
+    code = (
+        "import sys\nfrom millstream import App, Sqs\napp = App('x')\n\n@app.function(timeout=3)\n"
+        "def handle(e, c):\n"
+        "    return sorted(m for m in ('pydantic', 'boto3', 'msgspec') if m in sys.modules)\n\n"
+        "app.map(Sqs('orders'), to=handle)\n"
+    )
+    async with runtime(driver, code) as it:
+        assert await it.answer() == []

@@ -1,0 +1,258 @@
+"""Real attempts from inside a function of the bwrap driver; each must come to nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from millstream.runtime.pool import RuntimePool
+from tests.clock import VirtualClock
+from tests.runtime.conftest import MakeRuntime, runtime
+
+__all__ = ["runtime"]
+
+pytestmark = [
+    pytest.mark.broker,
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the bwrap driver needs Linux"),
+]
+
+TRY = """
+import os
+
+def attempt(action):
+    try:
+        return {"done": repr(action())}
+    except BaseException as error:
+        return {"error": type(error).__name__}
+
+"""
+
+
+async def tried(make: MakeRuntime, code: str, event: Any = None, **spec: Any) -> Any:
+    async with make("bwrap", TRY + code, **{"timeout_s": 10.0, **spec}) as it:
+        return await it.answer(event)
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        "open('/etc/shadow').read()",
+        "os.listdir('/root')",
+        "os.listdir('/home')",
+        "open('/proc/1/root/etc/shadow').read()",
+        "open('/proc/sys/kernel/core_pattern', 'w').write('|/tmp/x')",
+        "open('/var/task/new', 'w')",
+        "open('/usr/new', 'w')",
+        "open('/var/runtime/new', 'w')",
+        "os.mkdir('/new')",
+        "os.setuid(0)",
+        "os.chroot('/tmp')",
+        "os.mknod('/tmp/sda', 0o60666, os.makedev(8, 0))",
+        "os.kill(-1, 9) or 1/0",
+        "__import__('socket').socket(__import__('socket').AF_PACKET, 3)",
+        "__import__('socket').socket(16, 3)",
+    ],
+)
+async def test_an_attempt_is_refused(runtime: MakeRuntime, action: str) -> None:
+    answer = await tried(runtime, f"def handle(e, c):\n    return attempt(lambda: {action})\n")
+    assert "error" in answer, answer
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("unshare", 272), ("mount", 165), ("ptrace", 101), ("bpf", 321), ("io_uring_setup", 425),
+        ("userfaultfd", 323), ("add_key", 248), ("keyctl", 250), ("perf_event_open", 298), ("setns", 308),
+        ("process_vm_readv", 310), ("init_module", 175), ("clone3", 435),
+    ],
+)  # fmt: skip
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="system call numbers of x86_64")
+async def test_a_system_call_is_denied(runtime: MakeRuntime, name: str, number: int) -> None:
+    code = (
+        "import ctypes\ndef handle(e, c):\n    libc = ctypes.CDLL(None, use_errno=True)\n"
+        f"    return [libc.syscall({number}, 0x10000000, 0, 0, 0, 0), ctypes.get_errno()]\n"
+    )
+    answer, number = await tried(runtime, code)
+    assert answer == -1
+    assert number in (1, 38), name  # EPERM, ENOSYS
+
+
+async def test_a_function_holds_no_capability_and_gains_none(runtime: MakeRuntime) -> None:
+    code = "def handle(e, c):\n    return open('/proc/self/status').read()\n"
+    status = dict(line.split(":\t", 1) for line in (await tried(runtime, code)).splitlines() if ":\t" in line)
+    assert {status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
+    assert status["NoNewPrivs"] == "1"
+    assert status["Seccomp"] == "2"
+
+
+async def test_the_hosts_loopback_is_out_of_reach(runtime: MakeRuntime) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        code = (
+            "import socket\ndef handle(e, c):\n"
+            "    return attempt(lambda: socket.create_connection(('127.0.0.1', e), 2))\n"
+        )
+        assert "error" in await tried(runtime, code, port)
+
+
+async def test_an_abstract_socket_of_the_host_is_out_of_reach(runtime: MakeRuntime) -> None:
+    name = f"\0millstream-test-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(name)
+        server.listen()
+        code = (
+            "import socket\ndef handle(e, c):\n"
+            "    return attempt(lambda: socket.socket(socket.AF_UNIX).connect(e))\n"
+        )
+        assert "error" in await tried(runtime, code, name)
+
+
+async def test_there_is_no_way_off_the_host(runtime: MakeRuntime) -> None:
+    code = (
+        "import socket\ndef handle(e, c):\n"
+        "    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+        "    return [attempt(lambda: s.sendto(b'x', ('192.0.2.1', 9))), open('/proc/net/dev').read()]\n"
+    )
+    sent, interfaces = await tried(runtime, code)
+    assert "error" in sent
+    assert [line.split(":")[0].strip() for line in interfaces.splitlines()[2:]] == ["lo"]
+
+
+async def test_only_its_own_processes_are_visible(runtime: MakeRuntime) -> None:
+    code = "import os\ndef handle(e, c):\n    return [p for p in os.listdir('/proc') if p.isdecimal()]\n"
+    assert await tried(runtime, code) == ["1"]
+
+
+async def test_no_descriptor_but_its_own_is_open(runtime: MakeRuntime) -> None:
+    code = (
+        "import os\ndef handle(e, c):\n"
+        "    return {d: os.readlink(f'/proc/self/fd/{d}') for d in os.listdir('/proc/self/fd') if int(d) > 3"
+        " and os.path.exists(f'/proc/self/fd/{d}')}\n"
+    )
+    open_ones = await tried(runtime, code)
+    assert all(target.startswith("/proc/") for target in open_ones.values()), open_ones
+
+
+async def test_tmp_is_private_to_an_environment_and_bounded(runtime: MakeRuntime) -> None:
+    code = (
+        "import os, time\ndef handle(e, c):\n"
+        "    before = os.listdir('/tmp')\n    time.sleep(.3)\n"
+        "    open('/tmp/mine', 'w').write('x')\n    stat = os.statvfs('/tmp')\n"
+        "    return [before, stat.f_blocks * stat.f_frsize]\n"
+    )
+    async with runtime("bwrap", TRY + code, timeout_s=10.0, ephemeral_storage_mb=512) as it:
+        answers = await asyncio.gather(it.answer(), it.answer())
+    assert [before for before, _ in answers] == [[], []]
+    assert {size for _, size in answers} == {512 * 1024 * 1024}
+
+
+async def test_memory_is_bounded(runtime: MakeRuntime) -> None:
+    code = "def handle(e, c):\n    return len(bytearray(400 * 1024 * 1024))\n"
+    async with runtime("bwrap", code, timeout_s=20.0) as it:
+        assert (await it.error())["errorType"] == "MemoryError"
+
+
+BOMB = """
+import os, time
+def handle(e, c):
+    made = 0
+    try:
+        while e:
+            if os.fork() == 0:
+                time.sleep(600)
+                os._exit(0)
+            made += 1
+    except OSError:
+        pass
+    return made
+"""
+
+LEAVER = """
+import os, time
+def handle(e, c):
+    if e and os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            time.sleep(600)
+        os._exit(0)
+    return 1
+"""
+
+
+@pytest.mark.parametrize("code", [BOMB, LEAVER], ids=["fork bomb", "left its session"])
+async def test_processes_are_bounded_and_end_with_their_environment(runtime: MakeRuntime, code: str) -> None:
+    clock = VirtualClock()
+    async with runtime("bwrap", code, clock, 60.0, timeout_s=30.0, memory_size_mb=512) as it:
+        await it.answer(False)
+        await clock.advance(120.0)
+        assert await _retired(it.pool) == 0
+        template = _sandboxed_processes()
+        assert await it.answer(True) < 1024
+        assert _sandboxed_processes() > template
+        await clock.advance(120.0)
+        assert await _retired(it.pool) == 0
+        assert _sandboxed_processes() == template
+
+
+async def _retired(pool: RuntimePool) -> int:
+    """Environments that are left once the pool has ended the idle ones."""
+    async with asyncio.timeout(10.0):
+        while pool.retiring:
+            await asyncio.sleep(0)
+    return pool.idle("f")
+
+
+async def test_a_flood_of_output_is_bounded_and_said(runtime: MakeRuntime) -> None:
+    code = "def handle(e, c):\n    for _ in range(20000):\n        print('x' * 1000)\n"
+    async with runtime("bwrap", code, timeout_s=20.0) as it:
+        await it.answer()
+        log = it.log()
+    assert len(log) < 8 * 1024 * 1024
+    assert "LOGS_DROPPED" in log
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        "s.send(b'S' + (44).to_bytes(4, 'big') + b'0' * 44)",  # another request's answer
+        "s.send(b'S' + (1 << 31).to_bytes(4, 'big'))",  # a length beyond all limits
+        "s.send(b'?' * 100)",
+        "s.close()",
+    ],
+)
+async def test_what_is_forged_on_the_socket_ends_the_environment(runtime: MakeRuntime, forged: str) -> None:
+    code = (
+        "import socket, time\ndef handle(e, c):\n    if e:\n        s = socket.socket(fileno=3)\n"
+        f"        {forged}\n        time.sleep(5)\n    return 'fine'\n"
+    )
+    async with runtime("bwrap", code, timeout_s=2.0) as it:
+        assert (await it.error(True))["errorType"] in ("Runtime.ExitError", "Sandbox.Timedout")
+        assert await it.answer(False) == "fine"
+
+
+async def test_the_daemons_files_are_not_there(runtime: MakeRuntime, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("s3cret")
+    code = "import os\ndef handle(e, c):\n    return [os.path.exists(e), sorted(os.listdir('/'))]\n"
+    exists, root = await tried(runtime, code, str(secret))
+    assert not exists
+    assert set(root) <= set(["bin", "dev", "etc", "lib", "lib32", "lib64", "libx32", "mnt", "opt", "proc", "sbin", "tmp", "usr", "var"])
+
+
+def _sandboxed_processes() -> int:
+    """Processes of the user that sandboxes run as when the daemon is root; else of our own user."""
+    user = 62993 if os.geteuid() == 0 else os.geteuid()
+    count = 0
+    for status in Path("/proc").glob("[0-9]*/status"):
+        try:
+            text = status.read_text()
+        except OSError:
+            continue
+        count += f"Uid:\t{user}\t" in text
+    return count
