@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Self, assert_never
+from typing import Annotated, Self, assert_never
 
-from pydantic import Field
+from pydantic import AfterValidator
 
 from millstream.aws.arn import is_arn_of
 from millstream.contract.clock import Clock
 from millstream.contract.errors import DestinationUnavailable
 from millstream.contract.functions import MAX_PAYLOAD_BYTES, FunctionFailed, Success, Throttled
-from millstream.contract.options import Options, parse_options
+from millstream.contract.options import Options
 from millstream.contract.ports import Host, InvocationRecord, Invoker
 from millstream.contract.records import DestinationReceipt
+from millstream.destinations.targets import parse_target
 
 SCHEME = "function:"
 ATTEMPTS = 5
-"""Tries of a throttled invocation; its waits add up to well below a visibility timeout."""
+FIRST_WAIT_S = 0.5
+MAX_WAIT_S = 4.0
+"""Tries of a throttled invocation, and the waits between them: well below a visibility timeout."""
+
+_TARGET = re.compile(
+    r"(function:|arn:[a-z-]+:lambda:[a-z0-9-]*:\d{12}:function:)[A-Za-z0-9_-]{1,64}(:\$LATEST)?"
+)
+
+
+def _function(target: str) -> str:
+    if not _TARGET.fullmatch(target):
+        raise ValueError("a function by its name (function:on_failed) or its ARN")
+    return target
 
 
 class FunctionDestinationOptions(Options):
     """`target` is `function:NAME`, or the function's ARN."""
 
-    target: str = Field(
-        pattern=r"^(function:|arn:[^:]+:lambda:[^:]*:[^:]*:function:)[A-Za-z0-9_-]{1,64}(:\$LATEST)?$",
-        description="function:NAME, or a function's ARN",
-    )
+    target: Annotated[str, AfterValidator(_function)]
 
 
 class FunctionDestination:
@@ -46,14 +57,15 @@ class FunctionDestination:
 
     @classmethod
     def parse(cls, options: Mapping[str, object]) -> Self:
-        return cls(parse_options(FunctionDestinationOptions, options))
+        return cls(parse_target(FunctionDestinationOptions, options))
 
     async def open(self, host: Host) -> None:
         self._invoker = host.invoker
         self._clock = host.clock
 
     async def deliver(self, record: InvocationRecord) -> DestinationReceipt:
-        for _ in range(ATTEMPTS):
+        wait_s = FIRST_WAIT_S
+        for attempt in range(1, ATTEMPTS + 1):
             outcome = await self._invoker.invoke(self._function, record.body)
             match outcome:
                 case Success():
@@ -61,7 +73,9 @@ class FunctionDestination:
                 case FunctionFailed(error_type=error_type):
                     raise DestinationUnavailable(f"{self.name}: {error_type}")
                 case Throttled(retry_after_s=retry_after_s):
-                    await self._clock.sleep(retry_after_s)
+                    if attempt < ATTEMPTS:
+                        await self._clock.sleep(min(max(wait_s, retry_after_s), MAX_WAIT_S))
+                        wait_s *= 2
                 case _:
                     assert_never(outcome)
         raise DestinationUnavailable(f"{self.name}: throttled {ATTEMPTS} times")

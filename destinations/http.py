@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Mapping
 from typing import Annotated, Self
 from urllib.parse import urlsplit
@@ -15,29 +17,53 @@ from millstream.contract.errors import DestinationUnavailable
 from millstream.contract.options import Options, parse_options
 from millstream.contract.ports import Host, InvocationRecord
 from millstream.contract.records import DestinationReceipt
+from millstream.destinations.targets import is_queue_url
+
+logger = logging.getLogger(__name__)
 
 THREADS = 4
 CONNECT_S = 5.0
 READ_S = 10.0
 RETRIES = 2
-RETRIED = (500, 502, 503, 504)
+RETRIED = range(500, 600)
+BACKOFF_S = 0.1
+
+ANSWER_BYTES = 64 * 1024
+"""Of an answer this much is read, so that its connection can be used again; a longer one is cut off."""
+
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_VALUE = re.compile(r"[\x20-\x7e]*")
+_OURS = frozenset({"content-length", "content-type", "transfer-encoding", "host", "connection"})
 
 
 def _url(target: str) -> str:
-    parts = urlsplit(target)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("an http or https URL with a host")
-    if parts.username is not None or parts.password is not None:
+    try:
+        parts = urlsplit(target)
+        whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, brackets that do not close
+        whole = False
+    if not whole or not target.isascii() or re.search(r"[\s\x00-\x1f\x7f]", target):
+        raise ValueError("an http or https URL (https://hooks.example.com/failed)")
+    if "@" in parts.netloc:
         raise ValueError("a URL without user and password; the headers option takes what authorises")
     return target
+
+
+def _headers(headers: dict[str, str]) -> dict[str, str]:
+    for name, value in headers.items():
+        if not _HEADER.fullmatch(name) or not _VALUE.fullmatch(value):
+            raise ValueError("names and values of HTTP headers, in ASCII and on one line")
+        if name.lower() in _OURS:
+            raise ValueError(f"headers other than {name}, which is set for each request")
+    return headers
 
 
 class HttpDestinationOptions(Options):
     """`target` is the URL; `headers` go with each request and are never shown."""
 
-    target: Annotated[str, AfterValidator(_url)]
-    headers: dict[str, str] = Field(default_factory=dict, repr=False)
-    timeout: float = Field(default=READ_S, gt=0, le=300, description="seconds, above 0 and up to 300")
+    target: Annotated[str, AfterValidator(_url)] = Field(repr=False)
+    headers: Annotated[dict[str, str], AfterValidator(_headers)] = Field(default_factory=dict, repr=False)
+    timeout: float = Field(default=READ_S, gt=0, le=60, description="seconds, above 0 and up to 60")
 
 
 class HttpDestination:
@@ -50,39 +76,67 @@ class HttpDestination:
         self.name = f"{parts.scheme}://{parts.netloc}{parts.path}"
         self._url = options.target
         self._headers = {**options.headers, "Content-Type": "application/json"}
-        retries = urllib3.Retry(
-            RETRIES, status_forcelist=RETRIED, allowed_methods=None, redirect=False, raise_on_status=False,
-            backoff_factor=0.1,
-        )  # fmt: skip
-        timeout = urllib3.Timeout(connect=CONNECT_S, read=options.timeout)
-        self._pool = urllib3.PoolManager(maxsize=THREADS, retries=retries, timeout=timeout)
-        self._threads = BlockingClient("http-destination", THREADS)
+        self._timeout = urllib3.Timeout(connect=CONNECT_S, read=options.timeout)
+        self._pool: urllib3.PoolManager | None = None
+        self._threads: BlockingClient | None = None
 
     @classmethod
     def claims(cls, target: str) -> bool:
-        return target.startswith(("http://", "https://"))
+        return target.lower().startswith(("http://", "https://")) and not is_queue_url(target)
 
     @classmethod
     def parse(cls, options: Mapping[str, object]) -> Self:
         # What was found is not repeated: a URL's user, a query or a header may be secret.
-        return cls(parse_options(HttpDestinationOptions, options, frozenset({"target", "headers"})))
+        secret = frozenset({"target", "headers"}) if options.get("target") else frozenset({"headers"})
+        return cls(parse_options(HttpDestinationOptions, {"target": "", **options}, secret))
 
     async def open(self, host: Host) -> None:
+        """Makes ready; whether the URL takes records is known with the first one alone."""
+        retries = urllib3.Retry(
+            RETRIES,
+            status_forcelist=RETRIED,
+            allowed_methods=None,
+            raise_on_status=False,
+            backoff_factor=BACKOFF_S,
+            respect_retry_after_header=False,  # it may ask for hours
+        )
+        self._pool = urllib3.PoolManager(maxsize=THREADS, block=True, retries=retries, timeout=self._timeout)
         self._threads = BlockingClient("http-destination", THREADS)
 
     async def deliver(self, record: InvocationRecord) -> DestinationReceipt:
-        status = await self._threads.call(self._post, record.body)
+        if self._threads is None or self._pool is None:
+            raise DestinationUnavailable(f"{self.name}: closed")
+        status = await self._threads.call(self._post, self._pool, record.body)
         if not 200 <= status < 300:
             raise DestinationUnavailable(f"{self.name}: HTTP status {status}")
         return DestinationReceipt(self.name)
 
-    def _post(self, body: bytes) -> int:
+    async def aclose(self) -> None:
+        if self._threads is not None and self._pool is not None:
+            self._threads.close()
+            self._pool.clear()
+            self._threads = self._pool = None
+
+    def _post(self, pool: urllib3.PoolManager, body: bytes) -> int:
         try:
-            answer = self._pool.request("POST", self._url, body=body, headers=self._headers, redirect=False)
+            answer = pool.request(
+                "POST", self._url, body=body, headers=self._headers, redirect=False, preload_content=False
+            )
         except HTTPError as error:
             raise DestinationUnavailable(f"{self.name}: {type(error).__name__}") from error
+        _finish(answer)
         return answer.status
 
-    async def aclose(self) -> None:
-        self._threads.close()
-        self._pool.clear()
+
+def _finish(answer: urllib3.BaseHTTPResponse) -> None:
+    """Read the rest of an answer, whose status has said all, so that its connection is free again."""
+    whole = False
+    try:
+        whole = len(answer.read(ANSWER_BYTES, decode_content=False)) < ANSWER_BYTES
+    except HTTPError:
+        logger.debug("answer cut short")
+    finally:
+        if whole:
+            answer.release_conn()
+        else:
+            answer.close()

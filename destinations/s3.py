@@ -6,25 +6,31 @@ import re
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import AfterValidator
 
-from millstream.aws.arn import is_arn_of, parse_arn
+from millstream.aws.arn import is_arn_of
 from millstream.aws.target import AwsTarget
-from millstream.contract.options import Options, parse_options
+from millstream.contract.options import Options
 from millstream.contract.ports import Host, InvocationRecord
 from millstream.contract.records import DestinationReceipt
+from millstream.destinations.targets import parse_target
 
+_ARN = re.compile(r"arn:[a-z-]+:s3:::([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])")
 _UNSAFE = re.compile(r"[^A-Za-z0-9!_.*'()-]+")  # all but the characters that S3 calls safe in keys
+
+
+def _bucket(target: str) -> str:
+    if not _ARN.fullmatch(target):
+        raise ValueError("a bucket's ARN (arn:aws:s3:::failed)")
+    return target
 
 
 class S3DestinationOptions(Options):
     """`target` is a bucket's ARN."""
 
-    target: str = Field(
-        pattern=r"^arn:[^:]+:s3:::[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", description="a bucket's ARN"
-    )
+    target: Annotated[str, AfterValidator(_bucket)]
 
 
 class S3Destination:
@@ -34,10 +40,8 @@ class S3Destination:
 
     def __init__(self, options: S3DestinationOptions) -> None:
         self.name = options.target
-        arn = parse_arn(options.target)
-        assert arn is not None
-        self._bucket = arn.resource
-        self._aws: AwsTarget
+        self._bucket = self.name.rpartition(":")[2]
+        self._aws = AwsTarget("s3", self.name, "")
 
     @classmethod
     def claims(cls, target: str) -> bool:
@@ -45,19 +49,17 @@ class S3Destination:
 
     @classmethod
     def parse(cls, options: Mapping[str, object]) -> Self:
-        return cls(parse_options(S3DestinationOptions, options))
+        return cls(parse_target(S3DestinationOptions, options))
 
     async def open(self, host: Host) -> None:
-        self._aws = AwsTarget("s3", self.name, host)
-        await self._aws.find(self._aws.client.head_bucket, Bucket=self._bucket)
+        await self._aws.open(host, lambda client: client.head_bucket(Bucket=self._bucket))
 
     async def deliver(self, record: InvocationRecord) -> DestinationReceipt:
+        key = object_key(record, str(uuid.uuid4()))
         await self._aws.call(
-            self._aws.client.put_object,
-            Bucket=self._bucket,
-            Key=object_key(record, str(uuid.uuid4())),
-            Body=record.body,
-            ContentType="application/json",
+            lambda client: client.put_object(
+                Bucket=self._bucket, Key=key, Body=record.body, ContentType="application/json"
+            )
         )
         return DestinationReceipt(self.name)
 
@@ -72,7 +74,7 @@ def object_key(record: InvocationRecord, unique: str) -> str:
     Source: AWS, "Retain discarded batch records in S3".
     """
     at = datetime.fromtimestamp(record.written_at, UTC)
-    owner = f"{record.mapping_id}/{_UNSAFE.sub('-', record.partition)}"
+    owner = f"{record.mapping_id}/{_UNSAFE.sub('-', record.partition).strip('.') or '-'}"
     if record.succeeded:
         owner = f"async/{record.function_arn.split(':')[6]}"
     return f"aws/lambda/{owner}/{at:%Y/%m/%d}/{at:%Y-%m-%dT%H.%M.%S}-{unique}"

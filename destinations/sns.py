@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator
 
 from millstream.aws.arn import is_arn_of
 from millstream.aws.target import AwsTarget
-from millstream.contract.options import Options, parse_options
+from millstream.contract.options import Options
 from millstream.contract.ports import Host, InvocationRecord
 from millstream.contract.records import DestinationReceipt
+from millstream.destinations.targets import parse_target
 
 LIMIT_BYTES = 256 * 1024
 """Source: AWS, "Amazon SNS endpoints and quotas", message size."""
 
+_ARN = re.compile(r"arn:[a-z-]+:sns:[a-z0-9-]+:\d{12}:[A-Za-z0-9_-]{1,256}")
+
 
 def _standard(target: str) -> str:
     if target.endswith(".fifo"):
-        raise ValueError("a standard topic, not a FIFO topic")
+        raise ValueError("a standard topic, as AWS takes no FIFO topic here")
+    if not _ARN.fullmatch(target):
+        raise ValueError("a standard topic's ARN (arn:aws:sns:us-east-1:123456789012:failed)")
     return target
 
 
 class SnsDestinationOptions(Options):
     """`target` is a topic's ARN."""
 
-    target: Annotated[str, AfterValidator(_standard)] = Field(pattern=r"^arn:[^:]+:sns:")
+    target: Annotated[str, AfterValidator(_standard)]
 
 
 class SnsDestination:
@@ -36,7 +42,7 @@ class SnsDestination:
 
     def __init__(self, options: SnsDestinationOptions) -> None:
         self.name = options.target
-        self._aws: AwsTarget
+        self._aws = AwsTarget("sns", self.name, self.name.split(":")[3])
 
     @classmethod
     def claims(cls, target: str) -> bool:
@@ -44,15 +50,14 @@ class SnsDestination:
 
     @classmethod
     def parse(cls, options: Mapping[str, object]) -> Self:
-        return cls(parse_options(SnsDestinationOptions, options))
+        return cls(parse_target(SnsDestinationOptions, options))
 
     async def open(self, host: Host) -> None:
-        self._aws = AwsTarget("sns", self.name, host)
-        await self._aws.find(self._aws.client.get_topic_attributes, TopicArn=self.name)
+        await self._aws.open(host, lambda client: client.get_topic_attributes(TopicArn=self.name))
 
     async def deliver(self, record: InvocationRecord) -> DestinationReceipt:
         message = record.body.decode()
-        await self._aws.call(self._aws.client.publish, TopicArn=self.name, Message=message)
+        await self._aws.call(lambda client: client.publish(TopicArn=self.name, Message=message))
         return DestinationReceipt(self.name)
 
     async def aclose(self) -> None:

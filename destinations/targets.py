@@ -1,0 +1,45 @@
+"""Declared targets: read and refused in one way, and never repeated where they may hold a secret."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from millstream.contract.options import Options, parse_options, shown
+
+O = TypeVar("O", bound=Options)  # noqa: E741  an options model
+
+_QUEUE_URL = re.compile(r"https?://[^/@?#\s]+/(?:[^@?#\s]+/)?\d{12}/[A-Za-z0-9_-]{1,80}(?:\.fifo)?")
+
+
+def parse_target(model: type[O], options: Mapping[str, object], secret: frozenset[str] = frozenset()) -> O:
+    """The options of a destination as `model`; a target that is a URL is not repeated in a message.
+
+    Raises:
+        InvalidConfiguration: with one problem for each wrong field.
+    """
+    if "://" in str(options.get("target", "")):
+        secret |= {"target"}
+    return parse_options(model, {"target": "", **options}, secret)
+
+
+def shown_target(target: object) -> str:
+    """What was declared, for a message: of a URL the scheme and the host alone."""
+    if not isinstance(target, str) or ("@" not in target and "://" not in target):
+        return shown(target)
+    try:
+        parts = urlsplit(target)
+        host = parts.hostname or "…"
+    except ValueError:
+        return "a URL that cannot be read"
+    return shown(f"{parts.scheme or '…'}://{host}")
+
+
+def is_queue_url(target: str) -> bool:
+    """True for an SQS queue's URL, told from any other URL by the account id in its path.
+
+    Source: AWS, "Amazon SQS queue and message identifiers".
+    """
+    return _QUEUE_URL.fullmatch(target) is not None
