@@ -115,7 +115,7 @@ def _functions(declared: Declared, problems: _Problems) -> dict[str, PlannedFunc
 def _mapping(raw: dict[str, Any], names: set[Any], problems: _Problems) -> PlannedMapping | None:
     source = raw["source"]
     if not isinstance(source, dict):
-        problems.append(Problem(raw["where"], "source", 'a source such as Sqs("orders")', shown(source)))
+        problems.append(Problem(raw["where"], "source", 'a source such as Sqs("orders")', str(source)))
         return None
     where = f"{raw['where']} {source['kind']} {source['options'].get('queue', '')}".rstrip()
     before = len(problems)

@@ -97,8 +97,11 @@ def _deploy(code: Path, store: Path, staging: Path) -> Path:
     compileall.compile_dir(
         package, quiet=2, invalidation_mode=mode, stripdir=str(package), prependdir="/var/task"
     )
-    for folder, _, _ in os.walk(package):
+    for folder, _, names in os.walk(package):
         os.chmod(folder, 0o755)
+        for name in names:
+            if name.endswith(".pyc"):  # written under the daemon's umask
+                os.chmod(os.path.join(folder, name), 0o644)
     try:
         package.rename(target)
     except OSError:

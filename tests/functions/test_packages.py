@@ -1,0 +1,104 @@
+"""Deploying code: what is taken, what is refused."""
+
+from __future__ import annotations
+
+import os
+import stat
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from millstream.contract.errors import InvalidConfiguration, StateUnavailable
+from millstream.functions import packages
+from millstream.functions.packages import deploy
+
+
+def test_a_folder_is_taken_as_it_is_less_what_is_no_part_of_it(tmp_path: Path) -> None:
+    code = tmp_path / "code"
+    for name in ("f.py", "lib/g.py", "data.txt", ".env", ".git/config", "node_modules/x.js", "venv/y.py"):
+        (code / name).parent.mkdir(parents=True, exist_ok=True)
+        (code / name).write_text("x = 1\n")
+    target = deploy(code, tmp_path / "store")
+    found = {
+        p.relative_to(target).as_posix() for p in target.rglob("*") if p.is_file() and p.suffix != ".pyc"
+    }
+    assert found == {"f.py", "lib/g.py", "data.txt"}
+    assert len(list(target.rglob("*.pyc"))) == 2
+
+
+def test_another_user_can_read_a_snapshot_and_nobody_else_write_it(tmp_path: Path) -> None:
+    code = tmp_path / "code"
+    code.mkdir()
+    (code / "f.py").write_text("x = 1\n")
+    (code / "f.py").chmod(0o600)
+    before = os.umask(0o077)
+    try:
+        target = deploy(code, tmp_path / "store")
+    finally:
+        os.umask(before)
+    for path in [target, *target.rglob("*")]:
+        mode = path.stat().st_mode
+        assert mode & 0o044 == 0o044, path
+        assert mode & 0o022 == 0, path
+        assert not stat.S_ISDIR(mode) or mode & 0o011 == 0o011
+
+
+def test_the_same_content_is_deployed_once_and_another_beside_it(tmp_path: Path) -> None:
+    code = tmp_path / "code"
+    code.mkdir()
+    (code / "f.py").write_text("x = 1\n")
+    first = deploy(code, tmp_path / "store")
+    assert deploy(code, tmp_path / "store") == first
+    (code / "f.py").write_text("x = 2\n")
+    assert deploy(code, tmp_path / "store") != first
+    assert (first / "f.py").read_text() == "x = 1\n"
+    assert [p for p in (tmp_path / "store").iterdir() if p.name.startswith(".new")] == []
+
+
+def test_a_store_inside_the_package_is_no_part_of_it(tmp_path: Path) -> None:
+    (tmp_path / "f.py").write_text("x = 1\n")
+    store = tmp_path / "data" / "code"
+    first = deploy(tmp_path, store)
+    assert deploy(tmp_path, store) == first
+
+
+@pytest.mark.parametrize("name", ["../evil.py", "/etc/evil.py", "a/../../evil.py", "..\\evil.py"])
+def test_a_zip_entry_that_leaves_the_package_is_refused(tmp_path: Path, name: str) -> None:
+    with zipfile.ZipFile(tmp_path / "g.zip", "w") as archive:
+        archive.writestr(name, "x = 1\n")
+    with pytest.raises(InvalidConfiguration, match="wanted names that stay inside the package"):
+        deploy(tmp_path / "g.zip", tmp_path / "store")
+    assert not (tmp_path / "evil.py").exists()
+
+
+@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFCHR, stat.S_IFIFO])
+def test_a_zip_entry_that_is_no_file_is_refused(tmp_path: Path, kind: int) -> None:
+    info = zipfile.ZipInfo("link")
+    info.external_attr = (kind | 0o777) << 16
+    with zipfile.ZipFile(tmp_path / "g.zip", "w") as archive:
+        archive.writestr(info, "/etc/passwd")
+    with pytest.raises(InvalidConfiguration, match="wanted files and folders only"):
+        deploy(tmp_path / "g.zip", tmp_path / "store")
+
+
+def test_a_link_that_leaves_the_folder_is_refused(tmp_path: Path) -> None:
+    code = tmp_path / "code"
+    code.mkdir()
+    (code / "link").symlink_to("/etc/passwd")
+    with pytest.raises(InvalidConfiguration, match="wanted links that stay inside the package"):
+        deploy(code, tmp_path / "store")
+
+
+def test_a_package_above_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packages, "UNZIPPED_BYTES", 10)
+    code = tmp_path / "code"
+    code.mkdir()
+    (code / "f.py").write_text("x = 'more than ten bytes'\n")
+    with pytest.raises(InvalidConfiguration, match="at most 250 MB unzipped"):
+        deploy(code, tmp_path / "store")
+
+
+def test_a_store_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    with pytest.raises(StateUnavailable, match="wanted room for the functions' code"):
+        deploy(tmp_path, Path("/proc/nowhere"))
