@@ -9,11 +9,10 @@ from typing import Annotated, Self, assert_never
 from pydantic import AfterValidator
 
 from millstream.aws.arn import is_arn_of
-from millstream.contract.clock import Clock
 from millstream.contract.errors import DestinationUnavailable
 from millstream.contract.functions import MAX_PAYLOAD_BYTES, FunctionFailed, Success, Throttled
 from millstream.contract.options import Options
-from millstream.contract.ports import Host, InvocationRecord, Invoker
+from millstream.contract.ports import Host, InvocationRecord
 from millstream.contract.records import DestinationReceipt
 from millstream.destinations.targets import parse_target
 
@@ -48,8 +47,7 @@ class FunctionDestination:
     def __init__(self, options: FunctionDestinationOptions) -> None:
         self.name = options.target
         self._function = options.target.removesuffix(":$LATEST").rpartition(":")[2]
-        self._invoker: Invoker
-        self._clock: Clock
+        self._host: Host | None = None
 
     @classmethod
     def claims(cls, target: str) -> bool:
@@ -60,13 +58,16 @@ class FunctionDestination:
         return cls(parse_target(FunctionDestinationOptions, options))
 
     async def open(self, host: Host) -> None:
-        self._invoker = host.invoker
-        self._clock = host.clock
+        """Makes ready; whether the function is there is known with the first record alone."""
+        self._host = host
 
     async def deliver(self, record: InvocationRecord) -> DestinationReceipt:
+        if self._host is None:
+            raise DestinationUnavailable(f"{self.name}: closed")
+        clock, invoker = self._host.clock, self._host.invoker
         wait_s = FIRST_WAIT_S
         for attempt in range(1, ATTEMPTS + 1):
-            outcome = await self._invoker.invoke(self._function, record.body)
+            outcome = await invoker.invoke(self._function, record.body)
             match outcome:
                 case Success():
                     return DestinationReceipt(self.name)
@@ -74,11 +75,11 @@ class FunctionDestination:
                     raise DestinationUnavailable(f"{self.name}: {error_type}")
                 case Throttled(retry_after_s=retry_after_s):
                     if attempt < ATTEMPTS:
-                        await self._clock.sleep(min(max(wait_s, retry_after_s), MAX_WAIT_S))
+                        await clock.sleep(min(max(wait_s, retry_after_s), MAX_WAIT_S))
                         wait_s *= 2
                 case _:
                     assert_never(outcome)
         raise DestinationUnavailable(f"{self.name}: throttled {ATTEMPTS} times")
 
     async def aclose(self) -> None:
-        pass
+        self._host = None
