@@ -34,7 +34,8 @@ def failure_record(
     """What an on-failure destination is given when a mapping gives records up.
 
     `invoke_count` is how often the records were tried, `function_error` "Unhandled", or None where
-    the function itself named them as failed. `details` is the trigger's part. `event`, the whole
+    the function itself named them as failed. Records that are too old have no `responseContext`, those
+    too large a null one. `details` is the trigger's part. `event`, the whole
     event, becomes `payload`, a JSON string; None leaves it out.
 
     Source: AWS, "Capturing discarded batches for a Kinesis Data Streams event source in Lambda".
@@ -47,12 +48,14 @@ def failure_record(
             "approximateInvokeCount": invoke_count,
         }
     }
-    if reason is not Reason.TOO_OLD:
+    if reason is Reason.RETRIES_EXHAUSTED:
         document["responseContext"] = {
             "statusCode": STATUS_OK,
             "executedVersion": function.version,
             "functionError": function_error,
         }
+    elif reason is Reason.TOO_LARGE:
+        document["responseContext"] = None
     document |= {"version": VERSION, "timestamp": iso_ms(now), **details}
     if event is not None:
         document["payload"] = event.decode()
@@ -68,6 +71,7 @@ def success_record(
     event: bytes,
     payload: bytes,
     now: float,
+    invoke_count: int = 1,
 ) -> InvocationRecord:
     """What an on-success destination is given; event and payload are taken over unparsed.
 
@@ -80,7 +84,7 @@ def success_record(
             "requestId": request_id,
             "functionArn": f"{function.arn}:{function.version}",
             "condition": "Success",
-            "approximateInvokeCount": 1,
+            "approximateInvokeCount": invoke_count,
         },
         "requestPayload": msgspec.Raw(event),
         "responseContext": {"statusCode": STATUS_OK, "executedVersion": function.version},
