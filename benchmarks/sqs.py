@@ -127,7 +127,7 @@ def _when(socket: Path, delivered: int) -> tuple[float, int]:
     until = time.monotonic() + DEADLINE_S
     while time.monotonic() < until:
         try:
-            status: Any = ask(socket, Request("mappings"))["mappings"][0]["status"]
+            status: Any = ask(socket, Request("mappings", backlog=False))["mappings"][0]["status"]
         except NoDaemon:
             status = {"delivered": 0}
         if status["delivered"] >= delivered:

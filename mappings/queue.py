@@ -103,6 +103,10 @@ class QueueRunner:
                 poll.cancel()
         self._changed.set()
 
+    async def backlog(self) -> int | None:
+        """About how many records wait in the queue. None: the source does not say."""
+        return await self._reader.backlog()
+
     async def _poll_while_wanted(self, polls: asyncio.TaskGroup, running: asyncio.TaskGroup) -> None:
         while not self._stopping:
             while len(self._polls) < self._scaler.pollers and (limit := self._room()) > 0:

@@ -37,6 +37,8 @@ class Runner(Protocol):
 
     def stop(self) -> None: ...
 
+    async def backlog(self) -> int | None: ...
+
 
 class Supervisor:
     """Runs one mapping until it is stopped; a fault of it never reaches another mapping.
@@ -63,6 +65,10 @@ class Supervisor:
         self._stopping.set()
         if self._runner is not None:
             self._runner.stop()
+
+    async def backlog(self) -> int | None:
+        """About how many records wait. None: it does not run, or the source does not say."""
+        return None if self._runner is None else await self._runner.backlog()
 
     async def run(self) -> None:
         """Run until stopped or disabled. Raises nothing but cancellation."""

@@ -57,9 +57,9 @@ class RunningDaemon:
     def mappings(self) -> list[dict[str, Any]] | None:
         """What it says of its mappings. None: it does not answer."""
         try:
-            found: list[dict[str, Any]] = ask(data_dir.control_socket(self.data), Request("mappings"))[
-                "mappings"
-            ]
+            found: list[dict[str, Any]] = ask(
+                data_dir.control_socket(self.data), Request("mappings", backlog=False)
+            )["mappings"]
         except NoDaemon:
             return None
         return found
@@ -90,7 +90,7 @@ class RunningDaemon:
         return Counter(line.split(" took ", 1)[1] for line in lines if " took " in line)
 
     def recorded(self) -> Counter[str]:
-        """How often each message's id is in the on-success file, which is synced before messages are deleted."""
+        """How often each id is in the on-success file, which is synced before messages are deleted."""
         file = self.folder / "done.jsonl"
         lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
         events = [json.loads(line)["requestPayload"] for line in lines if line.endswith("}")]

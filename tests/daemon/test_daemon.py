@@ -140,7 +140,7 @@ def test_an_endpoint_that_is_down_at_start_is_waited_for(tmp_path: Path, own_min
         url = sqs.create_queue(QueueName="late", Attributes={"VisibilityTimeout": "10"})["QueueUrl"]
         send(own_ministack, url, 0, 20)
         wait_until(
-            "it comes back", lambda: "Disabled" == daemon.status()["state"] or len(daemon.handled()) == 20
+            "it comes back", lambda: daemon.status()["state"] == "Disabled" or len(daemon.handled()) == 20
         )
         assert len(daemon.handled()) == 20
         assert daemon.stop() == 0
@@ -190,7 +190,8 @@ def test_poison_messages_reach_the_destination_and_the_others_are_handled(
     source = source.replace(
         '        print(" took "',
         '        if json.loads(record["body"])["id"] == "3":\n'
-        '            bad.append({"itemIdentifier": record["messageId"]})\n            continue\n        print(" took "',
+        '            bad.append({"itemIdentifier": record["messageId"]})\n'
+        '            continue\n        print(" took "',
     )
     source = source.replace("\n\n\napp.map", '\n    return {"batchItemFailures": bad}\n\n\napp.map')
     send(ministack, url, 0, 10)

@@ -37,9 +37,8 @@ def test_the_readmes_form_is_planned(tmp_path: Path) -> None:
     (tmp_path / "functions" / "thumbs" / "thumbs.py").write_text("def handler(event, context): ...\n")
     found = plan(
         tmp_path,
-        HEAD
-        + 'app.map(Sqs("orders", batch_size=100, batching_window=5, report_batch_item_failures=True), to=handle,'
-        ' filters=[{"body": {"type": ["order"]}}])\n'
+        HEAD + 'app.map(Sqs("orders", batch_size=100, batching_window=5, report_batch_item_failures=True),'
+        ' to=handle, filters=[{"body": {"type": ["order"]}}])\n'
         'app.map(Sqs("images"), to=Function("thumbs", handler="thumbs.handler", code="functions/thumbs",'
         ' environment={"SIZE": "64"}))\n',
     )
@@ -138,11 +137,14 @@ def test_one_wrong_thing_is_one_clear_line(tmp_path: Path, line: str, says: str)
 def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
     lines = said(
         tmp_path,
-        HEAD
-        + 'app.map(Sqs("q", batch_size=0, maximum_concurrency=1), to="nobody", filters=[{"body": "x"}, "no"])\n'
+        HEAD + 'app.map(Sqs("q", batch_size=0, maximum_concurrency=1), to="nobody",'
+        ' filters=[{"body": "x"}, "no"])\n'
         'app.map(Sqs("r", batching_window=301), to=handle)\n',
     )
-    assert len(lines) == 6 or len(lines) == 4, lines  # filters need a right source to be looked at
+    fields = [line.split(": ")[1] for line in lines]
+    assert sorted(fields) == sorted(
+        ["to", "batch_size", "maximum_concurrency", "filters.0.body", "filters.1", "batching_window"]
+    )
 
 
 def test_a_secret_value_is_not_repeated(tmp_path: Path) -> None:

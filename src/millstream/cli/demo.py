@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.live import Live
 
 from millstream.cli.embedded import aws_endpoint, daemon_process
-from millstream.cli.tables import mappings_table
+from millstream.cli.tables import console, mappings_table
 from millstream.contract.errors import MillstreamError
 from millstream.daemon import data_dir
 from millstream.daemon.control import NoDaemon, Request, ask
@@ -93,17 +93,17 @@ def run_demo(messages: int, as_json: bool, isolation: str) -> ExitCode:
     Raises:
         MillstreamError: the endpoint or the daemon does not start.
     """
-    console = Console(stderr=as_json)
+    out = console(to_stderr=as_json)
     with tempfile.TemporaryDirectory(prefix="millstream-demo-") as folder:
         directory = Path(folder)
         directory.chmod(0o755)
         with aws_endpoint(directory / "aws.log") as endpoint_url:
-            console.print(f"AWS endpoint on {endpoint_url}, app in {directory / 'app.py'}")
+            out.print(f"AWS endpoint on {endpoint_url}, app in {directory / 'app.py'}")
             demo = _Demo(directory, endpoint_url, messages)
             demo.prepare()
             with daemon_process(directory / "app.py", endpoint_url, "--isolation", isolation) as daemon:
-                tally = demo.watch(console, daemon)
-    _summarise(tally, console)
+                tally = demo.watch(out, daemon)
+    _summarise(tally, out)
     if as_json:
         print(json.dumps(asdict(tally)), flush=True)
     return ExitCode.FAILED if tally.lost else ExitCode.OK
@@ -132,14 +132,14 @@ class _Demo:
         (self._directory / "thumbnails").mkdir()
         (self._directory / "thumbnails" / "thumbnails.py").write_text(THUMBNAILS, encoding="utf-8")
 
-    def watch(self, console: Console, daemon: subprocess.Popen[bytes]) -> Tally:
+    def watch(self, out: Console, daemon: subprocess.Popen[bytes]) -> Tally:
         """Send while a table shows what happens; count when all is done or the time is up."""
         socket = data_dir.control_socket(self._directory / ".millstream")
         started_at = time.monotonic()
         sent = self._batches()
         tally = Tally()
         seen: dict[str, list[str]] = {}
-        with Live(console=console, refresh_per_second=5, transient=False) as live:
+        with Live(console=out, refresh_per_second=5, transient=False) as live:
             while time.monotonic() - started_at < DEADLINE_S:
                 if daemon.poll() is not None:
                     last = (self._directory / "daemon.log").read_text(encoding="utf-8").splitlines()[-1:]
@@ -156,6 +156,7 @@ class _Demo:
                 elif tally.sent % 200 == 0:
                     live.update(self._table(socket))
             live.update(self._table(socket))
+        out.print()
         tally.seconds = round(time.monotonic() - started_at, 2)
         self._count(tally, self._delivered())
         return tally
@@ -222,8 +223,8 @@ def _printed(log: Path, before: str) -> list[str]:
         return [line.split(before, 1)[1].strip() for line in lines if before in line]
 
 
-def _summarise(tally: Tally, console: Console) -> None:
-    console.print(
+def _summarise(tally: Tally, out: Console) -> None:
+    out.print(
         f"{tally.sent} sent, {tally.delivered} delivered, {tally.failed_to_destination} poison messages at "
         f"the destination, {tally.duplicates} duplicates, {tally.lost} lost, in {tally.seconds} s"
     )

@@ -17,11 +17,20 @@ from millstream.daemon import data_dir
 from millstream.daemon.plan import Plan
 from millstream.store.sqlite import SqliteStore
 
+WIDTH = 120
+"""Columns where no terminal says how many it has."""
+
+
+def console(to_stderr: bool = False) -> Console:
+    """A console of the terminal's width."""
+    found = Console(stderr=to_stderr)
+    return found if found.is_terminal else Console(stderr=to_stderr, width=WIDTH)
+
 
 def print_plan(plan: Plan) -> None:
     """What `millstream run` would start."""
-    console = Console()
-    console.print(
+    out = console()
+    out.print(
         f"app {plan.app}: {_count(len(plan.functions), 'function')}, {_count(len(plan.mappings), 'mapping')}"
     )
     functions = Table("function", "handler", "runtime", "memory", "timeout", "code", box=None)
@@ -35,7 +44,7 @@ def print_plan(plan: Plan) -> None:
             f"{options.timeout} s",
             str(planned.code),
         )
-    console.print(functions)
+    out.print(functions)
     mappings = Table("source", "function", "batch", "window", "filters", "on success", "on failure", box=None)
     for mapping in plan.mappings:
         limits = mapping.trigger.limits
@@ -48,7 +57,7 @@ def print_plan(plan: Plan) -> None:
             mapping.on_success.name if mapping.on_success else "-",
             mapping.on_failure.name if mapping.on_failure else "-",
         )
-    console.print(mappings)
+    out.print(mappings)
 
 
 def stored_mappings(directory: Path) -> list[dict[str, Any]]:
@@ -89,28 +98,20 @@ def print_mappings(mappings: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         print(json.dumps(mappings))
         return
-    Console().print(mappings_table(mappings))
+    console().print(mappings_table(mappings))
 
 
 def mappings_table(mappings: list[dict[str, Any]]) -> Table:
     """State, waiting, counts, rate and last result of each mapping."""
-    table = Table(
-        "mapping",
-        "state",
-        "waiting",
-        "delivered",
-        "filtered",
-        "returned",
-        "given up",
-        "rate",
-        "last result",
-        box=None,
-    )
-    for column in table.columns[2:8]:
-        column.justify = "right"
+    table = Table(box=None)
+    table.add_column("mapping", no_wrap=True)
+    table.add_column("state")
+    for name in ("waiting", "done", "filtered", "returned", "given up", "per s"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("last result", no_wrap=True)
     for mapping in mappings:
         row, status = mapping["row"], mapping["status"]
-        waiting = mapping.get("backlog")
+        waiting = mapping["backlog"]
         reason = f" ({status['state_reason']})" if status["state_reason"] else ""
         table.add_row(
             f"{row['kind']} {row['source']} → {row['function']}",
@@ -120,7 +121,7 @@ def mappings_table(mappings: list[dict[str, Any]]) -> Table:
             str(status["filtered"]),
             str(status["returned"]),
             str(status["discarded"]),
-            f"{mapping['rate']:.1f}/s",
+            f"{mapping['rate']:.0f}",
             status["last_result"],
         )
     return table

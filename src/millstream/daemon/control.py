@@ -35,6 +35,7 @@ class Request(msgspec.Struct, forbid_unknown_fields=True):
     op: str
     function: str = ""
     payload: str = ""
+    backlog: bool = True  # whether each source is asked how much waits
 
 
 Handler = Callable[[Request], Awaitable[dict[str, Any]]]

@@ -6,13 +6,14 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
 
 from millstream.contract.clock import Clock, SystemClock
+from millstream.contract.errors import InvalidConfiguration, SourceUnavailable
 from millstream.contract.functions import FunctionFailed, FunctionSpec, Success, Throttled
 from millstream.contract.ports import Host, MappingRow, MappingStatus, Sandbox, StateStore
 from millstream.contract.registry import load_plugin
@@ -31,6 +32,9 @@ logger = logging.getLogger(__name__)
 
 STATUS_EVERY_S = 1.0
 """How often changed counters are written; what a kill loses of them."""
+
+BACKLOG_S = 2.0
+"""How long a source may take to say how much waits, for a table that a person looks at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,17 +173,18 @@ class Daemon:
     async def _answer(self, request: control.Request) -> dict[str, Any]:
         match request.op:
             case "mappings":
-                return {"mappings": [await self.describe(live) for live in self._live]}
+                return {"mappings": [await self.describe(live, request.backlog) for live in self._live]}
             case "invoke":
                 return await self._invoke(request)
             case _:
                 return {"error": f"op: wanted mappings or invoke, found {request.op!r}"}
 
-    async def describe(self, live: Live) -> dict[str, Any]:
+    async def describe(self, live: Live, backlog: bool) -> dict[str, Any]:
         """One mapping as the command line shows it."""
         return {
             "row": msgspec.to_builtins(live.row),
             "status": msgspec.to_builtins(self.board.status(live.row.uuid)),
+            "backlog": await _backlog(live) if backlog else None,
             "rate": self.board.rate(live.row.uuid),
         }
 
@@ -196,3 +201,11 @@ class Daemon:
                 return {"payload": payload.decode(), "request_id": request_id, "function_error": "Unhandled"}
             case Throttled(reason=reason):
                 return {"error": f"Rate Exceeded. ({reason})"}
+
+
+async def _backlog(live: Live) -> int | None:
+    """About how many records wait. None: the source does not say so in time."""
+    with suppress(TimeoutError, SourceUnavailable, InvalidConfiguration):
+        async with asyncio.timeout(BACKLOG_S):
+            return await live.supervisor.backlog()
+    return None

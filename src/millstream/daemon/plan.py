@@ -10,7 +10,7 @@ from typing import Any
 
 from millstream.contract.errors import InvalidConfiguration, Problem
 from millstream.contract.options import parse_options, shown, unknown_option
-from millstream.contract.ports import Destination, QueueTrigger
+from millstream.contract.ports import DataFormat, Destination, FilterRules, Mismatch, QueueTrigger
 from millstream.daemon.loader import Declared
 from millstream.destinations.registry import parse_destination
 from millstream.functions.options import SECRET_FIELDS, FunctionOptions
@@ -18,6 +18,9 @@ from millstream.functions.packages import check_handler
 from millstream.functions.runtimes import default_runtime
 from millstream.mappings.filters import Filters, compile_filters
 from millstream.triggers.registry import parse_trigger
+
+ANY_RULES = FilterRules("body", ("body",), DataFormat.TEXT, Mismatch.DROP)
+"""For the patterns of a source that is wrong itself: whether they are valid does not depend on it."""
 
 MAP_OPTIONS = ["to", "filters", "on_success", "on_failure", "enabled"]
 
@@ -127,12 +130,13 @@ def _mapping(raw: dict[str, Any], names: set[Any], problems: _Problems) -> Plann
     filters: Filters | None = None
     with problems.at(where):
         trigger = parse_trigger(source["kind"], source["options"])
+    if isinstance(raw["filters"], list):
+        with problems.at(where):
+            rules = ANY_RULES if trigger is None else trigger.filter_rules
+            filters = compile_filters(raw["filters"], rules)
+    else:
+        problems.append(Problem(where, "filters", "a list of patterns", shown(raw["filters"])))
     if trigger is not None:
-        if isinstance(raw["filters"], list):
-            with problems.at(where):
-                filters = compile_filters(raw["filters"], trigger.filter_rules)
-        else:
-            problems.append(Problem(where, "filters", "a list of patterns", shown(raw["filters"])))
         if trigger.policy.max_retries is not None and raw["on_failure"] is None:
             wanted = "on_failure=, where what is given up goes, beside it"
             problems.append(Problem(where, "maximum_retry_attempts", wanted, "none"))
