@@ -16,7 +16,7 @@ async def test_answers_and_errors_come_back() -> None:
     client = BlockingClient("test", 2)
     assert await client.call(lambda: 7) == 7
     with pytest.raises(KeyError):
-        await client.call(lambda: {}["nothing"])
+        await client.call(dict[str, int]().__getitem__, "nothing")
     client.close()
 
 
