@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+# Sandboxes need Linux namespaces; elsewhere the demo says that its isolation is weaker.
+DEMO_OPTIONS := $(if $(filter Linux,$(shell uname -s)),,--isolation process)
 SOURCES = src triggers mappings runtime destinations tests benchmarks examples
 
 .PHONY: help demo test check unit bench format lint types layers clean
@@ -20,7 +22,7 @@ $(VENV)/.dev: pyproject.toml
 	@touch $@ $(VENV)/.demo
 
 demo: $(VENV)/.demo
-	@$(BIN)/millstream demo
+	@$(BIN)/millstream demo $(DEMO_OPTIONS)
 
 test: $(VENV)/.dev
 	@$(BIN)/pytest

@@ -228,6 +228,10 @@ class Processor:
                 middle = len(records) // 2
                 first = await self._give_up(records[:middle], reason, outcome)
                 return first | await self._give_up(records[middle:], reason, outcome)
+            if limit is not None and len(record.body) > limit:
+                fields = self._about(destination=destination.name, bytes=len(record.body), limit=limit)
+                logger.error("failure record too large for its destination, kept on the queue", extra=fields)
+                return dict.fromkeys((record.item_id for record in records), verdict)
             receipt = await self._deliver(destination, record)
             if receipt is not None:
                 self._observer.record_discarded(self._route.mapping, records, reason)
@@ -242,6 +246,7 @@ class Processor:
             mapping_id=self._route.mapping,
             partition=batch.records[0].partition,
             request_id=outcome.request_id,
+            invoke_count=max(record.delivery_count for record in batch.records),
             event=event,
             payload=outcome.payload,
             now=self._clock.now(),

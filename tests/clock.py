@@ -12,11 +12,12 @@ class VirtualClock:
 
     def __init__(self) -> None:
         self._now = 1000.0
+        self.jumped_s = 0.0  # by how much the Unix clock was set, forth or back
         self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
         self._order = itertools.count()
 
     def now(self) -> float:
-        return self._now
+        return self._now + self.jumped_s
 
     def monotonic(self) -> float:
         return self._now

@@ -116,7 +116,7 @@ class BwrapSandbox:
             }
             try:
                 pidfd = await self._fork(template, request, [theirs.fileno(), output.write_end])
-            except (OSError, TimeoutError) as error:
+            except (OSError, EOFError, TimeoutError) as error:
                 ours.close()
                 output.close()
                 self._forget(function.name, template)
@@ -142,7 +142,11 @@ class BwrapSandbox:
     async def _template(self, function: FunctionSpec) -> _Template:
         async with self._starting:
             if function.name not in self._templates:
-                self._templates[function.name] = await self._start_template(function)
+                try:
+                    self._templates[function.name] = await self._start_template(function)
+                except OSError as error:  # no room for its log, no process or descriptor left
+                    why = error.strerror or str(error)
+                    raise SandboxUnavailable(f"{function.name}: template: {why}") from error
             return self._templates[function.name]
 
     async def _start_template(self, function: FunctionSpec) -> _Template:

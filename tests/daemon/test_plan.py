@@ -85,6 +85,14 @@ def test_the_readmes_form_is_planned(tmp_path: Path) -> None:
             'app.map(Sqs("q"), to=handle, on_success=Destination("ftp", "x"))',
             "on_success.kind: wanted one of",
         ),
+        (
+            'app.map(Sqs("q"), to=handle, on_success="function:no")',
+            "on_success.target: wanted a declared function",
+        ),
+        (
+            'app.map(Sqs("q"), to=handle, on_success="function:handle")',
+            "on_success.target: wanted another function",
+        ),
         ('app.map(Sqs("q"), to=handle, filter=[])', "filter: wanted filters?, found an unknown option"),
         ('app.map(Sqs("q"), to=handle, filters={"body": ["x"]})', "filters: wanted a list of patterns"),
         ('app.map(Sqs("q"), to=handle, filters=[{"body": "x"}])', "filters.0.body: wanted"),

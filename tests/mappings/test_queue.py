@@ -119,6 +119,29 @@ async def test_a_window_collects_what_comes_within_it() -> None:
         assert it.function.batches == [[1, 2]]
 
 
+@pytest.mark.parametrize("by_s", [86_400.0, -86_400.0])
+async def test_a_clock_that_is_set_changes_no_window_and_no_lease(by_s: float) -> None:
+    async with rig(limits=BatchLimits(100, 5.0), takes_s=20.0, lease_s=10.0) as it:
+        it.queue.put(record(1))
+        await it.clock.advance(1.0)
+        it.clock.jumped_s = by_s
+        await it.clock.advance(1.0)
+        assert it.function.batches == []
+        await it.clock.advance(5.0)
+        assert it.function.batches == [[1]]
+        await it.until_settled(1)
+        assert it.function.batches == [[1]]
+
+
+async def test_a_record_too_large_for_its_destination_stays_on_the_queue() -> None:
+    async with rig(policy=QueuePolicy(max_retries=0), answer=lambda numbers: FAILURE, lease_s=5.0) as it:
+        it.destination.limit_bytes = 100
+        it.queue.put(record(1))
+        await it.clock.advance(20.0)
+        assert not it.queue.deleted
+        assert not it.destination.records
+
+
 async def test_a_batch_larger_than_a_poll_is_filled_by_several() -> None:
     async with rig(*[record(n) for n in range(100)], limits=BatchLimits(100, 5.0)) as it:
         await it.until_settled(100)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import socket
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ pytestmark = [
 
 TRY = """
 import os
+import shutil
 
 def attempt(action):
     try:
@@ -257,3 +260,21 @@ def _sandboxed_processes() -> int:
             continue
         count += f"Uid:\t{user}\t" in text and "State:\tZ" not in text
     return count
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare of util-linux")
+def test_a_host_without_namespaces_is_said_in_one_line_with_the_ways_out(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text("from millstream import App\napp = App('x')\n")
+    command = 'echo 0 > /proc/sys/user/max_user_namespaces; exec "$@"'
+    done = subprocess.run(
+        ["unshare", "-Ur", "sh", "-c", command, "sh", sys.executable, "-m", "millstream", "run", "app.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 4
+    assert len(done.stderr.splitlines()) == 1
+    assert "max_user_namespaces" in done.stderr
+    assert "--isolation process" in done.stderr

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from millstream.contract.clock import Clock, SystemClock
-from millstream.contract.errors import InvalidConfiguration, SourceUnavailable
+from millstream.contract.errors import InvalidConfiguration, SourceUnavailable, StateUnavailable
 from millstream.contract.functions import FunctionFailed, FunctionSpec, Success, Throttled
 from millstream.contract.ports import Host, MappingRow, MappingStatus, Sandbox, StateStore
 from millstream.contract.registry import load_plugin
@@ -63,6 +63,7 @@ class Daemon:
         self.drained = True
         self._live: list[Live] = []
         self._pool: RuntimePool | None = None
+        self._status_lost = False
 
     def stop(self) -> None:
         """End softly."""
@@ -155,7 +156,7 @@ class Daemon:
                 for task in late:
                     task.cancel()
             keeper.cancel()
-        await store.put_status([replace(s, state="Stopped") for s in self._statuses()])
+        await self._write_status(store, [replace(s, state="Stopped") for s in self._statuses()])
         logger.info("daemon stopped", extra={"drained": self.drained})
 
     async def _keep_status(self, store: StateStore) -> None:
@@ -163,7 +164,18 @@ class Daemon:
             await self._clock.sleep(STATUS_EVERY_S)
             self.board.sample()
             if changed := self.board.take_changed():
-                await store.put_status(changed)
+                await self._write_status(store, changed)
+
+    async def _write_status(self, store: StateStore, statuses: list[MappingStatus]) -> None:
+        """Counters are no reason to stop: a store that is full is said once, and tried again."""
+        try:
+            await store.put_status(statuses)
+        except StateUnavailable as unavailable:
+            if not self._status_lost:
+                logger.warning("counters not written", extra={"why": str(unavailable)})
+            self._status_lost = True
+        else:
+            self._status_lost = False
 
     def _statuses(self) -> list[MappingStatus]:
         return [self.board.status(live.row.uuid) for live in self._live]

@@ -19,6 +19,8 @@ from millstream.functions.runtimes import default_runtime
 from millstream.mappings.filters import Filters, compile_filters
 from millstream.triggers.registry import parse_trigger
 
+FUNCTION_SCHEME = "function:"
+
 ANY_RULES = FilterRules("body", ("body",), DataFormat.TEXT, Mismatch.DROP)
 """For the patterns of a source that is wrong itself: whether they are valid does not depend on it."""
 
@@ -145,6 +147,8 @@ def _mapping(raw: dict[str, Any], names: set[Any], problems: _Problems) -> Plann
             problems.append(Problem(where, "on_failure", wanted, "none"))
     on_success = _destination(raw["on_success"], "on_success", where, problems)
     on_failure = _destination(raw["on_failure"], "on_failure", where, problems)
+    for field in ("on_success", "on_failure"):
+        _check_function(raw[field], field, raw["to"], names, where, problems)
     if len(problems) > before or trigger is None or filters is None:
         return None
     return PlannedMapping(
@@ -167,6 +171,22 @@ def _check_target(to: Any, names: set[Any], where: str, problems: _Problems) -> 
     elif to not in names:
         known = ", ".join(sorted(str(name) for name in names)) or "none"
         problems.append(Problem(where, "to", f"a declared function ({known})", shown(to)))
+
+
+def _check_function(
+    declared: Any, field: str, to: Any, names: set[Any], where: str, problems: _Problems
+) -> None:
+    """A destination `function:NAME` is a declared function, and not the mapping's own."""
+    target = declared.get("target") if isinstance(declared, dict) else declared
+    if not isinstance(target, str) or not target.startswith(FUNCTION_SCHEME):
+        return
+    name = target.removeprefix(FUNCTION_SCHEME)
+    if name == to:
+        wanted = "another function than the mapping's own"
+        problems.append(Problem(where, f"{field}.target", wanted, shown(name)))
+    elif name not in names:
+        known = ", ".join(sorted(str(name) for name in names)) or "none"
+        problems.append(Problem(where, f"{field}.target", f"a declared function ({known})", shown(name)))
 
 
 def _destination(declared: Any, field: str, where: str, problems: _Problems) -> Destination | None:
