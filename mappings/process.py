@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from millstream.contract.clock import Clock
-from millstream.contract.errors import DestinationUnavailable, SourceUnavailable
+from millstream.contract.errors import DestinationUnavailable, InvalidConfiguration, SourceUnavailable
 from millstream.contract.functions import FunctionFailed, FunctionSpec, Outcome, Success, Throttled
 from millstream.contract.ports import (
     Destination,
@@ -104,7 +104,7 @@ class Processor:
                 continue
             try:
                 await self._reader.extend(due)
-            except SourceUnavailable:
+            except (SourceUnavailable, InvalidConfiguration):
                 logger.warning("visibility not extended", extra=self._about(records=len(due)))
                 continue
             for record in due:
@@ -132,9 +132,8 @@ class Processor:
             self._held.pop(record.item_id, None)
         try:
             await self._reader.settle(resolution)
-        except SourceUnavailable as unavailable:
-            why = str(unavailable)
-            logger.warning("records not settled, they come again", extra=self._about(why=why))
+        except (SourceUnavailable, InvalidConfiguration) as error:  # the polls find out what it means
+            logger.warning("records not settled, they come again", extra=self._about(why=str(error)))
         self._observer.batch_resolved(self._route.mapping, resolution)
 
     async def _process(self, batch: Batch) -> Resolution:

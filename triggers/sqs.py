@@ -14,12 +14,11 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
-import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import AfterValidator, Field
 
 from millstream.aws.arn import Arn, parse_arn
-from millstream.aws.clients import client_config
+from millstream.aws.clients import client_config, new_session
 from millstream.contract.blocking import BlockingClient
 from millstream.contract.errors import InvalidConfiguration, Problem
 from millstream.contract.functions import FunctionSpec
@@ -200,7 +199,7 @@ def _find(queue: str, name: str, host: Host) -> tuple[Any, dict[str, str]]:
     region = arn.region if arn is not None else host.region
     with source_errors(name):
         try:
-            client = boto3.session.Session().client(
+            client = new_session().client(
                 "sqs", endpoint_url=host.endpoint_url, region_name=region, config=client_config(THREADS)
             )
         except ValueError as error:  # of botocore, for an endpoint that is no URL

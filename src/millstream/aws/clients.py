@@ -6,7 +6,12 @@ what fails past them is ours to map, in the file that made the call.
 
 from __future__ import annotations
 
+from functools import cache
+
+import boto3
+import botocore.session
 from botocore.config import Config
+from botocore.loaders import Loader, create_loader
 
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 30.0  # above the longest long poll, 20 s
@@ -28,6 +33,21 @@ FAULTS = frozenset(
     }
 )
 """Error codes of any AWS service that pass by themselves."""
+
+
+def new_session() -> boto3.session.Session:
+    """A boto3 session by the environment as it is now; its service models are shared with all others.
+
+    A session of its own for each mapping would load them again: 8 MB each.
+    """
+    core = botocore.session.get_session()
+    core.register_component("data_loader", _loader())
+    return boto3.session.Session(botocore_session=core)
+
+
+@cache
+def _loader() -> Loader:
+    return create_loader()
 
 
 def client_config(connections: int) -> Config:

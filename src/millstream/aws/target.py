@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
-import boto3
 from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
@@ -21,7 +20,7 @@ from botocore.exceptions import (
 )
 from botocore.parsers import ResponseParserError
 
-from millstream.aws.clients import client_config
+from millstream.aws.clients import client_config, new_session
 from millstream.contract.blocking import BlockingClient
 from millstream.contract.errors import DestinationUnavailable, InvalidConfiguration, Problem
 from millstream.contract.ports import Host
@@ -108,7 +107,7 @@ class AwsTarget:
         return client, found
 
     def _made(self, host: Host) -> Any:
-        make: Any = boto3.session.Session().client  # by name, which the stubs cannot follow
+        make: Any = new_session().client  # by name, which the stubs cannot follow
         config = client_config(THREADS).merge(Config(read_timeout=READ_TIMEOUT_S))
         if host.endpoint_url is not None:  # no endpoint of one's own has a host name for each bucket
             config = config.merge(Config(s3={"addressing_style": "path"}))

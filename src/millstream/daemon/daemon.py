@@ -59,7 +59,6 @@ class Daemon:
         self._clock = clock or SystemClock()
         self._stopping = asyncio.Event()
         self.board = StatusBoard(self._clock)
-        self.started = asyncio.Event()
         self.drained = True
         self._live: list[Live] = []
         self._pool: RuntimePool | None = None
@@ -90,10 +89,10 @@ class Daemon:
                 self._pool = await stack.enter_async_context(pool)
                 host = self._host(pool)
                 self._live = [await self._prepare(store, host, functions, m) for m in self._plan.mappings]
+                await self._forget_undeclared(store)
                 socket = data_dir.control_socket(directory)
                 await stack.enter_async_context(control.served(socket, self._answer))
                 logger.info("daemon started", extra={"app": self._plan.app, "mappings": len(self._live)})
-                self.started.set()
                 await self._run_mappings(store)
 
     def _deploy(self) -> dict[str, FunctionSpec]:
@@ -138,6 +137,15 @@ class Daemon:
         self.board.add(row.uuid, f"{row.kind} {row.source} → {row.function}", before.get(row.uuid))
         opening = Opening(row, planned, functions[planned.function], host, self.board)
         return Live(row, planned, Supervisor(row.uuid, opening.runner, self.board, self._clock))
+
+    async def _forget_undeclared(self, store: StateStore) -> None:
+        """Delete mappings of this app that its file does not declare any more."""
+        declared = {live.row.uuid for live in self._live}
+        for row in await store.mappings():
+            if row.app == self._plan.app and row.uuid not in declared:
+                await store.delete_mapping(row.uuid)
+                extra = {"mapping": f"{row.kind} {row.source} → {row.function}"}
+                logger.info("mapping deleted, it is declared no more", extra=extra)
 
     async def _run_mappings(self, store: StateStore) -> None:
         async with asyncio.TaskGroup() as group:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
 from millstream.contract.clock import Clock
@@ -171,10 +171,3 @@ def _count(resolution: Resolution, kind: type[Done] | type[Returned] | type[Disc
 def _filtered(resolution: Resolution) -> int:
     first = resolution.verdicts[0]
     return len(resolution.verdicts) if isinstance(first, Done) and first.by.value == "filter" else 0
-
-
-def totals(statuses: Iterable[MappingStatus]) -> dict[str, int]:
-    """Sums of the counters of several mappings."""
-    rows = list(statuses)
-    names = ("received", "filtered", "delivered", "returned", "discarded", "invocations", "errors")
-    return {name: sum(getattr(row, name) for row in rows) for name in names}
