@@ -155,7 +155,9 @@ class DestinationsKit:
             await asyncio.gather(*[destination.deliver(AWKWARD) for _ in range(8)])
         assert all(thread.daemon for thread in threading.enumerate() if "destination" in thread.name)
         await until_threads(threads)
-        assert open_files() == files
+        async with asyncio.timeout(WITHIN_S):  # a target in this process closes its ends a little later
+            while set(open_files()) - set(files):
+                await asyncio.sleep(0.01)
 
     def test_each_bad_field_is_refused_by_name(self, target: Target) -> None:
         assert self.bad_options
