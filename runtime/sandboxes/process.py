@@ -20,6 +20,7 @@ import uuid
 from dataclasses import replace
 from pathlib import Path
 
+import millstream
 from millstream.contract.errors import SandboxUnavailable
 from millstream.contract.functions import FunctionSpec
 from millstream.contract.ports import LogSink
@@ -28,6 +29,9 @@ from millstream.runtime.environment import FramedEnvironment
 from millstream.runtime.output import Output
 
 PROGRAM = Path(bootstrap.__file__).resolve().parent / "bootstrap.py"
+
+PACKAGES = str(Path(millstream.__file__).resolve().parents[1])
+"""Where `import millstream` is found, and whatever else is installed beside it."""
 
 BASE_BYTES = 64 * 1024 * 1024
 """Memory of the interpreter itself, on top of the function's own."""
@@ -87,7 +91,7 @@ class ProcessSandbox:
             _with_tmp(function, temporary), ours, output, self._groups[-1], log, stream[:8]
         )
         try:
-            await environment.isolated(str(function.code), [])
+            await environment.isolated(str(function.code), [PACKAGES])
         except EOFError as error:
             raise SandboxUnavailable(f"{function.name}: {error}") from error
         return environment

@@ -1,0 +1,137 @@
+"""The command line as a person uses it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.brokers.ministack import Ministack
+from tests.daemon.conftest import RunningDaemon, name_of, send, wait_until
+from tests.daemon.conftest import daemon as daemon
+
+APP = """
+from millstream import App, Sqs
+
+app = App("cli")
+
+
+@app.function(timeout=5)
+def echo(event, context):
+    print("heard", event)
+    if event == "fail":
+        raise ValueError("no")
+    return {"echo": event}
+
+
+app.map(Sqs(QUEUE), to=echo)
+"""
+
+
+def millstream(*arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "millstream", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, input=given, timeout=120, check=False)
+
+
+def test_help_names_every_command() -> None:
+    done = millstream("--help")
+    assert done.returncode == 0
+    assert all(name in done.stdout for name in ("run", "check", "mappings", "invoke", "logs", "demo"))
+
+
+def test_check_prints_the_plan_and_starts_nothing(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(APP.replace("QUEUE", "'orders'"))
+    done = millstream("check", str(tmp_path / "app.py"))
+    assert done.returncode == 0
+    assert "app cli: 1 function, 1 mapping" in done.stdout
+    assert "sqs orders" in done.stdout
+    assert [path.name for path in tmp_path.iterdir() if path.name != "__pycache__"] == ["app.py"]
+
+
+def test_check_says_what_is_wrong_on_standard_error_and_exits_with_2(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(APP.replace("Sqs(QUEUE)", "Sqs('q', batch_size=0)"))
+    done = millstream("check", str(tmp_path / "app.py"))
+    assert done.returncode == 2
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line == "error: app.py:15 sqs q: batch_size: wanted a whole number from 1 to 10000, found 0"
+
+
+def test_a_command_without_its_daemon_says_how_to_start_one(tmp_path: Path) -> None:
+    done = millstream("invoke", "echo", "--data-dir", str(tmp_path))
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {tmp_path}: no daemon answers")
+    assert "millstream run FILE" in line
+
+
+@pytest.mark.broker
+def test_a_running_daemon_is_asked_invoked_and_read(daemon: RunningDaemon, ministack: Ministack) -> None:
+    url = ministack.queue(VisibilityTimeout="10")
+    daemon.start(APP.replace("QUEUE", repr(name_of(url))), "--log-format", "json")
+    daemon.started()
+    at = ("--data-dir", str(daemon.data))
+
+    done = millstream("invoke", "echo", "--payload", '{"a": 1}', *at)
+    assert (done.returncode, json.loads(done.stdout)) == (0, {"echo": {"a": 1}})
+    done = millstream("invoke", "echo", "--payload", "-", *at, given='"fail"')
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["errorType"] == "ValueError"
+    done = millstream("invoke", "echo", "--payload", "{not json", *at)
+    assert done.returncode == 2
+    assert "wanted JSON" in done.stderr
+    done = millstream("invoke", "nobody", *at)
+    assert done.returncode == 1
+    assert "wanted one of echo, found 'nobody'" in done.stderr
+
+    send(ministack, url, 0, 5)
+    wait_until("five are handled", lambda: daemon.status()["delivered"] == 5)
+    done = millstream("mappings", *at)
+    assert f"sqs {name_of(url)} → echo" in done.stdout
+    assert "Enabled" in done.stdout
+    (mapping,) = json.loads(millstream("mappings", "--json", *at).stdout)
+    assert mapping["status"]["delivered"] == 5
+    assert mapping["backlog"] == 0
+
+    wait_until("the log is written", lambda: "heard" in millstream("logs", "echo", *at).stdout)
+    done = millstream("logs", "nobody", *at)
+    assert done.returncode == 1
+    assert "wanted a function with a log (echo)" in done.stderr
+
+    assert all(json.loads(line)["level"] for line in daemon.text().splitlines())
+    assert daemon.stop() == 0
+    (mapping,) = json.loads(millstream("mappings", "--json", *at).stdout)
+    assert (mapping["status"]["state"], mapping["status"]["delivered"]) == ("Stopped", 5)
+    assert "heard" in millstream("logs", "echo", "-n", "50", *at).stdout
+
+
+@pytest.mark.broker
+def test_logs_are_followed(daemon: RunningDaemon, ministack: Ministack) -> None:
+    daemon.start(APP.replace("QUEUE", repr(name_of(ministack.queue()))))
+    daemon.started()
+    at = ("--data-dir", str(daemon.data))
+    millstream("invoke", "echo", "--payload", '"first"', *at)
+    command = [sys.executable, "-m", "millstream", "logs", "echo", "-f", *at]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as following:
+        assert following.stdout is not None
+        seen = ""
+        while "heard first" not in seen:
+            seen = following.stdout.readline()
+        millstream("invoke", "echo", "--payload", '"second"', *at)
+        while "heard second" not in seen:
+            seen = following.stdout.readline()
+        following.kill()
+
+
+@pytest.mark.broker
+def test_the_demo_loses_nothing() -> None:
+    done = millstream("demo", "--json", "--messages", "500")
+    assert done.returncode == 0, done.stderr
+    tally = json.loads(done.stdout.splitlines()[-1])
+    assert tally["sent"] == 500
+    assert tally["lost"] == 0
+    assert tally["delivered"] + tally["failed_to_destination"] == 500
+    assert tally["failed_to_destination"] == 5
