@@ -11,7 +11,8 @@ import pytest
 
 from millstream.contract.errors import InvalidConfiguration, StateUnavailable
 from millstream.functions import packages
-from millstream.functions.packages import deploy
+from millstream.functions.packages import check_handler, deploy
+from millstream.functions.runtimes import default_runtime
 
 
 def test_a_folder_is_taken_as_it_is_less_what_is_no_part_of_it(tmp_path: Path) -> None:
@@ -63,6 +64,14 @@ def test_a_store_inside_the_package_is_no_part_of_it(tmp_path: Path) -> None:
     assert deploy(tmp_path, store) == first
 
 
+def test_what_lies_beside_the_data_directory_is_part_of_the_package(tmp_path: Path) -> None:
+    (tmp_path / "var" / "data").mkdir(parents=True)
+    (tmp_path / "var" / "kept.txt").write_text("x")
+    (tmp_path / "var" / "data" / "state.db").write_text("x")
+    target = deploy(tmp_path, tmp_path / "var" / "data" / "code")
+    assert [p.relative_to(target).as_posix() for p in target.rglob("*") if p.is_file()] == ["var/kept.txt"]
+
+
 @pytest.mark.parametrize("name", ["../evil.py", "/etc/evil.py", "a/../../evil.py", "..\\evil.py"])
 def test_a_zip_entry_that_leaves_the_package_is_refused(tmp_path: Path, name: str) -> None:
     with zipfile.ZipFile(tmp_path / "g.zip", "w") as archive:
@@ -102,3 +111,89 @@ def test_a_package_above_the_limit_is_refused(tmp_path: Path, monkeypatch: pytes
 def test_a_store_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     with pytest.raises(StateUnavailable, match="wanted room for the functions' code"):
         deploy(tmp_path, Path("/proc/nowhere"))
+
+
+def test_a_link_to_a_folder_is_refused_rather_than_left_out(tmp_path: Path) -> None:
+    code = tmp_path / "code"
+    (code / "lib").mkdir(parents=True)
+    (code / "linked").symlink_to("lib")
+    with pytest.raises(InvalidConfiguration, match="wanted folders, not links to folders, found linked"):
+        deploy(code, tmp_path / "store")
+
+
+def test_a_link_to_a_folder_elsewhere_is_refused(tmp_path: Path) -> None:
+    code = tmp_path / "code"
+    code.mkdir()
+    (code / "shared").symlink_to("/usr/share")
+    with pytest.raises(InvalidConfiguration, match="not links to folders"):
+        deploy(code, tmp_path / "store")
+
+
+def test_a_virtualenv_of_any_name_is_no_part_of_a_package(tmp_path: Path) -> None:
+    code = tmp_path / "code"
+    (code / "env" / "lib").mkdir(parents=True)
+    (code / "env" / "pyvenv.cfg").write_text("home = /usr\n")
+    (code / "env" / "lib64").symlink_to("lib")
+    (code / "f.py").write_text("x = 1\n")
+    assert not (deploy(code, tmp_path / "store") / "env").exists()
+
+
+def test_a_named_pipe_in_a_folder_is_refused_and_not_read(tmp_path: Path) -> None:
+    code = tmp_path / "code"
+    code.mkdir()
+    os.mkfifo(code / "pipe")
+    with pytest.raises(InvalidConfiguration, match="wanted files and folders only, found pipe"):
+        deploy(code, tmp_path / "store")
+
+
+def _zip(path: Path, *names: str) -> bytes:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in names:
+            archive.writestr(name, "x = 1\n" * 50)
+    return path.read_bytes()
+
+
+def test_a_damaged_zip_is_the_users_to_mend(tmp_path: Path) -> None:
+    path = tmp_path / "g.zip"
+    data = bytearray(_zip(path, "f.py"))
+    data[40] ^= 0xFF
+    path.write_bytes(data)
+    with pytest.raises(InvalidConfiguration, match=r"wanted a \.zip file that can be unpacked"):
+        deploy(path, tmp_path / "store")
+    problems = check_handler(path, "f.handle", default_runtime())
+    assert [problem.wanted for problem in problems] == ["a .zip file that can be unpacked"]
+
+
+def test_an_encrypted_zip_is_the_users_to_mend(tmp_path: Path) -> None:
+    path = tmp_path / "g.zip"
+    data = bytearray(_zip(path, "f.py"))
+    data[6] |= 1  # the flag in the entry's header, and in the directory
+    data[data.index(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(data)
+    with pytest.raises(InvalidConfiguration, match=r"wanted a \.zip file that can be unpacked"):
+        deploy(path, tmp_path / "store")
+
+
+def test_an_entry_below_a_file_is_refused(tmp_path: Path) -> None:
+    _zip(tmp_path / "g.zip", "a", "a/b.py")
+    with pytest.raises(InvalidConfiguration, match="wanted names that are a file or a folder"):
+        deploy(tmp_path / "g.zip", tmp_path / "store")
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_name_that_comes_twice_is_refused(tmp_path: Path) -> None:
+    _zip(tmp_path / "g.zip", "f.py", "f.py")
+    with pytest.raises(InvalidConfiguration, match=r"wanted each name once, found f\.py twice"):
+        deploy(tmp_path / "g.zip", tmp_path / "store")
+
+
+def test_what_a_handler_lacks_is_said_before_anything_runs(tmp_path: Path) -> None:
+    code = tmp_path / "code"
+    code.mkdir()
+    (code / "f.py").write_text("def handle(e, c):\n    return (\n")
+    runtime = default_runtime()
+    assert [p.wanted for p in check_handler(code, "handle", runtime)] == ['"module.function"']
+    assert [p.wanted for p in check_handler(code, "g.handle", runtime)] == [f"a file g.py in {code}"]
+    assert [p.wanted for p in check_handler(code, "f.handle", runtime)] == ["valid Python in f.py:2"]
+    assert [p.field for p in check_handler(code, "f.handle", "ruby3.4")] == ["runtime"]
+    assert [p.found for p in check_handler(code / "no", "f.handle", runtime)] == [f"nothing at {code / 'no'}"]

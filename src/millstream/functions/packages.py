@@ -10,6 +10,7 @@ import shutil
 import stat
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from py_compile import PycInvalidationMode
@@ -21,8 +22,11 @@ UNZIPPED_BYTES = 250 * 1024 * 1024
 ZIPPED_BYTES = 50 * 1024 * 1024
 """Largest packages. Source: AWS, "Lambda quotas"."""
 
+ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError)
+"""What zipfile raises on a file that is damaged, encrypted, or compressed in an unknown way."""
+
 SKIPPED = frozenset({"__pycache__", "node_modules", "venv"})
-"""Folders that are no part of a package, like those whose names begin with a dot."""
+"""Folders that are no part of a package, like those whose names begin with a dot, and virtualenvs."""
 
 
 def check_handler(code: Path, handler: str, runtime: str) -> list[Problem]:
@@ -43,6 +47,8 @@ def check_handler(code: Path, handler: str, runtime: str) -> list[Problem]:
         found = next(((name, text) for name in names if (text := _read(code, name)) is not None), None)
     except OSError as error:
         return [Problem("", "code", "code that can be read", f"{error.strerror}: {error.filename}")]
+    except ZIP_ERRORS as error:
+        return [Problem("", "code", "a .zip file that can be unpacked", str(error))]
     if found is None:
         return [Problem("", "handler", f"a file {names[0]} in {code}", "none")]
     try:
@@ -58,7 +64,7 @@ def deploy(code: Path, store: Path) -> Path:
     """The folder of a package's snapshot below `store`, made if this content is not there yet.
 
     Cost: reads the whole package. Raises:
-        InvalidConfiguration: it is too large, or holds an entry that must not be unpacked.
+        InvalidConfiguration: it is too large, cannot be read, or holds an entry that must not be unpacked.
         StateUnavailable: `store` cannot be written.
     """
     try:
@@ -76,7 +82,7 @@ def deploy(code: Path, store: Path) -> Path:
 def _deploy(code: Path, store: Path, staging: Path) -> Path:
     package = staging / "package"
     package.mkdir()
-    entries = _zip_entries(code) if code.is_file() else _folder_entries(code, store)
+    entries = _readable(_zip_entries(code) if code.is_file() else _folder_entries(code, store))
     digest = hashlib.sha256()
     total = 0
     for name, data, executable in entries:
@@ -86,7 +92,12 @@ def _deploy(code: Path, store: Path, staging: Path) -> Path:
         digest.update(f"{name}\0{len(data)}\0{executable}\0".encode())
         digest.update(data)
         target = package / name
-        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise _refused("names that are a file or a folder", f"{name}, below a file") from None
+        if target.exists():
+            raise _refused("each name once", f"{name} twice")
         target.write_bytes(data)
         target.chmod(0o755 if executable else 0o644)
     target = store / digest.hexdigest()[:32]
@@ -110,17 +121,38 @@ def _deploy(code: Path, store: Path, staging: Path) -> Path:
     return target
 
 
+def _readable(entries: Iterator[tuple[str, bytes, bool]]) -> Iterator[tuple[str, bytes, bool]]:
+    """The entries; what cannot be read is the user's to mend, unlike a store that cannot be written."""
+    while True:
+        try:
+            entry = next(entries, None)
+        except OSError as error:
+            found = f"{error.strerror or error}: {error.filename or ''}".rstrip(": ")
+            raise _refused("code that can be read", found) from error
+        except ZIP_ERRORS as error:
+            raise _refused("a .zip file that can be unpacked", str(error)) from error
+        if entry is None:
+            return
+        yield entry
+
+
 def _folder_entries(code: Path, store: Path) -> Iterator[tuple[str, bytes, bool]]:
     root = code.resolve()
-    for folder, names, files in os.walk(root):
+    ours = (store, store.parent)  # the data directory: state, logs
+    for folder, names, files in os.walk(root, onerror=_raise):
         here = Path(folder)
         names[:] = sorted(
             name
             for name in names
             if not name.startswith(".")
             and name not in SKIPPED
-            and not store.is_relative_to((here / name).resolve())
+            and not (here / name / "pyvenv.cfg").exists()
+            and (here / name).resolve() not in ours
         )
+        for name in names:
+            if (here / name).is_symlink():
+                link = (here / name).relative_to(root)
+                raise _refused("folders, not links to folders", f"{link}, a link to a folder")
         for name in sorted(files):
             path = here / name
             if name.startswith("."):
@@ -128,8 +160,11 @@ def _folder_entries(code: Path, store: Path) -> Iterator[tuple[str, bytes, bool]
             relative = path.relative_to(root).as_posix()
             if not path.resolve().is_relative_to(root):
                 raise _refused("links that stay inside the package", f"{relative}, which leaves it")
-            if path.is_file():
-                yield relative, path.read_bytes(), os.access(path, os.X_OK)
+            if not path.is_file():
+                raise _refused("files and folders only", f"{relative}, of another kind")
+            if path.stat().st_size > UNZIPPED_BYTES:
+                raise _refused("at most 250 MB unzipped", f"more, at {relative}")
+            yield relative, path.read_bytes(), bool(path.stat().st_mode & 0o111)
 
 
 def _zip_entries(code: Path) -> Iterator[tuple[str, bytes, bool]]:
@@ -153,6 +188,10 @@ def _zip_entries(code: Path) -> Iterator[tuple[str, bytes, bool]]:
                 raise _refused("files and folders only", f"{info.filename!r} of another kind in {code.name}")
             if not info.is_dir():
                 yield info.filename, archive.read(info), bool(mode & 0o111)
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _read(code: Path, name: str) -> bytes | None:
