@@ -3,8 +3,8 @@
     created ── R ──► idle ── I ──► busy ── S, F ──► idle
        └── E, time up ──┴── time up, end of file, anything unexpected ──► killed
 
-The frames are drawn in `bootstrap/bootstrap.py`. What comes from the socket is hostile: lengths and
-ids are checked, and anything wrong kills the environment.
+The frames are drawn in `bootstrap/bootstrap.py`. What they say is hostile: ids, sizes and JSON are
+checked, and anything wrong kills the environment.
 """
 
 from __future__ import annotations
@@ -14,16 +14,18 @@ import math
 import socket
 import struct
 import time
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Protocol
 
 import msgspec
 
 from millstream.contract.functions import MAX_RESPONSE_BYTES, FunctionFailed, FunctionSpec, Outcome, Success
 from millstream.contract.ports import LogSink
+from millstream.runtime.frames import Broken, Frames
 from millstream.runtime.output import Output
 from millstream.runtime.variables import bootstrap_config
 
-HEADER = struct.Struct("!cI")
 NUMBER = struct.Struct("!Q")
 PREFIX_BYTES = 36 + NUMBER.size
 FRAME_BYTES = MAX_RESPONSE_BYTES + 64 * 1024
@@ -35,7 +37,10 @@ INIT_S = 10.0
 ISOLATE_S = 20.0
 """How long the isolation of a new environment may take; it takes milliseconds."""
 
+NO_LIMITS: Mapping[str, int] = MappingProxyType({})
+
 EXITED = "Runtime exited without providing a reason"
+KILLED = "Runtime exited with error: signal: killed"
 
 
 class _Error(msgspec.Struct, rename="camel"):
@@ -43,15 +48,17 @@ class _Error(msgspec.Struct, rename="camel"):
     error_message: str = ""
 
 
-class _Broken(Exception):
-    """The environment ended, or sent what it must not."""
-
-
 class Processes(Protocol):
     """The processes of one environment, as its driver made them."""
 
     def kill(self) -> None:
         """End all of them; returns at once. Called once."""
+
+    def out_of_memory(self) -> bool:
+        """True if one of them was ended for the memory that they took. False if nobody knows."""
+
+    def peak_kb(self) -> int:
+        """Most memory that they had at once, while they are there. 0: not known."""
 
     async def gone(self) -> None:
         """Return when none is left, after `kill`."""
@@ -70,41 +77,52 @@ class FramedEnvironment:
         stream: str,
     ) -> None:
         self._function = function
-        self._sock = sock
+        self._frames = Frames(sock, FRAME_BYTES)
         self._output = output
         self._processes = processes
         self._log = log
         self._stream = stream
-        self._buffer = bytearray()
         self._ready = False
         self._created_at = time.monotonic()
         self._init_s: float | None = None  # reported once
-        self.alive = True
-        sock.setblocking(False)
+        self._killed = False
 
-    async def isolated(self, task_root: str, paths: list[str]) -> None:
+    @property
+    def alive(self) -> bool:
+        """False once it is killed, and if its processes end or say anything while they have no work."""
+        return not self._killed and (not self._ready or self._frames.quiet)
+
+    async def isolated(self, task_root: str, paths: list[str], limits: Mapping[str, int] = NO_LIMITS) -> None:
         """Wait until the isolation stands, and start the init phase.
+
+        `limits` are resource limits by name, for the bootstrap to set before it loads any code.
 
         Raises:
             EOFError: it does not.
         """
+        stands = False
         try:
             async with asyncio.timeout(ISOLATE_S):
-                kind, _ = await self._frame()
+                kind, _ = await self._frames.receive()
                 if kind != b"P":
-                    raise _Broken
+                    raise Broken
                 config = bootstrap_config(self._function, self._stream, task_root, paths)
-                await self._send(b"C", msgspec.json.encode(config))
-        except (_Broken, OSError, TimeoutError) as error:
+                config["limits"] = dict(limits)
+                await self._frames.send(b"C", msgspec.json.encode(config))
+            stands = True
+        except (Broken, TimeoutError) as error:
             await self.aclose()
             raise EOFError("the environment ended before it was isolated") from error
+        finally:
+            if not stands:
+                self._kill()
         self._log.write(self._stream, f"INIT_START Runtime Version: {self._function.runtime}")
 
     async def invoke(self, event: bytes, request_id: str) -> Outcome:
         try:
             return await self._invoke(event, request_id)
         finally:
-            if not self._ready or self._sock.fileno() < 0:
+            if not self._ready:
                 self._kill()
 
     async def _invoke(self, event: bytes, request_id: str) -> Outcome:
@@ -118,16 +136,18 @@ class FramedEnvironment:
         deadline_ms = int((time.time() + timeout_s) * 1000)
         try:
             async with asyncio.timeout(timeout_s):
-                await self._send(b"I", request_id.encode(), NUMBER.pack(deadline_ms), event)
-                outcome, peak_kb = self._outcome(*await self._frame(), request_id)
+                await self._frames.send(b"I", request_id.encode(), NUMBER.pack(deadline_ms), event)
+                outcome, peak_kb = _outcome(*await self._frames.receive(), request_id)
             self._ready = True
             status = ""
         except TimeoutError:
+            peak_kb = self._processes.peak_kb()
             error = f"Task timed out after {timeout_s:.2f} seconds"
-            outcome, peak_kb = _failed("Sandbox.Timedout", request_id, error), 0
+            outcome = _failed("Sandbox.Timedout", request_id, error)
             status = "timeout"
-        except (_Broken, OSError):
-            outcome, peak_kb = _failed("Runtime.ExitError", request_id, EXITED), 0
+        except Broken:
+            peak_kb = self._processes.peak_kb()
+            outcome = _failed("Runtime.ExitError", request_id, self._exit())
             status = "error\tError Type: Runtime.ExitError"
         if not self._ready:
             self._kill()
@@ -138,20 +158,22 @@ class FramedEnvironment:
         """Wait for the handler to be loaded; why it is not. The time since creation counts."""
         try:
             async with asyncio.timeout(max(self._created_at + INIT_S - time.monotonic(), 0.1)):
-                kind, body = await self._frame()
+                kind, body = await self._frames.receive()
             if kind == b"R":
                 self._init_s = time.monotonic() - self._created_at
                 return None
+            if kind != b"E":
+                raise Broken
             error = _document(body)
-            status = f"error\tError Type: {error.error_type}"
+            status = f"error\tError Type: {_one_line(error.error_type)}"
             failed = FunctionFailed(error.error_type, error.error_message, body, request_id)
         except TimeoutError:
             status = "timeout"
             why = f"Task timed out after {INIT_S:.2f} seconds"
             failed = _failed("Sandbox.Timedout", request_id, why)
-        except (_Broken, OSError):
+        except Broken:
             status = "error\tError Type: Runtime.ExitError"
-            failed = _failed("Runtime.ExitError", request_id, EXITED)
+            failed = _failed("Runtime.ExitError", request_id, self._exit())
         self._kill()
         self._output.end()
         init_ms = (time.monotonic() - self._created_at) * 1000
@@ -159,19 +181,8 @@ class FramedEnvironment:
         self._log.write(self._stream, line)
         return failed
 
-    def _outcome(self, kind: bytes, body: bytes, request_id: str) -> tuple[Outcome, int]:
-        if kind not in (b"S", b"F") or body[:36] != request_id.encode() or len(body) < PREFIX_BYTES:
-            raise _Broken
-        (peak_kb,) = NUMBER.unpack_from(body, 36)
-        payload = body[PREFIX_BYTES:]
-        if kind == b"F":
-            error = _document(payload)
-            return FunctionFailed(error.error_type, error.error_message, payload, request_id), peak_kb
-        try:
-            msgspec.json.decode(payload, type=msgspec.Raw)
-        except msgspec.DecodeError as error:
-            raise _Broken from error
-        return Success(payload, request_id), peak_kb
+    def _exit(self) -> str:
+        return KILLED if self._processes.out_of_memory() else EXITED
 
     def _report(self, request_id: str, duration_s: float, peak_kb: int, status: str) -> None:
         self._output.end()
@@ -195,42 +206,46 @@ class FramedEnvironment:
         await self._processes.gone()
 
     def _kill(self) -> None:
-        if self.alive:
-            self.alive = False
+        if not self._killed:
+            self._killed = True
             self._processes.kill()
             self._output.end()
             self._output.close()
-            self._sock.close()
+            self._frames.close()
 
-    async def _send(self, kind: bytes, *parts: bytes) -> None:
-        body = b"".join(parts)
-        await asyncio.get_running_loop().sock_sendall(self._sock, HEADER.pack(kind, len(body)) + body)
 
-    async def _frame(self) -> tuple[bytes, bytes]:
-        await self._fill(HEADER.size)
-        kind, length = HEADER.unpack_from(self._buffer)
-        if length > FRAME_BYTES:
-            raise _Broken
-        end = HEADER.size + length
-        await self._fill(end)
-        body = bytes(memoryview(self._buffer)[HEADER.size : end])
-        del self._buffer[:end]
-        return kind, body
+def _outcome(kind: bytes, body: bytes, request_id: str) -> tuple[Outcome, int]:
+    """What an answering frame says, and the peak of memory in KB.
 
-    async def _fill(self, size: int) -> None:
-        loop = asyncio.get_running_loop()
-        while len(self._buffer) < size:
-            data = await loop.sock_recv(self._sock, max(65536, min(size - len(self._buffer), 1 << 20)))
-            if not data:
-                raise _Broken
-            self._buffer += data
+    Raises:
+        Broken: it is not of this request, too long, or no JSON.
+    """
+    if kind not in (b"S", b"F") or body[:36] != request_id.encode() or len(body) < PREFIX_BYTES:
+        raise Broken
+    (peak_kb,) = NUMBER.unpack_from(body, 36)
+    payload = body[PREFIX_BYTES:]
+    if kind == b"F":
+        error = _document(payload)
+        return FunctionFailed(error.error_type, error.error_message, payload, request_id), peak_kb
+    if len(payload) > MAX_RESPONSE_BYTES:
+        raise Broken
+    try:
+        msgspec.json.decode(payload, type=msgspec.Raw)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Broken from error
+    return Success(payload, request_id), peak_kb
 
 
 def _document(body: bytes) -> _Error:
+    """Raises Broken where it is no error document."""
     try:
         return msgspec.json.decode(body, type=_Error)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return _Error()
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise Broken from error
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _failed(kind: str, request_id: str, why: str) -> FunctionFailed:

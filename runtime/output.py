@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 
 from millstream.contract.ports import LogSink
@@ -15,23 +14,31 @@ LINE_BYTES = 256 * 1024
 REQUEST_BYTES = 4 * 1024 * 1024
 """What one request may log; the rest is counted and dropped."""
 
+LINE_COST_BYTES = 64
+"""What a line costs of that budget beside its text, for its time and stream are stored too."""
+
 DRAIN_BYTES = 1024 * 1024
 """What is read at most when an invocation ends; a pipe holds 64 KB."""
+
+FLOOD_BYTES = 1024 * 1024
+FLOOD_PAUSE_S = 0.01
+"""Once the budget is spent, reading rests for this long after each FLOOD_BYTES; the writer then waits."""
 
 
 class Output:
     """The reading end of a pipe; lines go to the log as they come."""
 
     def __init__(self, log: LogSink, stream: str) -> None:
-        self.write_end = -1
         self._log = log
         self._stream = stream
-        self._rest = b""
+        self._rest = bytearray()
         self._logged = 0
         self._dropped_bytes = 0
+        self._dropped_since_pause = 0
+        self._pause: asyncio.TimerHandle | None = None
         self._read_end, self.write_end = os.pipe2(os.O_CLOEXEC) if hasattr(os, "pipe2") else os.pipe()
         os.set_blocking(self._read_end, False)
-        asyncio.get_running_loop().add_reader(self._read_end, self._read)
+        asyncio.get_running_loop().add_reader(self._read_end, self._readable)
 
     def begin(self) -> None:
         """A new request: its budget is whole."""
@@ -44,14 +51,15 @@ class Output:
         for _ in range(DRAIN_BYTES // READ_BYTES):
             if not self._read():
                 break
-        if self._rest:
-            self._line(self._rest)
-            self._rest = b""
+        self._log_rest()
         if self._dropped_bytes:
             self._log.write(self._stream, f"LOGS_DROPPED Dropped Bytes: {self._dropped_bytes}")
+            self._dropped_bytes = 0
 
     def close(self) -> None:
         """Give the pipe back."""
+        if self._pause is not None:
+            self._pause.cancel()
         asyncio.get_running_loop().remove_reader(self._read_end)
         os.close(self._read_end)
         self._read_end = -1
@@ -63,26 +71,58 @@ class Output:
             os.close(self.write_end)
             self.write_end = -1
 
+    def _readable(self) -> None:
+        self._read()
+        if self._dropped_since_pause > FLOOD_BYTES and self._pause is None:
+            self._dropped_since_pause = 0
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(self._read_end)
+            self._pause = loop.call_later(FLOOD_PAUSE_S, self._resume)
+
+    def _resume(self) -> None:
+        self._pause = None
+        asyncio.get_running_loop().add_reader(self._read_end, self._readable)
+
     def _read(self) -> bool:
         """Take one piece; False if there was none."""
-        data = b""
-        with contextlib.suppress(BlockingIOError):
+        try:
             data = os.read(self._read_end, READ_BYTES)
-            if not data:  # every writer is gone
-                asyncio.get_running_loop().remove_reader(self._read_end)
-        if not data:
+        except BlockingIOError:
             return False
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            self._line(line)
-        if len(self._rest) > LINE_BYTES:
-            self._line(self._rest)
-            self._rest = b""
+        if not data:  # every writer is gone
+            asyncio.get_running_loop().remove_reader(self._read_end)
+            return False
+        if self._logged >= REQUEST_BYTES:
+            self._drop(len(data))
+        else:
+            self._lines(data)
         return True
 
+    def _lines(self, data: bytes) -> None:
+        first, newline, after = data.partition(b"\n")
+        self._rest += first
+        if newline:
+            self._log_rest(empty=True)
+            *lines, last = after.split(b"\n")
+            for line in lines:
+                self._line(line)
+            self._rest += last
+        if len(self._rest) > LINE_BYTES:
+            self._log_rest()
+
+    def _log_rest(self, *, empty: bool = False) -> None:
+        """Log what has come of a line. An empty one only if it has ended."""
+        if self._rest or empty:
+            self._line(bytes(self._rest))
+            self._rest.clear()
+
     def _line(self, line: bytes) -> None:
-        if self._logged + len(line) > REQUEST_BYTES:
-            self._dropped_bytes += len(line)
+        if self._logged >= REQUEST_BYTES:
+            self._drop(len(line))
             return
-        self._logged += len(line)
+        self._logged += len(line) + LINE_COST_BYTES
         self._log.write(self._stream, line.decode("utf-8", "replace"))
+
+    def _drop(self, size: int) -> None:
+        self._dropped_bytes += size
+        self._dropped_since_pause += size

@@ -26,6 +26,9 @@ from millstream.runtime.logs import FunctionLogs
 
 logger = logging.getLogger(__name__)
 
+IDLE_S = 300.0
+"""How long an environment waits for work before it is ended."""
+
 UNAVAILABLE = "ServiceException"
 UNAVAILABLE_RETRY_S = 1.0
 LOOKS_PER_IDLE = 4
@@ -45,7 +48,7 @@ class RuntimePool:
         ledger: ConcurrencyLedger,
         logs: FunctionLogs,
         clock: Clock,
-        idle_s: float,
+        idle_s: float = IDLE_S,
     ) -> None:
         self._functions = functions
         self._sandbox = sandbox
@@ -96,6 +99,8 @@ class RuntimePool:
 
     async def _invoke(self, spec: FunctionSpec, event: bytes, request_id: str) -> Outcome:
         waiting = self._idle[spec.name]
+        while waiting and not waiting[-1][1].alive:  # it ended while it had no work
+            await waiting.pop()[1].aclose()
         try:
             environment = waiting.pop()[1] if waiting else await self._create(spec)
         except SandboxUnavailable as unavailable:

@@ -2,7 +2,7 @@
 
 Frames on the environment's socket are `type (1 byte) · length (4 bytes, big endian) · body`:
 
-    daemon → here   C  configuration, JSON: handler, environment, task_root, paths, context
+    daemon → here   C  configuration, JSON: handler, environment, task_root, paths, limits, context
                     I  invocation: request id (36 bytes) · deadline (8 bytes, Unix ms) · event
     here → daemon   P  isolated, no body (sent by the zygote's child, or at once)
                     R  handler loaded
@@ -13,6 +13,7 @@ Frames on the environment's socket are `type (1 byte) · length (4 bytes, big en
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
 import json
@@ -22,6 +23,7 @@ import resource
 import socket
 import struct
 import sys
+import threading
 import time
 import traceback
 from decimal import Decimal
@@ -32,6 +34,7 @@ NUMBER = struct.Struct("!Q")
 REQUEST_ID_BYTES = 36
 MAX_RESPONSE_BYTES = 6291556
 KB_PER_UNIT = 1 / 1024 if sys.platform == "darwin" else 1  # ru_maxrss is bytes on macOS
+THREAD_STACK_BYTES = 2 * 1024 * 1024
 NBSP = "\u00a0"
 
 
@@ -115,7 +118,7 @@ def run(sock: socket.socket) -> None:
         handler = load_handler(config["handler"])
     except InitFailed as failed:
         _log_error(failed.document)
-        connection.send(b"E", json.dumps(failed.document).encode())
+        connection.send(b"E", encode(failed.document))
         return
     connection.send(b"R")
     about = config["context"]
@@ -127,14 +130,17 @@ def run(sock: socket.socket) -> None:
         requests.aws_request_id = request_id.decode()
         context = LambdaContext(about, requests.aws_request_id, deadline_ms)
         kind, answer = invoke(handler, event, context)
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):  # the function may have closed or replaced it
+                stream.flush()
         peak = int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KB_PER_UNIT)
         connection.send(kind, request_id, NUMBER.pack(peak), answer)
 
 
 def prepare(config: dict[str, Any]) -> None:
-    """Set environment, folder, module path and output of this process."""
+    """Set limits, environment, folder, module path and output of this process."""
+    for name, limit in config["limits"].items():
+        set_limit(name, limit)
     os.environ.clear()
     os.environ.update(config["environment"])
     time.tzset()
@@ -143,6 +149,20 @@ def prepare(config: dict[str, Any]) -> None:
     sys.path += [path for path in config["paths"] if path not in sys.path]
     sys.stdout = io.TextIOWrapper(open(1, "wb", closefd=False), "utf-8", "replace", line_buffering=True)
     sys.stderr = io.TextIOWrapper(open(2, "wb", closefd=False), "utf-8", "replace", line_buffering=True)
+
+
+def set_limit(name: str, limit: int) -> None:
+    """Set a resource limit, where the system has it and allows it."""
+    number = getattr(resource, name, None)
+    if number is None:
+        return
+    _, hard = resource.getrlimit(number)
+    if hard != resource.RLIM_INFINITY:
+        limit = min(limit, hard)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(number, (limit, limit))
+    if name == "RLIMIT_DATA":
+        threading.stack_size(THREAD_STACK_BYTES)  # a stack counts towards it as a whole
 
 
 def load_handler(name: str) -> Any:
@@ -189,15 +209,23 @@ def invoke(handler: Any, event: bytes, context: LambdaContext) -> tuple[bytes, b
         stack = _frames(error, lambda frame: frame.filename == __file__)
         return b"F", _document(type(error).__name__, str(error), request_id, stack)
     try:
-        answer = json.dumps(result, default=_decimal, allow_nan=False).encode()
+        answer = encode(result)
     except Exception as error:
         message = f"Unable to marshal response: {error}"
         return b"F", _document("Runtime.MarshalError", message, request_id, [])
     if len(answer) > MAX_RESPONSE_BYTES:
         limit = f"Response payload size exceeded maximum allowed payload size ({MAX_RESPONSE_BYTES} bytes)."
         too_large = {"errorMessage": limit, "errorType": "Function.ResponseSizeTooLarge"}
-        return b"F", json.dumps(too_large).encode()
+        return b"F", encode(too_large)
     return b"S", answer
+
+
+def encode(value: Any) -> bytes:
+    """Compact enough JSON. Half of a surrogate pair, which UTF-8 cannot hold, becomes a question mark."""
+    text = json.dumps(value, default=_decimal, allow_nan=False)
+    if "\\ud" in text:  # a pair, or half of one
+        text = json.dumps(value, default=_decimal, allow_nan=False, ensure_ascii=False)
+    return text.encode("utf-8", "replace")
 
 
 def _decimal(value: object) -> float:
@@ -209,7 +237,7 @@ def _decimal(value: object) -> float:
 def _document(kind: str, message: str, request_id: str, stack: list[str]) -> bytes:
     document = {"errorMessage": message, "errorType": kind, "requestId": request_id, "stackTrace": stack}
     _log_error(document)
-    return json.dumps(document).encode()
+    return encode(document)
 
 
 def _frames(error: BaseException, ours: Any) -> list[str]:
@@ -229,7 +257,8 @@ def _log_error(document: dict[str, Any]) -> None:
         for line in frame.rstrip("\n").split("\n"):
             text = line.lstrip(" ")
             lines.append(NBSP * (len(line) - len(text)) + text)
-    print("\n".join(lines), flush=True)
+    with contextlib.suppress(Exception):  # the function may have closed or replaced it
+        print("\n".join(lines), flush=True)
 
 
 def _set_up_logging() -> _RequestId:

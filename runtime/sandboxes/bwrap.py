@@ -10,12 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import shutil
-import signal
 import socket
 import sys
-import uuid
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,11 +24,20 @@ from millstream.contract.functions import FunctionSpec
 from millstream.contract.ports import LogSink
 from millstream.runtime import zygote
 from millstream.runtime.environment import FramedEnvironment
-from millstream.runtime.output import Output
-from millstream.runtime.sandboxes.layout import PATHS, RUNTIME, TASK, USER_ID, Layout, layout
+from millstream.runtime.sandboxes.cgroups import MemoryGroups, find_memory_groups
+from millstream.runtime.sandboxes.ends import Ends, open_ends
+from millstream.runtime.sandboxes.layout import (
+    PATHS,
+    RUNTIME,
+    TASK,
+    UNPRIVILEGED_ID,
+    USER_ID,
+    Layout,
+    layout,
+)
+from millstream.runtime.sandboxes.namespace import Namespace
 
-UNPRIVILEGED_ID = 62993
-"""The user that a root daemon becomes before it makes a sandbox; no account, so it owns nothing."""
+logger = logging.getLogger(__name__)
 
 LAUNCHER = Path(zygote.__file__).resolve().parent / "launch.py"
 
@@ -50,28 +58,8 @@ class _Template:
     process: asyncio.subprocess.Process
     control: socket.socket
     log: Path
+    forks: int = 0
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-
-class _Namespace:
-    """The processes of an environment: its first one is their pid namespace's, and takes all with it."""
-
-    def __init__(self, pidfd: int) -> None:
-        self._pidfd = pidfd
-        self._ended = asyncio.Event()
-
-    def kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-        asyncio.get_running_loop().add_reader(self._pidfd, self._end)
-
-    async def gone(self) -> None:
-        await self._ended.wait()
-
-    def _end(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._pidfd)
-        os.close(self._pidfd)
-        self._ended.set()
 
 
 class BwrapSandbox:
@@ -83,6 +71,7 @@ class BwrapSandbox:
         self._filter = b""
         self._templates: dict[str, _Template] = {}
         self._ended: list[_Template] = []
+        self._groups: MemoryGroups | None = None
         self._starting = asyncio.Lock()
 
     async def start(self) -> None:
@@ -102,30 +91,31 @@ class BwrapSandbox:
         process, log = await self._launch("probe", empty, ["/usr/bin/env", "true"], [])
         if await process.wait() != 0:
             raise SandboxUnavailable(f"isolation bwrap: {_last_line(log)}; {WAYS_OUT}")
+        self._groups = find_memory_groups()
+        if self._groups is None:
+            logger.info("no cgroup for memory: limits hold per process, not per environment")
 
     async def create(self, function: FunctionSpec, log: LogSink) -> FramedEnvironment:
         template = await self._template(function)
-        stream = uuid.uuid4().hex
-        ours, theirs = socket.socketpair()
-        output = Output(log, stream[:8])
-        with theirs:
-            request = {
-                "tmp_mb": function.ephemeral_storage_mb,
-                "data_mb": function.memory_size_mb,
-                "uid": USER_ID,
-            }
-            try:
-                pidfd = await self._fork(template, request, [theirs.fileno(), output.write_end])
-            except (OSError, EOFError, TimeoutError) as error:
-                ours.close()
-                output.close()
-                self._forget(function.name, template)
-                raise SandboxUnavailable(f"{function.name}: zygote: {_last_line(template.log)}") from error
-        output.close_write_end()
-        environment = FramedEnvironment(function, ours, output, _Namespace(pidfd), log, stream[:8])
+        ends = open_ends(function.name, log)
+        made = False
         try:
+            pidfd = await self._fork(template, function, ends)
+            made = True
+        except (OSError, EOFError, TimeoutError) as error:
+            self._forget(function.name, template)
+            raise SandboxUnavailable(f"{function.name}: zygote: {_last_line(template.log)}") from error
+        finally:
+            if not made:
+                ends.close()
+        ends.handed_over()
+        processes = Namespace(pidfd, self._groups)
+        environment = FramedEnvironment(function, ends.ours, ends.output, processes, log, ends.stream)
+        try:
+            processes.limit(ends.stream, function)
             await environment.isolated(TASK, PATHS)
-        except EOFError as error:
+        except (OSError, EOFError) as error:
+            await environment.aclose()
             raise SandboxUnavailable(f"{function.name}: {error}: {_last_line(template.log)}") from error
         return environment
 
@@ -138,6 +128,8 @@ class BwrapSandbox:
                 while await asyncio.get_running_loop().sock_recv(template.control, 1):
                     pass
             template.control.close()
+        if self._groups is not None:
+            self._groups.close()
 
     async def _template(self, function: FunctionSpec) -> _Template:
         async with self._starting:
@@ -158,14 +150,18 @@ class BwrapSandbox:
             process, log = await self._launch(function.name, inside, command, [theirs.fileno()])
         template = _Template(process, ours, log)
         loop = asyncio.get_running_loop()
+        up = False
         try:
             async with asyncio.timeout(START_S):
                 await loop.sock_sendall(ours, self._filter)
                 if not await loop.sock_recv(ours, 1):
                     raise EOFError
+            up = True
         except (OSError, EOFError, TimeoutError) as error:
-            self._forget(function.name, template)
             raise SandboxUnavailable(f"{function.name}: template: {_last_line(log)}") from error
+        finally:
+            if not up:
+                self._forget(function.name, template)
         return template
 
     async def _launch(
@@ -188,21 +184,34 @@ class BwrapSandbox:
             )  # fmt: skip
         return process, log
 
-    async def _fork(self, template: _Template, request: dict[str, int], descriptors: list[int]) -> int:
+    async def _fork(self, template: _Template, function: FunctionSpec, ends: Ends) -> int:
         """A pidfd of a new environment's first process."""
         loop = asyncio.get_running_loop()
         async with template.lock, asyncio.timeout(FORK_S):
+            template.forks += 1
+            request = {
+                "number": template.forks,
+                "tmp_mb": function.ephemeral_storage_mb,
+                "data_mb": function.memory_size_mb,
+                "uid": USER_ID,
+            }
+            descriptors = [ends.theirs.fileno(), ends.output.write_end]
             socket.send_fds(template.control, [json.dumps(request).encode()], descriptors)
-            readable = loop.create_future()
-            loop.add_reader(template.control, _once, readable)
-            try:
-                await readable
-            finally:
-                loop.remove_reader(template.control)
-            answer, received, _, _ = socket.recv_fds(template.control, 1, 1)
-        if not answer or not received:
-            raise EOFError("the zygote ended")
-        return received[0]
+            while True:
+                readable = loop.create_future()
+                loop.add_reader(template.control, _once, readable)
+                try:
+                    await readable
+                finally:
+                    loop.remove_reader(template.control)
+                answer, received, _, _ = socket.recv_fds(template.control, 20, 1)
+                if not answer:
+                    raise EOFError("the zygote ended")
+                if not received:  # the environment ends by the end of file on its socket
+                    raise SandboxUnavailable(f"{function.name}: no descriptor left")
+                if int(answer) == template.forks:
+                    return received[0]
+                os.close(received[0])  # asked for by a call that was cancelled; its end of file ends it
 
     def _forget(self, name: str, template: _Template) -> None:
         if self._templates.get(name) is template:

@@ -33,6 +33,9 @@ ETC = (
 BUNDLED = ("boto3", "botocore", "s3transfer", "jmespath", "dateutil", "urllib3", "six")
 """What Lambda's Python runtime brings: boto3 and what it needs."""
 
+UNPRIVILEGED_ID = 62993
+"""The user that a root daemon becomes before it runs a function; no account, so it owns nothing."""
+
 USER = "sbx_user1051"
 USER_ID = 993
 OUR_ETC = {
@@ -57,7 +60,8 @@ def layout(function: FunctionSpec | None, work_dir: Path) -> Layout:
     options = [
         "--unshare-all", "--unshare-user", "--uid", "0", "--gid", "0", "--cap-add", "ALL",
         "--die-with-parent", "--new-session", "--clearenv", "--hostname", "millstream",
-        "--dev", "/dev", "--proc", "/proc", "--dir", "/tmp", "--dir", "/opt", "--dir", "/mnt", "--dir", TASK,
+        "--dev", "/dev", "--remount-ro", "/dev", "--proc", "/proc",
+        "--dir", "/tmp", "--dir", "/opt", "--dir", "/mnt", "--dir", TASK,
         "--setenv", "PYTHONDONTWRITEBYTECODE", "1", "--setenv", "TZ", ":UTC", "--setenv", "LANG", "C.UTF-8",
     ]  # fmt: skip
     mounts = [("/usr", "/usr")]
@@ -69,11 +73,13 @@ def layout(function: FunctionSpec | None, work_dir: Path) -> Layout:
             mounts.append((str(path), str(path)))
     mounts += [(f"/etc/{name}", f"/etc/{name}") for name in ETC if Path("/etc", name).exists()]
     mounts += [(str(path), f"/etc/{path.name}") for path in _our_etc(work_dir)]
-    python, interpreter_options, interpreter = _interpreter()
-    mounts += interpreter + _runtime()
+    python, variables, lang = interpreter(LANG)
+    for name, value in variables.items():
+        options += ["--setenv", name, value]
+    mounts += lang + runtime_files(RUNTIME)
     if function is not None:
         mounts.append((str(function.code), TASK))
-    return Layout(options + interpreter_options, mounts, python)
+    return Layout(options, mounts, python)
 
 
 def _our_etc(work_dir: Path) -> list[Path]:
@@ -85,17 +91,21 @@ def _our_etc(work_dir: Path) -> list[Path]:
     return [folder / name for name in OUR_ETC]
 
 
-def _interpreter() -> tuple[str, list[str], list[tuple[str, str]]]:
-    """Path inside, options, mounts: the daemon's own interpreter, at /var/lang if it is not below /usr."""
+def interpreter(lang: str) -> tuple[str, dict[str, str], list[tuple[str, str]]]:
+    """The daemon's own interpreter: its path inside, variables that it needs, mounts.
+
+    It is at `lang` unless it is below /usr, which every sandbox has.
+    """
     executable = f"bin/python{sys.version_info.major}.{sys.version_info.minor}"
     prefix = os.path.realpath(sys.base_prefix)
     if prefix == "/usr" or prefix.startswith("/usr/"):
-        return f"{prefix}/{executable}", [], []
-    options = ["--setenv", "PYTHONHOME", LANG, "--setenv", "LD_LIBRARY_PATH", f"{LANG}/lib"]
-    return f"{LANG}/{executable}", options, [(prefix, LANG)]
+        return f"{prefix}/{executable}", {}, []
+    variables = {"PYTHONHOME": lang, "LD_LIBRARY_PATH": f"{lang}/lib"}
+    return f"{lang}/{executable}", variables, [(prefix, lang)]
 
 
-def _runtime() -> list[tuple[str, str]]:
+def runtime_files(place: str) -> list[tuple[str, str]]:
+    """Mounts of the bootstrap, the declarations and what Lambda's runtime brings, below `place`."""
     ours = Path(millstream.__file__).resolve().parent
     files = [
         (Path(bootstrap.__file__).resolve().parent / "bootstrap.py", "bootstrap.py"),
@@ -109,4 +119,4 @@ def _runtime() -> list[tuple[str, str]]:
             origin = Path(spec.origin)
             path = origin.parent if origin.name == "__init__.py" else origin
             files.append((path, path.name))
-    return [(str(path), f"{RUNTIME}/{name}") for path, name in files]
+    return [(str(path), f"{place}/{name}") for path, name in files]

@@ -30,7 +30,9 @@ DENIED = (
 CLONE_NEWUSER = 0x10000000
 CLONE_NAMESPACES = (0x00020000, 0x02000000, 0x04000000, 0x08000000, CLONE_NEWUSER, 0x20000000, 0x40000000)
 TIOCSTI, TIOCLINUX = 0x5412, 0x541C
-SOCKET_FAMILIES = (16, 17, 38, 40)  # netlink, packet, alg, vsock
+DENIED_FAMILIES = (3, 4, 5, 6, 7, 8, 9)
+LAST_FAMILY = 10
+"""Left are unix, inet and inet6 (1, 2, 10); netlink, packet, vsock and the like only reach the kernel."""
 
 
 def program() -> bytes:
@@ -48,9 +50,10 @@ def program() -> bytes:
         rules.add_rule(denied, "clone", pyseccomp.Arg(0, pyseccomp.MASKED_EQ, flag, flag))
     for request in (TIOCSTI, TIOCLINUX):
         rules.add_rule(denied, "ioctl", pyseccomp.Arg(1, pyseccomp.MASKED_EQ, 0xFFFFFFFF, request))
-    for family in SOCKET_FAMILIES:
-        unsupported = pyseccomp.ERRNO(errno.EAFNOSUPPORT)
+    unsupported = pyseccomp.ERRNO(errno.EAFNOSUPPORT)
+    for family in DENIED_FAMILIES:
         rules.add_rule(unsupported, "socket", pyseccomp.Arg(0, pyseccomp.EQ, family))
+    rules.add_rule(unsupported, "socket", pyseccomp.Arg(0, pyseccomp.GT, LAST_FAMILY))
     with tempfile.TemporaryFile() as file:
         rules.export_bpf(file)
         file.seek(0)

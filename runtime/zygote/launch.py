@@ -1,4 +1,6 @@
-"""Starts bwrap for a template sandbox: `launch.py JSON`. Runs outside of it, then becomes it.
+"""Starts bwrap for a template sandbox, or a plain process of a root daemon: `launch.py JSON`.
+
+Runs outside of it, then becomes it.
 
 As root it first gives up root, for host root must never be mapped into a sandbox. An ordinary user
 may not be able to reach the interpreter or the code (below /root, say), so what is needed is bound
@@ -10,11 +12,17 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import resource
+import signal
 import sys
+from typing import Any
 
 CLONE_NEWNS = 0x20000
-MS_NOSUID, MS_NODEV, MS_BIND, MS_REC, MS_PRIVATE = 2, 4, 4096, 16384, 1 << 18
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_REMOUNT = 1, 2, 4, 32
+MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
+PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
 STAGE = "/tmp"
+THREAD_STACK_BYTES = 2 * 1024 * 1024
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -24,20 +32,72 @@ def main() -> None:
 
     The JSON has `bwrap` (path of the program), `beside` (folders that it needs, its own among them,
     relative to their common parent), `options`, `mounts` (pairs of source and place in the sandbox),
-    `command`, and `uid` (to give up root for; null: this is no root).
+    `command`, and `uid` (to give up root for; null: this is no root). For a plain process, see `process`.
     """
     wanted = json.loads(sys.argv[1])
+    if "process" in wanted:
+        process(wanted, sys.argv[2:])
     bwrap, mounts = wanted["bwrap"], wanted["mounts"]
     if wanted["uid"] is not None:
         bwrap, mounts = stage(bwrap, wanted["beside"], mounts)
-        os.setgroups([])
-        os.setresgid(wanted["uid"], wanted["uid"], wanted["uid"])
-        os.setresuid(wanted["uid"], wanted["uid"], wanted["uid"])
+        give_up_root(wanted["uid"])
+    limit_stacks()
     arguments = [bwrap, *wanted["options"]]
     for source, place in mounts:
         arguments += ["--ro-bind", source, place]
     # Last: the places of the mounts are made on the root, which only then becomes read-only.
     os.execve(bwrap, [*arguments, "--remount-ro", "/", "--", *wanted["command"]], {})
+
+
+def process(wanted: dict[str, Any], arguments: list[str]) -> None:
+    """Give up root, and become a process. Does not return.
+
+    The JSON has `process` (its command, to which the arguments are added), `environment` (its
+    variables), `uid`, `mounts` and `writable` (pairs of source and place below the staging tmpfs,
+    which then hides the host's /tmp).
+    """
+    if wanted["mounts"]:
+        stage_at(wanted["mounts"], wanted["writable"])
+    give_up_root(wanted["uid"])
+    if sys.platform.startswith("linux"):
+        check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "pdeathsig")
+        check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
+    command = [*wanted["process"], *arguments]
+    os.execve(command[0], command, wanted["environment"])
+
+
+def give_up_root(uid: int) -> None:
+    """Become an ordinary user, for good."""
+    os.setgroups([])
+    os.setgid(uid)
+    os.setuid(uid)
+
+
+def stage_at(mounts: list[list[str]], writable: list[list[str]]) -> None:
+    """Bind sources to places below the staging tmpfs, those of `writable` not read-only."""
+    check(libc.unshare(CLONE_NEWNS), "unshare")
+    mount(None, "/", None, MS_REC | MS_PRIVATE, None)
+    sources = [(os.open(source, os.O_PATH), place) for source, place in mounts]
+    writables = [(os.open(source, os.O_PATH), place) for source, place in writable]
+    os.umask(0o022)
+    mount("tmpfs", STAGE, "tmpfs", MS_NOSUID | MS_NODEV, b"mode=755")
+    for descriptor, place in sources:
+        os.makedirs(os.path.dirname(place), exist_ok=True)
+        bind(descriptor, place)
+        mount(None, place, None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV, None)
+    for descriptor, place in writables:
+        bind(descriptor, place)
+        mount(None, place, None, MS_REMOUNT | MS_BIND | MS_NOSUID | MS_NODEV, None)
+
+
+def limit_stacks() -> None:
+    """The C library takes the size of threads' stacks from this limit, at the interpreter's start.
+
+    A stack counts towards RLIMIT_DATA as a whole: with the usual 8 MB, fifteen threads fill 128 MB.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_STACK)
+    if hard == resource.RLIM_INFINITY or hard >= THREAD_STACK_BYTES:
+        resource.setrlimit(resource.RLIMIT_STACK, (THREAD_STACK_BYTES, hard))
 
 
 def stage(bwrap: str, beside: list[str], mounts: list[list[str]]) -> tuple[str, list[list[str]]]:

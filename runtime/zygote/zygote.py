@@ -1,8 +1,8 @@
 """Forks execution environments out of a preloaded interpreter. Runs inside the template sandbox.
 
 `zygote.py FD`: FD is a SOCK_SEQPACKET socket to the daemon. The first message is the seccomp
-filter. Then each request is JSON (`tmp_mb`, `data_mb`, `uid`) with two descriptors, the environment's
-socket and its output; the answer is one byte with a pidfd of the new environment.
+filter. Then each request is JSON (`number`, `tmp_mb`, `data_mb`, `uid`) with two descriptors, the
+environment's socket and its output; the answer is the number, in text, with a pidfd of the new environment.
 
 The order of the system calls matters: each namespace is made while the capabilities for it are
 still there, the user namespace last but for the limits (RLIMIT_NPROC counts per user namespace).
@@ -38,7 +38,7 @@ PRELOADED = (
 
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x20000, 0x4000000, 0x8000000
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
-MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_PRIVATE = 2, 4, 8, 16384, 1 << 18
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 16384, 1 << 18
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP = 1, 4, 22, 24
 PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 38, 47, 4
 SECCOMP_MODE_FILTER = 2
@@ -46,6 +46,8 @@ SIOCSIFFLAGS, IFF_UP_RUNNING = 0x8914, 0x41
 CAPSET = {"x86_64": 126, "aarch64": 91}
 CAPABILITY_VERSION_3 = 0x20080522
 LAST_CAPABILITY = 63
+STACK_BYTES = 8 * 1024 * 1024
+"""Of the main thread. Other threads have the smaller one that the launcher sets."""
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -69,7 +71,9 @@ def serve(control: socket.socket) -> None:
             _become_environment(request, descriptors, seccomp_filter)
         _check(libc.setns(own_pids, CLONE_NEWPID), "setns pid")
         pidfd = os.pidfd_open(pid)
-        control.sendmsg([b"f"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [pidfd]))])
+        control.sendmsg(
+            [b"%d" % request["number"]], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [pidfd]))]
+        )
         for descriptor in (pidfd, *descriptors):
             os.close(descriptor)
 
@@ -100,6 +104,8 @@ def isolate(request: dict[str, Any], output: int, seccomp_filter: bytes) -> None
     _check(libc.unshare(CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET), "unshare")
     _mount(None, "/", None, MS_REC | MS_PRIVATE, None)
     _mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, f"size={request['tmp_mb']}m,mode=1777")
+    # The template's terminals would be shared by all environments of the function.
+    _mount("tmpfs", "/dev/pts", "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=4k")
     _mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, None)
     with socket.socket() as probe:
         fcntl.ioctl(probe, SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", IFF_UP_RUNNING))
@@ -176,6 +182,8 @@ def _check(answer: int, what: str) -> None:
 
 def main() -> None:
     """Entry point: preload, then serve."""
+    _, hard = resource.getrlimit(resource.RLIMIT_STACK)
+    resource.setrlimit(resource.RLIMIT_STACK, (min(STACK_BYTES, hard) if hard > 0 else STACK_BYTES, hard))
     for name in PRELOADED:
         __import__(name)
     time.tzset()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import resource
 
 import pytest
 
-from millstream.contract.functions import MAX_PAYLOAD_BYTES, FunctionFailed, Throttled
+from millstream.contract.functions import MAX_PAYLOAD_BYTES, FunctionFailed, Success, Throttled
 from tests.clock import VirtualClock
 from tests.runtime.conftest import MakeRuntime
 
@@ -219,3 +221,99 @@ async def test_the_declaring_package_can_be_imported_and_is_inert(driver: str, r
     )
     async with runtime(driver, code) as it:
         assert await it.answer() == []
+
+
+async def test_an_environment_that_ends_without_work_costs_no_invocation(
+    driver: str, runtime: MakeRuntime
+) -> None:
+    code = (
+        "import os, threading\n"
+        "def handle(e, c):\n    if e:\n        threading.Timer(.05, os._exit, [1]).start()\n    return 'ok'\n"
+    )
+    async with runtime(driver, code) as it:
+        assert await it.answer(True) == "ok"
+        ended = it.pool._idle["f"][0][1]
+        async with asyncio.timeout(5.0):
+            while ended.alive:
+                await asyncio.sleep(0.01)
+        assert [await it.answer(False) for _ in range(3)] == ["ok"] * 3
+
+
+@pytest.mark.parametrize(
+    ("result", "answer"),
+    [("'\\ud800'", "?"), ("'\\U0001f600'", "\U0001f600"), ("__import__('decimal').Decimal('1.5')", 1.5)],
+)
+async def test_a_result_is_always_valid_json(
+    driver: str, runtime: MakeRuntime, result: str, answer: object
+) -> None:
+    async with runtime(driver, f"def handle(e, c):\n    return {result}\n") as it:
+        assert await it.answer() == answer
+
+
+async def test_an_exception_of_any_text_keeps_its_type(driver: str, runtime: MakeRuntime) -> None:
+    async with runtime(driver, "def handle(e, c):\n    raise ValueError('\\ud800\\n')\n") as it:
+        assert (await it.error())["errorType"] == "ValueError"
+
+
+@pytest.mark.parametrize("spoil", ["sys.stdout.close()", "sys.stdout = None", "sys.stderr = object()"])
+async def test_a_function_may_spoil_its_own_output(driver: str, runtime: MakeRuntime, spoil: str) -> None:
+    code = f"import sys\ndef handle(e, c):\n    {spoil}\n    return 1 if e else 1 / 0\n"
+    async with runtime(driver, code) as it:
+        assert await it.answer(True) == 1
+        assert (await it.error(False))["errorType"] == "ZeroDivisionError"
+
+
+async def test_a_small_function_may_have_many_threads(driver: str, runtime: MakeRuntime) -> None:
+    code = (
+        "from concurrent.futures import ThreadPoolExecutor\nimport time\n"
+        "def handle(e, c):\n    with ThreadPoolExecutor(40) as pool:\n"
+        "        return sum(pool.map(lambda n: time.sleep(.05) or n, range(40)))\n"
+    )
+    async with runtime(driver, code, memory_size_mb=128, timeout_s=10.0) as it:
+        assert await it.answer() == sum(range(40))
+
+
+async def test_an_environment_that_cannot_be_made_is_a_throttle(driver: str, runtime: MakeRuntime) -> None:
+    code = "import time\ndef handle(e, c):\n    time.sleep(e)\n    return 'ok'\n"
+    async with runtime(driver, code, timeout_s=10.0) as it:
+        assert await it.answer(0) == "ok"
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        busy = asyncio.gather(it.invoke(1), return_exceptions=False)
+        await asyncio.sleep(0)
+        held: list[int] = []
+        try:
+            lowest = os.dup(0)
+            held.append(lowest)
+            for spare in range(8):  # each step of the making fails once
+                resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + spare, limits[1]))
+                outcome = await it.invoke(0)
+                assert isinstance(outcome, Throttled | Success), outcome
+                if spare == 0:
+                    assert isinstance(outcome, Throttled)
+                    assert outcome.reason == "ServiceException"
+                if isinstance(outcome, Success):
+                    break
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            for descriptor in held:
+                os.close(descriptor)
+        assert isinstance((await busy)[0], Success)
+        assert await it.answer(0) == "ok"
+
+
+async def test_a_cold_start_that_is_cut_off_confuses_no_other(driver: str, runtime: MakeRuntime) -> None:
+    code = "import time\ndef handle(e, c):\n    time.sleep(.1)\n    return e\n"
+    async with runtime(driver, code, timeout_s=10.0) as it:
+        await it.answer(0)
+        for wait_s in (0.0, 0.0005, 0.001, 0.002, 0.004):
+            tasks = [asyncio.gather(it.answer(n)) for n in range(3)]
+            await asyncio.sleep(wait_s)
+            tasks[1].cancel()
+            assert [(await tasks[n])[0] for n in (0, 2)] == [0, 2]
+            assert await it.answer("after") == "after"
+
+
+async def test_a_function_can_import_boto3(driver: str, runtime: MakeRuntime) -> None:
+    code = "def handle(e, c):\n    import boto3\n    return boto3.__name__\n"
+    async with runtime(driver, code, timeout_s=20.0) as it:
+        assert await it.answer() == "boto3"

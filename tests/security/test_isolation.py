@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from millstream.runtime.pool import RuntimePool
+from millstream.runtime.sandboxes.cgroups import find_memory_groups
 from tests.clock import VirtualClock
 from tests.runtime.conftest import MakeRuntime, runtime
 
@@ -54,12 +55,19 @@ async def tried(make: MakeRuntime, code: str, event: Any = None, **spec: Any) ->
         "open('/usr/new', 'w')",
         "open('/var/runtime/new', 'w')",
         "os.mkdir('/new')",
+        "open('/dev/new', 'w')",
+        "open('/dev/shm/new', 'w')",
+        "os.openpty()",
         "os.setuid(0)",
         "os.chroot('/tmp')",
         "os.mknod('/tmp/sda', 0o60666, os.makedev(8, 0))",
         "os.kill(-1, 9) or 1/0",
         "__import__('socket').socket(__import__('socket').AF_PACKET, 3)",
         "__import__('socket').socket(16, 3)",
+        *(
+            f"__import__('socket').socket({family}, 2)"
+            for family in (3, 4, 9, 17, 21, 29, 31, 38, 40, 42, 44)
+        ),
     ],
 )
 async def test_an_attempt_is_refused(runtime: MakeRuntime, action: str) -> None:
@@ -161,6 +169,53 @@ async def test_memory_is_bounded(runtime: MakeRuntime) -> None:
         assert (await it.error())["errorType"] == "MemoryError"
 
 
+SHARED = """
+import mmap, os
+def mapped():
+    area = mmap.mmap(-1, 1 << 30)
+    for page in range(0, 1 << 30, 4096):
+        area[page] = 1
+def file():
+    for _ in range(16):
+        descriptor = os.memfd_create("x")
+        for _ in range(64):
+            os.write(descriptor, bytes(1 << 20))
+def forked():
+    for _ in range(20):
+        if os.fork() == 0:
+            held = bytearray(64 << 20)
+            __import__("time").sleep(60)
+    return os.wait()[1]
+def handle(e, c):
+    return globals()[e]() if e else "fine"
+"""
+
+
+@pytest.fixture
+def cgroups() -> None:
+    groups = find_memory_groups()
+    if groups is None:
+        pytest.skip("this host lets us make no cgroup for memory")
+    groups.close()
+
+
+@pytest.mark.parametrize("way", ["mapped", "file"])
+async def test_memory_that_no_process_limit_counts_is_bounded_by_a_cgroup(
+    runtime: MakeRuntime, cgroups: None, way: str
+) -> None:
+    async with runtime("bwrap", SHARED, timeout_s=20.0) as it:
+        document = await it.error(way)
+        assert document["errorType"] == "Runtime.ExitError"
+        assert document["errorMessage"].endswith("Runtime exited with error: signal: killed")
+        assert "Status: error\tError Type: Runtime.ExitError" in it.log()
+        assert await it.answer("") == "fine"
+
+
+async def test_memory_of_many_processes_is_bounded_by_a_cgroup(runtime: MakeRuntime, cgroups: None) -> None:
+    async with runtime("bwrap", SHARED, timeout_s=20.0) as it:
+        assert await it.answer("forked") == 9  # the kernel killed one of them
+
+
 BOMB = """
 import os, time
 def handle(e, c):
@@ -211,8 +266,12 @@ async def _retired(pool: RuntimePool) -> int:
     return pool.idle("f")
 
 
-async def test_a_flood_of_output_is_bounded_and_said(runtime: MakeRuntime) -> None:
-    code = "def handle(e, c):\n    for _ in range(20000):\n        print('x' * 1000)\n"
+@pytest.mark.parametrize("line", [1000, 0], ids=["long lines", "empty lines"])
+async def test_a_flood_of_output_is_bounded_and_said(runtime: MakeRuntime, line: int) -> None:
+    code = (
+        f"import os\ndef handle(e, c):\n    piece = (b'x' * {line} + b'\\n') * (60000 // {line + 1})\n"
+        "    for _ in range(300):\n        os.write(1, piece)\n"
+    )
     async with runtime("bwrap", code, timeout_s=20.0) as it:
         await it.answer()
         log = it.log()
@@ -227,6 +286,9 @@ async def test_a_flood_of_output_is_bounded_and_said(runtime: MakeRuntime) -> No
         "s.send(b'S' + (1 << 31).to_bytes(4, 'big'))",  # a length beyond all limits
         "s.send(b'?' * 100)",
         "s.close()",
+        "s.send(b'S' + (44).to_bytes(4, 'big') + c.aws_request_id.encode() + bytes(8))",  # no JSON
+        "s.send(b'F' + (47).to_bytes(4, 'big') + c.aws_request_id.encode() + bytes(8) + b'\"x\"')",
+        "s.sendall(b'S' + (6400000).to_bytes(4, 'big') + c.aws_request_id.encode() + bytes(6399964))",
     ],
 )
 async def test_what_is_forged_on_the_socket_ends_the_environment(runtime: MakeRuntime, forged: str) -> None:
@@ -237,6 +299,19 @@ async def test_what_is_forged_on_the_socket_ends_the_environment(runtime: MakeRu
     async with runtime("bwrap", code, timeout_s=2.0) as it:
         assert (await it.error(True))["errorType"] in ("Runtime.ExitError", "Sandbox.Timedout")
         assert await it.answer(False) == "fine"
+
+
+async def test_an_answer_that_was_not_asked_for_reaches_no_other_request(runtime: MakeRuntime) -> None:
+    code = (
+        "import socket\ncount = 0\ndef handle(e, c):\n    global count\n    count += 1\n    if e:\n"
+        "        body = c.aws_request_id.encode() + bytes(8) + b'\"forged\"'\n"
+        "        s = socket.socket(fileno=3)\n"
+        "        s.send((b'S' + len(body).to_bytes(4, 'big') + body) * 2)\n        s.detach()\n"
+        "    return [count, e]\n"
+    )
+    async with runtime("bwrap", code) as it:
+        assert await it.answer(True) == "forged"  # its own answer is its own affair
+        assert await it.answer(False) == [1, False]  # of a new environment
 
 
 async def test_the_daemons_files_are_not_there(runtime: MakeRuntime, tmp_path: Path) -> None:
@@ -250,16 +325,23 @@ async def test_the_daemons_files_are_not_there(runtime: MakeRuntime, tmp_path: P
 
 
 def _sandboxed_processes() -> int:
-    """Processes of the user that sandboxes run as when the daemon is root; else of our own user."""
-    user = 62993 if os.geteuid() == 0 else os.geteuid()
-    count = 0
+    """Living processes below this one. None can leave: what loses its parent gets its namespace's first."""
+    parents: dict[int, int] = {}
     for status in Path("/proc").glob("[0-9]*/status"):
         try:
-            text = status.read_text()
+            fields = dict(line.split(":\t", 1) for line in status.read_text().splitlines() if ":\t" in line)
         except OSError:
             continue
-        count += f"Uid:\t{user}\t" in text and "State:\tZ" not in text
-    return count
+        if not fields["State"].startswith(("Z", "X")):
+            parents[int(fields["Pid"])] = int(fields["PPid"])
+    return sum(os.getpid() in _ancestors(pid, parents) for pid in parents)
+
+
+def _ancestors(pid: int, parents: dict[int, int]) -> set[int]:
+    found: set[int] = set()
+    while (pid := parents.get(pid, 0)) and pid not in found:
+        found.add(pid)
+    return found
 
 
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare of util-linux")

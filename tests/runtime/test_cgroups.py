@@ -1,0 +1,77 @@
+"""Finding a cgroup to limit memory with, on hosts that a folder stands for."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from millstream.runtime.sandboxes.cgroups import MB, OVERHEAD_BYTES, V1, V2, MemoryGroup, find_memory_groups
+
+
+def host(tmp_path: Path, kind: str, options: str, own: str) -> tuple[Path, Path]:
+    """A /proc and a mounted hierarchy with our own cgroup in it."""
+    mount = tmp_path / "cgroup"
+    (mount / "unit" / "daemon").mkdir(parents=True)
+    proc = tmp_path / "proc"
+    (proc / "self").mkdir(parents=True)
+    line = f"30 20 0:26 / {mount} rw,nosuid shared:4 - {kind} cgroup {options}\n"
+    (proc / "self" / "mountinfo").write_text(f"20 1 8:1 / / rw - ext4 /dev/vda rw\n{line}")
+    (proc / "self" / "cgroup").write_text(own)
+    return mount, proc
+
+
+def test_a_host_without_cgroups_has_none(tmp_path: Path) -> None:
+    assert find_memory_groups(tmp_path) is None
+
+
+def test_version_1_is_used_below_our_own_cgroup(tmp_path: Path) -> None:
+    mount, proc = host(tmp_path, "cgroup", "rw,memory", "4:memory:/unit\n0::/\n")
+    groups = find_memory_groups(proc)
+    assert groups is not None
+    made = groups.make("abcd", 128, 512, 4711)
+    folder = mount / "unit" / f"millstream-{os.getpid()}" / "abcd"
+    assert (folder / "memory.limit_in_bytes").read_text() == str(640 * MB + OVERHEAD_BYTES)
+    assert (folder / "cgroup.procs").read_text() == "4711"
+    assert made.out_of_memory() is False
+
+
+def test_version_2_passes_the_controller_on(tmp_path: Path) -> None:
+    mount, proc = host(tmp_path, "cgroup2", "rw", "0::/unit/daemon\n")
+    for folder in (mount, mount / "unit"):
+        (folder / "cgroup.subtree_control").write_text("cpu memory")
+    (mount / "unit" / f"millstream-{os.getpid()}").mkdir()
+    (mount / "unit" / f"millstream-{os.getpid()}" / "cgroup.subtree_control").write_text("")
+    groups = find_memory_groups(proc)
+    assert groups is not None
+    groups.make("abcd", 128, 512, 4711)
+    ours = mount / "unit" / f"millstream-{os.getpid()}"
+    assert (ours / "cgroup.subtree_control").read_text() == "+memory"
+    assert (ours / "abcd" / "memory.max").read_text() == str(640 * MB + OVERHEAD_BYTES)
+    assert (ours / "abcd" / "memory.swap.max").read_text() == "0"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_hierarchy_that_we_may_not_write_is_passed_over(tmp_path: Path) -> None:
+    mount, proc = host(tmp_path, "cgroup", "rw,memory", "4:memory:/unit\n")
+    (mount / "unit").chmod(0o555)
+    assert find_memory_groups(proc) is None
+
+
+def test_what_a_killed_daemon_left_is_removed_and_a_living_ones_is_not(tmp_path: Path) -> None:
+    mount, proc = host(tmp_path, "cgroup", "rw,memory", "4:memory:/unit\n")
+    (proc / "77").mkdir()
+    for pid in (77, 78):
+        (mount / "unit" / f"millstream-{pid}" / "abcd").mkdir(parents=True)
+    find_memory_groups(proc)
+    assert (mount / "unit" / "millstream-77" / "abcd").exists()
+    assert not (mount / "unit" / "millstream-78").exists()
+
+
+@pytest.mark.parametrize("names", [V1, V2], ids=["v1", "v2"])
+def test_an_end_for_memory_is_known(tmp_path: Path, names: object) -> None:
+    assert names in (V1, V2)
+    version = V1 if names is V1 else V2
+    (tmp_path / version.events).write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 1\n")
+    assert MemoryGroup(tmp_path, version).out_of_memory()

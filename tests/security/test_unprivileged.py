@@ -1,0 +1,73 @@
+"""A root's run of the sandbox tests once more as an ordinary user, whose daemon has no root to start with."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+USER = 62994
+CHOSEN = (
+    "tests/security/test_isolation.py::test_an_attempt_is_refused",
+    "tests/security/test_isolation.py::test_a_function_holds_no_capability_and_gains_none",
+    "tests/security/test_isolation.py::test_the_hosts_loopback_is_out_of_reach",
+    "tests/security/test_isolation.py::test_processes_are_bounded_and_end_with_their_environment",
+    "tests/security/test_isolation.py::test_tmp_is_private_to_an_environment_and_bounded",
+    "tests/runtime/test_invocations.py::test_a_function_sees_its_event_and_context",
+    "tests/runtime/test_invocations.py::test_a_timeout_says_so_and_harms_no_further_invocation",
+)
+
+SETTING = """
+set -e
+mount --make-rprivate /
+# The user may not pass folders of root's that lead to the interpreter and the tests: show these alone.
+for path in "$1" "$2" "$3"; do
+    mkdir -p "$5/stage$path"; mount --rbind "$path" "$5/stage$path"
+done
+for path in "$1" "$2" "$3"; do
+    top="/$(echo "$path" | cut -d/ -f2)"
+    case "$top" in /usr|/tmp) continue;; esac
+    mountpoint -q "$top" || mount --rbind "$5/stage$top" "$top"
+done
+cd "$3"
+shift 3
+exec setpriv --reuid "$1" --regid "$1" --clear-groups --inh-caps=-all "$3" -m pytest "${@:4}"
+"""
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that any user can reach."""
+    with tempfile.TemporaryDirectory(prefix="millstream-test-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.mark.broker
+@pytest.mark.skipif(os.geteuid() != 0, reason="the whole run is an ordinary user's already")
+@pytest.mark.skipif(
+    any(shutil.which(tool) is None for tool in ("unshare", "setpriv", "bash")), reason="needs util-linux"
+)
+def test_an_ordinary_users_daemon_isolates_as_well(open_folder: Path) -> None:
+    scratch = open_folder / "scratch"
+    scratch.mkdir()
+    os.chown(scratch, USER, USER)
+    done = subprocess.run(
+        [
+            "unshare", "-m", "bash", "-c", SETTING, "bash", sys.base_prefix, sys.prefix, str(ROOT),
+            str(USER), str(open_folder), sys.executable,
+            "-q", "-p", "no:cacheprovider", f"--basetemp={scratch}/run", *CHOSEN,
+        ],
+        capture_output=True, text=True, timeout=100, check=False,
+        env={"PATH": os.environ["PATH"], "HOME": str(scratch), "PYTHONDONTWRITEBYTECODE": "1",
+             "PYTHONPATH": str(ROOT / "src")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+    assert " passed" in done.stdout
