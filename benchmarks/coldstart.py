@@ -7,16 +7,19 @@ the zygote's environment has all of it. Interleaved, after a warm-up of both.
 from __future__ import annotations
 
 import asyncio
+import sys
 import tempfile
 import time
 from pathlib import Path
 
 from benchmarks.report import Result, case
 from millstream.contract.functions import FunctionSpec, Success
-from millstream.contract.ports import Sandbox
+from millstream.contract.ports import ExecutionEnvironment, LogSink, Sandbox
+from millstream.runtime import bootstrap
+from millstream.runtime.environment import FramedEnvironment
 from millstream.runtime.logs import FunctionLogs
 from millstream.runtime.sandboxes.bwrap import BwrapSandbox
-from millstream.runtime.sandboxes.process import ProcessSandbox
+from millstream.runtime.sandboxes.ends import open_ends
 
 REPEATS = 40
 WARM_UP = 5
@@ -31,6 +34,46 @@ def handle(event, context):
 """
 
 
+class _Process:
+    """The one process of a plain spawn."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    async def gone(self) -> None:
+        await self._process.wait()
+
+    def out_of_memory(self) -> bool:
+        return False
+
+    def peak_kb(self) -> int:
+        return 0
+
+
+class PlainSpawn:
+    """Implements Sandbox with nothing but a subprocess."""
+
+    async def start(self) -> None: ...
+
+    async def create(self, function: FunctionSpec, log: LogSink) -> ExecutionEnvironment:
+        ends = open_ends(function.name, log)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-I", bootstrap.__path__[0] + "/bootstrap.py", str(ends.theirs.fileno()),
+            pass_fds=[ends.theirs.fileno()], stdin=asyncio.subprocess.DEVNULL,
+            stdout=ends.output.write_end, stderr=ends.output.write_end, env={},
+        )  # fmt: skip
+        ends.handed_over()
+        processes = _Process(process)
+        environment = FramedEnvironment(function, ends.ours, ends.output, processes, log, ends.stream)
+        await environment.isolated(str(function.code), [])
+        return environment
+
+    async def aclose(self) -> None: ...
+
+
 def run() -> Result:
     """Milliseconds of one start, and of a burst of twenty."""
     return asyncio.run(_run())
@@ -43,7 +86,7 @@ async def _run() -> Result:
         (code / "cold.py").write_text(HANDLER, encoding="utf-8")
         function = FunctionSpec("cold", "arn:aws:lambda:us-east-1:0:function:cold", "cold.handle", code)
         logs = FunctionLogs(Path(folder) / "logs")
-        zygote, spawn = BwrapSandbox(Path(folder) / "zygote"), ProcessSandbox(Path(folder) / "spawn")
+        zygote, spawn = BwrapSandbox(Path(folder) / "zygote"), PlainSpawn()
         times: dict[Sandbox, list[float]] = {zygote: [], spawn: []}
         for sandbox in times:
             await sandbox.start()

@@ -146,8 +146,9 @@ class FramedEnvironment:
             outcome = _failed("Sandbox.Timedout", request_id, error)
             status = "timeout"
         except Broken:
-            peak_kb = self._processes.peak_kb()
-            outcome = _failed("Runtime.ExitError", request_id, self._exit())
+            out_of_memory = self._processes.out_of_memory()
+            peak_kb = self._function.memory_size_mb * 1024 if out_of_memory else self._processes.peak_kb()
+            outcome = _failed("Runtime.ExitError", request_id, KILLED if out_of_memory else EXITED)
             status = "error\tError Type: Runtime.ExitError"
         if not self._ready:
             self._kill()
@@ -173,16 +174,14 @@ class FramedEnvironment:
             failed = _failed("Sandbox.Timedout", request_id, why)
         except Broken:
             status = "error\tError Type: Runtime.ExitError"
-            failed = _failed("Runtime.ExitError", request_id, self._exit())
+            why = KILLED if self._processes.out_of_memory() else EXITED
+            failed = _failed("Runtime.ExitError", request_id, why)
         self._kill()
         self._output.end()
         init_ms = (time.monotonic() - self._created_at) * 1000
         line = f"INIT_REPORT Init Duration: {init_ms:.2f} ms\tPhase: init\tStatus: {status}"
         self._log.write(self._stream, line)
         return failed
-
-    def _exit(self) -> str:
-        return KILLED if self._processes.out_of_memory() else EXITED
 
     def _report(self, request_id: str, duration_s: float, peak_kb: int, status: str) -> None:
         self._output.end()

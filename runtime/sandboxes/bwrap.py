@@ -24,7 +24,7 @@ from millstream.contract.functions import FunctionSpec
 from millstream.contract.ports import LogSink
 from millstream.runtime import zygote
 from millstream.runtime.environment import FramedEnvironment
-from millstream.runtime.sandboxes.cgroups import MemoryGroups, find_memory_groups
+from millstream.runtime.sandboxes.cgroups import MemoryGroup, MemoryGroups, Share, find_memory_groups
 from millstream.runtime.sandboxes.ends import Ends, open_ends
 from millstream.runtime.sandboxes.layout import (
     PATHS,
@@ -43,6 +43,7 @@ LAUNCHER = Path(zygote.__file__).resolve().parent / "launch.py"
 
 START_S = 30.0
 FORK_S = 10.0
+GROUP_CLOSES, GROUP_CLOSE_S = 50, 0.01
 
 WAYS_OUT = (
     "ways out: allow unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone=1, "
@@ -51,13 +52,14 @@ WAYS_OUT = (
 )
 
 
-@dataclass
+@dataclass(eq=False)
 class _Template:
-    """A running template, and the socket to its zygote."""
+    """A running template, the socket to its zygote, and the cgroup of all that it forks."""
 
     process: asyncio.subprocess.Process
     control: socket.socket
     log: Path
+    group: MemoryGroup | None = None
     forks: int = 0
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -87,13 +89,14 @@ class BwrapSandbox:
             raise SandboxUnavailable(f"isolation bwrap: {wanted}, found: {error}") from error
         self._filter = seccomp.program()
         self._work_dir.mkdir(parents=True, exist_ok=True)
-        empty = layout(None, self._work_dir)
-        process, log = await self._launch("probe", empty, ["/usr/bin/env", "true"], [])
-        if await process.wait() != 0:
-            raise SandboxUnavailable(f"isolation bwrap: {_last_line(log)}; {WAYS_OUT}")
         self._groups = find_memory_groups()
+        if self._groups is not None and await self._try():
+            self._groups.close()
+            self._groups = None
         if self._groups is None:
-            logger.info("no cgroup for memory: limits hold per process, not per environment")
+            if why := await self._try():
+                raise SandboxUnavailable(f"isolation bwrap: {why}; {WAYS_OUT}")
+            logger.info("no cgroup for memory: limits hold per process, not per function")
 
     async def create(self, function: FunctionSpec, log: LogSink) -> FramedEnvironment:
         template = await self._template(function)
@@ -109,10 +112,13 @@ class BwrapSandbox:
             if not made:
                 ends.close()
         ends.handed_over()
-        processes = Namespace(pidfd, self._groups)
+        processes = Namespace(pidfd)
         environment = FramedEnvironment(function, ends.ours, ends.output, processes, log, ends.stream)
         try:
-            processes.limit(ends.stream, function)
+            if template.group is not None:
+                processes.share = Share(
+                    template.group, function.memory_size_mb, function.ephemeral_storage_mb
+                )
             await environment.isolated(TASK, PATHS)
         except (OSError, EOFError) as error:
             await environment.aclose()
@@ -128,8 +134,22 @@ class BwrapSandbox:
                 while await asyncio.get_running_loop().sock_recv(template.control, 1):
                     pass
             template.control.close()
-        if self._groups is not None:
-            self._groups.close()
+            if self._groups is not None and template.group is not None:
+                self._groups.drop(template.group)
+        for _ in range(GROUP_CLOSES):  # what is dead counts until its parent has seen it
+            if self._groups is None or self._groups.close():
+                break
+            await asyncio.sleep(GROUP_CLOSE_S)
+
+    async def _try(self) -> str:
+        """Why an empty sandbox cannot be made; empty if it can."""
+        group = None if self._groups is None else self._groups.make("probe")
+        empty = layout(None, self._work_dir)
+        process, log = await self._launch("probe", empty, ["/usr/bin/env", "true"], [], group)
+        status = await process.wait()
+        if self._groups is not None and group is not None:
+            self._groups.drop(group)
+        return _last_line(log) if status else ""
 
     async def _template(self, function: FunctionSpec) -> _Template:
         async with self._starting:
@@ -144,11 +164,17 @@ class BwrapSandbox:
     async def _start_template(self, function: FunctionSpec) -> _Template:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
-        with theirs:
+        template: _Template | None = None
+        try:
+            group = None if self._groups is None else self._groups.make(function.name)
             inside = layout(function, self._work_dir)
             command = [inside.python, "-S", "-s", f"{RUNTIME}/zygote.py", str(theirs.fileno())]
-            process, log = await self._launch(function.name, inside, command, [theirs.fileno()])
-        template = _Template(process, ours, log)
+            process, log = await self._launch(function.name, inside, command, [theirs.fileno()], group)
+            template = _Template(process, ours, log, group)
+        finally:
+            theirs.close()
+            if template is None:
+                ours.close()
         loop = asyncio.get_running_loop()
         up = False
         try:
@@ -165,7 +191,7 @@ class BwrapSandbox:
         return template
 
     async def _launch(
-        self, name: str, inside: Layout, command: list[str], descriptors: list[int]
+        self, name: str, inside: Layout, command: list[str], descriptors: list[int], group: MemoryGroup | None
     ) -> tuple[asyncio.subprocess.Process, Path]:
         """Start bwrap; its log takes what it, and the zygote, have to say."""
         wanted = {
@@ -174,6 +200,7 @@ class BwrapSandbox:
             "options": inside.options,
             "mounts": inside.mounts,
             "command": command,
+            "cgroup": None if group is None else group.entrance,
             "uid": UNPRIVILEGED_ID if os.geteuid() == 0 else None,
         }
         log = self._work_dir / f"{name}.log"
@@ -218,7 +245,8 @@ class BwrapSandbox:
             del self._templates[name]
         with contextlib.suppress(ProcessLookupError):
             template.process.kill()
-        self._ended.append(template)
+        if template not in self._ended:
+            self._ended.append(template)
 
 
 def _once(future: asyncio.Future[None]) -> None:

@@ -1,13 +1,15 @@
-"""Memory limits of whole environments, where the host lets this process make cgroups.
+"""Memory limits of whole functions, where the host lets this process make cgroups.
 
-Resource limits count per process and not at all what processes share (shared mappings, memfd); a
-cgroup counts every page that an environment was the first to touch, its /tmp included.
+Resource limits count per process, and not at all what processes share (shared mappings, memfd); a
+cgroup counts every page, those of /tmp included. There is one for each function, with a limit that
+follows the number of its environments: what one takes too much, it takes from the same function.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,9 @@ MB = 1024 * 1024
 
 OVERHEAD_BYTES = 64 * MB
 """Above a function's memory and /tmp: copies of the interpreter's pages, page tables, sockets."""
+
+TEMPLATE_BYTES = 128 * MB
+"""A template: bwrap, an interpreter and what it has loaded."""
 
 PREFIX = "millstream-"
 
@@ -28,45 +33,46 @@ class _Names:
     swap: str
     swap_counts_memory: bool
     events: str
-    peak: str
 
 
-V1 = _Names(
-    "memory.limit_in_bytes", "memory.memsw.limit_in_bytes", True, "memory.oom_control",
-    "memory.max_usage_in_bytes",
-)  # fmt: skip
-V2 = _Names("memory.max", "memory.swap.max", False, "memory.events", "memory.peak")
+V1 = _Names("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", True, "memory.oom_control")
+V2 = _Names("memory.max", "memory.swap.max", False, "memory.events")
 
 
 class MemoryGroup:
-    """The cgroup of one environment."""
+    """The cgroup of one function: its template, and every environment that is forked from it."""
 
     def __init__(self, folder: Path, names: _Names) -> None:
         self._folder = folder
         self._names = names
+        self._limit_bytes = 0
 
-    def limit(self, limit_bytes: int) -> None:
-        """Raises OSError where the kernel refuses."""
-        _write(self._folder / self._names.limit, limit_bytes)
+    @property
+    def entrance(self) -> str:
+        """The file that takes whoever writes "0" to it into the group, with all that it will fork.
+
+        Moving a process that runs takes the kernel some 10 ms; a template moves itself as it starts.
+        """
+        return str(self._folder / "cgroup.procs")
+
+    def grow(self, by_bytes: int) -> None:
+        """Raise the limit, or lower it. Raises OSError where the kernel refuses."""
+        self._limit_bytes += by_bytes
+        self._limit_swap()  # that of version 1 must never be below the other, so it goes up first
+        _write(self._folder / self._names.limit, self._limit_bytes)
+        self._limit_swap()
+
+    def _limit_swap(self) -> None:
         with contextlib.suppress(OSError):  # a kernel without accounting of swap
-            _write(self._folder / self._names.swap, limit_bytes if self._names.swap_counts_memory else 0)
+            swap = self._limit_bytes if self._names.swap_counts_memory else 0
+            _write(self._folder / self._names.swap, swap)
 
-    def add(self, pid: int) -> None:
-        """Take a process in, and all that it will fork. Raises OSError where it is gone."""
-        _write(self._folder / "cgroup.procs", pid)
-
-    def out_of_memory(self) -> bool:
-        """True if the kernel ended one of its processes for their memory."""
-        with contextlib.suppress(OSError):
+    def kills(self) -> int:
+        """How many of its processes the kernel has ended for their memory."""
+        with contextlib.suppress(OSError, ValueError):
             for line in (self._folder / self._names.events).read_text().splitlines():
                 if line.startswith("oom_kill "):
-                    return int(line.split()[1]) > 0
-        return False
-
-    def peak_kb(self) -> int:
-        """Most memory that it held at once. 0: the kernel does not say."""
-        with contextlib.suppress(OSError, ValueError):
-            return int((self._folder / self._names.peak).read_text()) // 1024
+                    return int(line.split()[1])
         return 0
 
     def remove(self) -> bool:
@@ -80,6 +86,26 @@ class MemoryGroup:
         return True
 
 
+class Share:
+    """What one environment adds to the limit of its function's cgroup, for as long as it lives."""
+
+    def __init__(self, group: MemoryGroup, memory_mb: int, tmp_mb: int) -> None:
+        """Raises OSError where the kernel refuses."""
+        self._group = group
+        self._size_bytes = (memory_mb + tmp_mb) * MB + OVERHEAD_BYTES
+        self._kills = group.kills()
+        group.grow(self._size_bytes)
+
+    def out_of_memory(self) -> bool:
+        """True if the kernel ended a process of the function since this environment was made."""
+        return self._group.kills() > self._kills
+
+    def close(self) -> None:
+        """The environment is gone."""
+        with contextlib.suppress(OSError):  # what is still charged is above it
+            self._group.grow(-self._size_bytes)
+
+
 class MemoryGroups:
     """The folder of this process's groups."""
 
@@ -88,19 +114,19 @@ class MemoryGroups:
         self._names = names
         self._left: list[MemoryGroup] = []
 
-    def make(self, stream: str, memory_mb: int, tmp_mb: int, pid: int) -> MemoryGroup:
-        """A group with one process in it.
+    def make(self, function: str) -> MemoryGroup:
+        """A group with room for a template alone.
 
         Raises:
-            OSError: the kernel refuses, or the process is gone.
+            OSError: the kernel refuses.
         """
         self._left = [group for group in self._left if not group.remove()]
-        folder = self._folder / stream
+        self._folder.mkdir(exist_ok=True)  # another sandbox of this process may have removed it
+        folder = self._folder / f"{function}-{uuid.uuid4().hex[:8]}"
         folder.mkdir()
         group = MemoryGroup(folder, self._names)
         try:
-            group.limit((memory_mb + tmp_mb) * MB + OVERHEAD_BYTES)
-            group.add(pid)
+            group.grow(TEMPLATE_BYTES)
         except OSError:
             self.drop(group)
             raise
@@ -111,12 +137,12 @@ class MemoryGroups:
         if not group.remove():
             self._left.append(group)
 
-    def close(self) -> None:
-        """Remove all of it; what is not empty yet, the next daemon's start removes."""
-        for group in self._left:
-            group.remove()
+    def close(self) -> bool:
+        """Remove all of it. False: not all is empty yet; at the latest the next daemon's start removes it."""
+        self._left = [group for group in self._left if not group.remove()]
         with contextlib.suppress(OSError):
             self._folder.rmdir()
+        return not self._left
 
 
 def find_memory_groups(proc: Path = Path("/proc")) -> MemoryGroups | None:
@@ -132,7 +158,7 @@ def find_memory_groups(proc: Path = Path("/proc")) -> MemoryGroups | None:
                 _pass_on_memory(ours)
             trial = MemoryGroup(ours / "trial", names)
             (ours / "trial").mkdir()
-            trial.limit(OVERHEAD_BYTES)
+            trial.grow(OVERHEAD_BYTES)
             trial.remove()
         except OSError:
             for path in (ours / "trial", ours):
@@ -172,7 +198,8 @@ def _pass_on_memory(folder: Path) -> None:
 def _remove_stale(folder: Path, proc: Path) -> None:
     """What a daemon left that was killed. Its environments were killed with it."""
     for left in folder.glob(f"{PREFIX}*"):
-        if not (proc / left.name.removeprefix(PREFIX)).exists():
+        pid = left.name.removeprefix(PREFIX)
+        if pid == str(os.getpid()) or not (proc / pid).exists():
             for path in (*(path for path in left.iterdir() if path.is_dir()), left):
                 with contextlib.suppress(OSError):
                     path.rmdir()

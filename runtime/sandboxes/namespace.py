@@ -8,29 +8,17 @@ import os
 import signal
 from pathlib import Path
 
-from millstream.contract.functions import FunctionSpec
-from millstream.runtime.sandboxes.cgroups import MemoryGroup, MemoryGroups
+from millstream.runtime.sandboxes.cgroups import Share
 
 
 class Namespace:
     """The processes of an environment: its first one is their pid namespace's, and takes all with it."""
 
-    def __init__(self, pidfd: int, groups: MemoryGroups | None) -> None:
+    def __init__(self, pidfd: int) -> None:
         self._pidfd = pidfd
         self._pid = _pid_of(pidfd)
-        self._groups = groups
-        self._group: MemoryGroup | None = None
+        self.share: Share | None = None  # of the function's cgroup; given back when they are gone
         self._ended = asyncio.Event()
-
-    def limit(self, stream: str, function: FunctionSpec) -> None:
-        """Put them into a cgroup, if there are any. Before the function's code is run.
-
-        Raises:
-            OSError: the kernel refuses.
-        """
-        if self._groups is not None:
-            memory_mb, tmp_mb = function.memory_size_mb, function.ephemeral_storage_mb
-            self._group = self._groups.make(stream, memory_mb, tmp_mb, self._pid)
 
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -41,16 +29,16 @@ class Namespace:
         await self._ended.wait()  # the kernel ends what SIGKILL was sent to
 
     def out_of_memory(self) -> bool:
-        return self._group is not None and self._group.out_of_memory()
+        return self.share is not None and self.share.out_of_memory()
 
     def peak_kb(self) -> int:
-        return status_kb(self._pid, "VmHWM") or (self._group.peak_kb() if self._group is not None else 0)
+        return status_kb(self._pid, "VmHWM")
 
     def _end(self) -> None:
         asyncio.get_running_loop().remove_reader(self._pidfd)
         os.close(self._pidfd)
-        if self._groups is not None and self._group is not None:
-            self._groups.drop(self._group)
+        if self.share is not None:
+            self.share.close()
         self._ended.set()
 
 

@@ -32,12 +32,16 @@ def main() -> None:
 
     The JSON has `bwrap` (path of the program), `beside` (folders that it needs, its own among them,
     relative to their common parent), `options`, `mounts` (pairs of source and place in the sandbox),
-    `command`, and `uid` (to give up root for; null: this is no root). For a plain process, see `process`.
+    `command`, `cgroup` (the file that takes this process in; null: none), and `uid` (to give up root
+    for; null: this is no root). For a plain process, see `process`.
     """
     wanted = json.loads(sys.argv[1])
     if "process" in wanted:
         process(wanted, sys.argv[2:])
     bwrap, mounts = wanted["bwrap"], wanted["mounts"]
+    if wanted["cgroup"] is not None:
+        with open(wanted["cgroup"], "w", encoding="ascii") as entrance:
+            entrance.write("0")
     if wanted["uid"] is not None:
         bwrap, mounts = stage(bwrap, wanted["beside"], mounts)
         give_up_root(wanted["uid"])

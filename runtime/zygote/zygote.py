@@ -46,6 +46,7 @@ SIOCSIFFLAGS, IFF_UP_RUNNING = 0x8914, 0x41
 CAPSET = {"x86_64": 126, "aarch64": 91}
 CAPABILITY_VERSION_3 = 0x20080522
 LAST_CAPABILITY = 63
+OOM_SCORE = "500"  # where memory ends, an environment goes before its template, and before the host's own
 STACK_BYTES = 8 * 1024 * 1024
 """Of the main thread. Other threads have the smaller one that the launcher sets."""
 
@@ -107,6 +108,8 @@ def isolate(request: dict[str, Any], output: int, seccomp_filter: bytes) -> None
     # The template's terminals would be shared by all environments of the function.
     _mount("tmpfs", "/dev/pts", "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=4k")
     _mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, None)
+    with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+        file.write(OOM_SCORE)
     with socket.socket() as probe:
         fcntl.ioctl(probe, SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", IFF_UP_RUNNING))
     os.setsid()

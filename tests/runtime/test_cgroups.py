@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from millstream.runtime.sandboxes.cgroups import MB, OVERHEAD_BYTES, V1, V2, MemoryGroup, find_memory_groups
+from millstream.runtime.sandboxes.cgroups import (
+    MB,
+    OVERHEAD_BYTES,
+    TEMPLATE_BYTES,
+    V1,
+    V2,
+    MemoryGroup,
+    Share,
+    find_memory_groups,
+)
 
 
 def host(tmp_path: Path, kind: str, options: str, own: str) -> tuple[Path, Path]:
@@ -30,11 +39,14 @@ def test_version_1_is_used_below_our_own_cgroup(tmp_path: Path) -> None:
     mount, proc = host(tmp_path, "cgroup", "rw,memory", "4:memory:/unit\n0::/\n")
     groups = find_memory_groups(proc)
     assert groups is not None
-    made = groups.make("abcd", 128, 512, 4711)
-    folder = mount / "unit" / f"millstream-{os.getpid()}" / "abcd"
-    assert (folder / "memory.limit_in_bytes").read_text() == str(640 * MB + OVERHEAD_BYTES)
-    assert (folder / "cgroup.procs").read_text() == "4711"
-    assert made.out_of_memory() is False
+    group = groups.make("f")
+    (folder,) = (mount / "unit" / f"millstream-{os.getpid()}").glob("f-*")
+    assert (folder / "memory.limit_in_bytes").read_text() == str(TEMPLATE_BYTES)
+    assert group.entrance == str(folder / "cgroup.procs")
+    share = Share(group, 128, 512)
+    assert (folder / "memory.limit_in_bytes").read_text() == str(TEMPLATE_BYTES + 640 * MB + OVERHEAD_BYTES)
+    share.close()
+    assert (folder / "memory.limit_in_bytes").read_text() == str(TEMPLATE_BYTES)
 
 
 def test_version_2_passes_the_controller_on(tmp_path: Path) -> None:
@@ -45,11 +57,12 @@ def test_version_2_passes_the_controller_on(tmp_path: Path) -> None:
     (mount / "unit" / f"millstream-{os.getpid()}" / "cgroup.subtree_control").write_text("")
     groups = find_memory_groups(proc)
     assert groups is not None
-    groups.make("abcd", 128, 512, 4711)
+    groups.make("f")
     ours = mount / "unit" / f"millstream-{os.getpid()}"
     assert (ours / "cgroup.subtree_control").read_text() == "+memory"
-    assert (ours / "abcd" / "memory.max").read_text() == str(640 * MB + OVERHEAD_BYTES)
-    assert (ours / "abcd" / "memory.swap.max").read_text() == "0"
+    (folder,) = ours.glob("f-*")
+    assert (folder / "memory.max").read_text() == str(TEMPLATE_BYTES)
+    assert (folder / "memory.swap.max").read_text() == "0"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -73,5 +86,8 @@ def test_what_a_killed_daemon_left_is_removed_and_a_living_ones_is_not(tmp_path:
 def test_an_end_for_memory_is_known(tmp_path: Path, names: object) -> None:
     assert names in (V1, V2)
     version = V1 if names is V1 else V2
+    before = Share(MemoryGroup(tmp_path, version), 128, 512)
     (tmp_path / version.events).write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 1\n")
-    assert MemoryGroup(tmp_path, version).out_of_memory()
+    after = Share(MemoryGroup(tmp_path, version), 128, 512)
+    assert before.out_of_memory()
+    assert not after.out_of_memory()
