@@ -175,8 +175,10 @@ def load_handler(name: str) -> Any:
     if not dot:
         message = f"Bad handler '{name}': not enough values to unpack (expected 2, got 1)"
         raise InitFailed("Runtime.MalformedHandlerName", message, [])
+    dotted = module_name.replace("/", ".")
+    _make_room(dotted.partition(".")[0])
     try:
-        module = importlib.import_module(module_name.replace("/", "."))
+        module = importlib.import_module(dotted)
     except ImportError as error:
         message = f"Unable to import module '{module_name}': {error}"
         raise InitFailed("Runtime.ImportModuleError", message, []) from error
@@ -192,6 +194,16 @@ def load_handler(name: str) -> Any:
     except AttributeError as error:
         message = f"Handler '{function}' missing on module '{module_name}'"
         raise InitFailed("Runtime.HandlerNotFound", message, []) from error
+
+
+def _make_room(name: str) -> None:
+    """Let a function's module have a name that the runtime itself has loaded: `queue.py`, `bootstrap.py`."""
+    loaded = sys.modules.get(name)
+    root = os.getcwd()
+    if loaded is None or not any(os.path.exists(os.path.join(root, name + end)) for end in (".py", "")):
+        return
+    for other in [other for other in sys.modules if other == name or other.startswith(f"{name}.")]:
+        del sys.modules[other]
 
 
 def invoke(handler: Any, event: bytes, context: LambdaContext) -> tuple[bytes, bytes]:

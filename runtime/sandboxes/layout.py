@@ -20,8 +20,12 @@ PATHS = [TASK, "/opt/python", RUNTIME]
 ROOT_FOLDERS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 ETC = (
     "ld.so.cache",
-    "ssl",
-    "pki",
+    "ssl/certs",  # not all of ssl and pki: there are keys
+    "ssl/cert.pem",
+    "ssl/openssl.cnf",
+    "pki/tls/certs",
+    "pki/tls/cert.pem",
+    "pki/ca-trust",
     "ca-certificates",
     "alternatives",
     "localtime",

@@ -11,6 +11,7 @@ DENIED = (
     # other processes and the kernel's own tools
     "ptrace", "process_vm_readv", "process_vm_writev", "kcmp", "pidfd_getfd", "perf_event_open", "bpf",
     "userfaultfd", "syslog", "acct", "quotactl", "lookup_dcookie", "vhangup", "personality", "uselib",
+    "modify_ldt",
     # io_uring reaches past this filter
     "io_uring_setup", "io_uring_enter", "io_uring_register",
     # keyrings are not namespaced

@@ -39,13 +39,14 @@ PRELOADED = (
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x20000, 0x4000000, 0x8000000
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 16384, 1 << 18
-PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP = 1, 4, 22, 24
+PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_CAPBSET_DROP = 1, 22, 24
 PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 38, 47, 4
 SECCOMP_MODE_FILTER = 2
 SIOCSIFFLAGS, IFF_UP_RUNNING = 0x8914, 0x41
 CAPSET = {"x86_64": 126, "aarch64": 91}
 CAPABILITY_VERSION_3 = 0x20080522
 LAST_CAPABILITY = 63
+FILES_PER_MB = 128
 OOM_SCORE = "500"  # where memory ends, an environment goes before its template, and before the host's own
 STACK_BYTES = 8 * 1024 * 1024
 """Of the main thread. Other threads have the smaller one that the launcher sets."""
@@ -104,7 +105,7 @@ def isolate(request: dict[str, Any], output: int, seccomp_filter: bytes) -> None
     """Namespaces, mounts, network, limits, no capabilities, seccomp."""
     _check(libc.unshare(CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET), "unshare")
     _mount(None, "/", None, MS_REC | MS_PRIVATE, None)
-    _mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, f"size={request['tmp_mb']}m,mode=1777")
+    _mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, tmp_options(request["tmp_mb"]))
     # The template's terminals would be shared by all environments of the function.
     _mount("tmpfs", "/dev/pts", "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=4k")
     _mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, None)
@@ -124,6 +125,11 @@ def isolate(request: dict[str, Any], output: int, seccomp_filter: bytes) -> None
     _filter_system_calls(seccomp_filter)
 
 
+def tmp_options(size_mb: int) -> str:
+    """Options of /tmp: its size, and so many files that their inodes stay small beside it."""
+    return f"size={size_mb}m,nr_inodes={size_mb * FILES_PER_MB},mode=1777"
+
+
 def limits(request: dict[str, Any]) -> dict[str, int]:
     """Resource limits of one environment. Source: AWS, "Lambda quotas"; memory counts from here on."""
     return {
@@ -131,7 +137,7 @@ def limits(request: dict[str, Any]) -> dict[str, int]:
         "RLIMIT_FSIZE": request["tmp_mb"] * 1024 * 1024,
         "RLIMIT_NPROC": 1024,
         "RLIMIT_NOFILE": 1024,
-        "RLIMIT_CORE": 0,
+        "RLIMIT_CORE": 1,  # 0 would still start a host's program that takes core dumps by a pipe: core(5)
     }
 
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import resource
+from pathlib import Path
 
 import pytest
 
@@ -317,3 +318,15 @@ async def test_a_function_can_import_boto3(driver: str, runtime: MakeRuntime) ->
     code = "def handle(e, c):\n    import boto3\n    return boto3.__name__\n"
     async with runtime(driver, code, timeout_s=20.0) as it:
         assert await it.answer() == "boto3"
+
+
+@pytest.mark.parametrize("name", ["bootstrap", "queue", "zygote", "json"])
+async def test_a_handlers_module_may_have_the_name_of_one_that_is_loaded(
+    driver: str, runtime: MakeRuntime, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / f"{name}.py").write_text("def handle(e, c):\n    return [__file__, e]\n")
+    async with runtime(driver, "", handler=f"{name}.handle") as it:
+        file, event = await it.answer({"a": 1})
+    assert file.endswith((f"task/{name}.py", f"code/{name}.py"))
+    assert event == {"a": 1}

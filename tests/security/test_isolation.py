@@ -55,6 +55,7 @@ async def tried(make: MakeRuntime, code: str, event: Any = None, **spec: Any) ->
         "open('/usr/new', 'w')",
         "open('/var/runtime/new', 'w')",
         "os.mkdir('/new')",
+        "os.listdir('/etc/ssl/private')",
         "open('/dev/new', 'w')",
         "open('/dev/shm/new', 'w')",
         "os.openpty()",
@@ -161,6 +162,16 @@ async def test_tmp_is_private_to_an_environment_and_bounded(runtime: MakeRuntime
         answers = await asyncio.gather(it.answer(), it.answer())
     assert [before for before, _ in answers] == [[], []]
     assert {size for _, size in answers} == {512 * 1024 * 1024}
+
+
+async def test_many_small_files_do_not_pass_the_bound_of_tmp(runtime: MakeRuntime) -> None:
+    code = "import os\ndef handle(e, c):\n    return os.statvfs('/tmp').f_files\n"
+    assert await tried(runtime, code, ephemeral_storage_mb=512) <= 65536
+
+
+async def test_a_crash_starts_no_program_of_the_host(runtime: MakeRuntime) -> None:
+    code = "import resource\ndef handle(e, c):\n    return resource.getrlimit(resource.RLIMIT_CORE)\n"
+    assert await tried(runtime, code) == [1, 1]  # core(5): at 0, a pipe in core_pattern is still used
 
 
 async def test_memory_is_bounded(runtime: MakeRuntime) -> None:
