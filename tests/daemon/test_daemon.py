@@ -30,7 +30,7 @@ def handle(event, context):
         print(" took " + json.loads(record["body"])["id"])
 
 
-app.map(Sqs(QUEUE, batch_size=10), to=handle)
+app.map(Sqs(QUEUE, batch_size=10, maximum_concurrency=5), to=handle)
 """
 
 
