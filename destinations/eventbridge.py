@@ -42,6 +42,7 @@ class EventBridgeDestination:
     """Implements Destination."""
 
     limit_bytes = LIMIT_BYTES
+    wants_payload = False
 
     def __init__(self, options: EventBridgeDestinationOptions) -> None:
         self.name = options.target

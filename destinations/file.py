@@ -53,6 +53,7 @@ class FileDestination:
     """Implements Destination."""
 
     limit_bytes = None
+    wants_payload = True
 
     def __init__(self, options: FileDestinationOptions) -> None:
         self.name = options.target

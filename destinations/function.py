@@ -43,6 +43,7 @@ class FunctionDestination:
     """Implements Destination."""
 
     limit_bytes = MAX_PAYLOAD_BYTES
+    wants_payload = True
 
     def __init__(self, options: FunctionDestinationOptions) -> None:
         self.name = options.target

@@ -70,6 +70,7 @@ class HttpDestination:
     """Implements Destination."""
 
     limit_bytes = None
+    wants_payload = True
 
     def __init__(self, options: HttpDestinationOptions) -> None:
         parts = urlsplit(options.target)

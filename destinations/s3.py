@@ -37,6 +37,7 @@ class S3Destination:
     """Implements Destination."""
 
     limit_bytes = None
+    wants_payload = True
 
     def __init__(self, options: S3DestinationOptions) -> None:
         self.name = options.target

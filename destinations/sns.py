@@ -39,6 +39,7 @@ class SnsDestination:
     """Implements Destination."""
 
     limit_bytes = LIMIT_BYTES
+    wants_payload = False
 
     def __init__(self, options: SnsDestinationOptions) -> None:
         self.name = options.target

@@ -40,6 +40,7 @@ class SqsDestination:
     """Implements Destination."""
 
     limit_bytes = LIMIT_BYTES
+    wants_payload = False
 
     def __init__(self, options: SqsDestinationOptions) -> None:
         self.name = options.target

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias, assert_never
 
-import msgspec
-
 from millstream.contract.functions import FunctionFailed, Success
 from millstream.contract.ports import QueuePolicy
 from millstream.contract.records import Batch, Reason, Record
+from millstream.mappings.answers import failed_items
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,35 +67,3 @@ def decide(batch: Batch, outcome: Success | FunctionFailed, policy: QueuePolicy)
     if again:
         steps.append(Return(tuple(again)))
     return steps
-
-
-def failed_items(batch: Batch, payload: bytes) -> frozenset[str]:
-    """Ids of the records that a ReportBatchItemFailures answer names; all of them if it is malformed.
-
-    None failed: null, {}, [], "", or a `batchItemFailures` that is absent, null or empty. All
-    failed: not JSON, an identifier that is empty, null, of a wrong key or not in the batch; one
-    such entry spoils the list.
-
-    Source: AWS, "Implementing partial batch responses", success and failure conditions.
-    """
-    ids = frozenset(record.item_id for record in batch.records)
-    try:
-        answer = msgspec.json.decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return ids
-    if answer is None or answer in ("", [], {}):
-        return frozenset()
-    if not isinstance(answer, dict):
-        return ids
-    failures = answer.get("batchItemFailures")
-    if failures is None:
-        return frozenset()
-    if not isinstance(failures, list):
-        return ids
-    named = set()
-    for failure in failures:
-        name = failure.get("itemIdentifier") if isinstance(failure, dict) else None
-        if not isinstance(name, str) or name not in ids:
-            return ids
-        named.add(name)
-    return frozenset(named)

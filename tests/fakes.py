@@ -24,7 +24,6 @@ from millstream.contract.ports import (
     JsonObject,
     Mismatch,
     QueuePolicy,
-    State,
 )
 from millstream.contract.records import (
     DestinationReceipt,
@@ -34,6 +33,7 @@ from millstream.contract.records import (
     Resolution,
     Returned,
 )
+from millstream.contract.state import State
 
 FUNCTION = FunctionSpec(
     name="f", arn="arn:aws:lambda:us-east-1:000000000000:function:f", handler="f.handle", code=Path("/none")
@@ -192,6 +192,7 @@ class FakeDestination:
 
     name: str = "fake"
     limit_bytes: int | None = None
+    wants_payload: bool = False
     broken: bool = False
     records: list[InvocationRecord] = field(default_factory=list)
 
@@ -225,6 +226,11 @@ class FakeObserver:
     filtered: int = 0
     failed_polls: list[str] = field(default_factory=list)
     recovered: int = 0
+    dropped: int = 0
+    failed_batches: int = 0
+    failed_deliveries: int = 0
+    ages: list[float] = field(default_factory=list)
+    partitions: int = 0
 
     def records_received(self, mapping: str, count: int) -> None:
         pass
@@ -240,6 +246,21 @@ class FakeObserver:
 
     def record_discarded(self, mapping: str, records: Sequence[Record], reason: Reason) -> None:
         pass
+
+    def records_dropped(self, mapping: str, records: Sequence[Record], reason: Reason) -> None:
+        self.dropped += len(records)
+
+    def batch_failed(self, mapping: str, records: int) -> None:
+        self.failed_batches += 1
+
+    def delivery_failed(self, mapping: str, destination: str, why: str) -> None:
+        self.failed_deliveries += 1
+
+    def iterator_age(self, mapping: str, age_s: float) -> None:
+        self.ages.append(age_s)
+
+    def partitions_changed(self, mapping: str, count: int) -> None:
+        self.partitions = count
 
     def state_changed(self, mapping: str, state: State, reason: str) -> None:
         self.states.append((state, reason))

@@ -78,6 +78,20 @@ class SqsOptions(Options):
         default=None, ge=0, le=10_000, description="a whole number from 0 to 10000"
     )
 
+    def misfits(self) -> list[Problem]:
+        if self.queue is not None and self.queue.endswith(FIFO):
+            problems = []
+            if self.batch_size > FIFO_BATCH:
+                problems.append(Problem("", "batch_size", "at most 10 on a FIFO queue", str(self.batch_size)))
+            if self.batching_window:
+                wanted = "no window on a FIFO queue"
+                problems.append(Problem("", "batching_window", wanted, str(self.batching_window)))
+            return problems
+        if self.batch_size > UNWINDOWED_BATCH and not self.batching_window:
+            wanted = "at least 1 where batch_size is greater than 10"
+            return [Problem("", "batching_window", wanted, "0")]
+        return []
+
 
 @dataclass(frozen=True)
 class SqsTrigger:
@@ -89,17 +103,7 @@ class SqsTrigger:
 
     @classmethod
     def parse(cls, options: Mapping[str, object]) -> Self:
-        problems: list[Problem] = []
-        try:
-            parsed = parse_options(SqsOptions, options)
-        except InvalidConfiguration as invalid:
-            problems += invalid.problems
-        wrong = {problem.field for problem in problems}
-        right = {name: value for name, value in options.items() if name not in wrong}
-        problems += [problem for problem in _misfits(right) if problem.field not in wrong]
-        if problems:
-            raise InvalidConfiguration(problems)
-        return cls(parsed)
+        return cls(parse_options(SqsOptions, options))
 
     @property
     def capabilities(self) -> Capabilities:
@@ -173,24 +177,6 @@ class SqsTrigger:
                 "sentTimestampOfLastMessage": _iso(max(sent)),
             }
         }
-
-
-def _misfits(options: Mapping[str, object]) -> list[Problem]:
-    """What does not go together among options that are right each by itself."""
-    values: dict[str, Any] = {"queue": "", **options}
-    given = SqsOptions.model_construct(**values)
-    if given.queue.endswith(FIFO):
-        problems = []
-        if given.batch_size > FIFO_BATCH:
-            problems.append(Problem("", "batch_size", "at most 10 on a FIFO queue", str(given.batch_size)))
-        if given.batching_window:
-            wanted = "no window on a FIFO queue"
-            problems.append(Problem("", "batching_window", wanted, str(given.batching_window)))
-        return problems
-    if given.batch_size > UNWINDOWED_BATCH and not given.batching_window:
-        wanted = "at least 1 where batch_size is greater than 10"
-        return [Problem("", "batching_window", wanted, "0")]
-    return []
 
 
 def _find(queue: str, name: str, host: Host) -> tuple[Any, dict[str, str]]:

@@ -7,26 +7,15 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    ConfigNotFound,
-    ConfigParseError,
-    NoCredentialsError,
-    NoRegionError,
-    PartialCredentialsError,
-    ProfileNotFound,
-)
-from botocore.parsers import ResponseParserError
-
+from millstream.aws.source_errors import source_errors as errors_of
 from millstream.contract.blocking import BlockingClient
 from millstream.contract.clock import Clock
-from millstream.contract.errors import InvalidConfiguration, Problem, SourceUnavailable
+from millstream.contract.errors import InvalidConfiguration, SourceUnavailable
 from millstream.contract.records import Record, Resolution, Returned
 from millstream.triggers.sqs_messages import Queue, record
 
@@ -49,50 +38,20 @@ REFUSED = frozenset(
     {
         "AWS.SimpleQueueService.NonExistentQueue",
         "QueueDoesNotExist",
-        "AccessDenied",
-        "AccessDeniedException",
         "InvalidAddress",
-        "InvalidClientTokenId",
         "InvalidSecurity",
         "KMS.AccessDeniedException",
         "KmsAccessDenied",
-        "SignatureDoesNotMatch",
-        "UnrecognizedClientException",
     }
 )
-"""Errors that no retry mends. Source: the service model of SQS, and AWS's common errors."""
-
-UNUSABLE = (
-    ConfigNotFound,
-    ConfigParseError,
-    NoCredentialsError,
-    NoRegionError,
-    PartialCredentialsError,
-    ProfileNotFound,
-)
-"""What boto3 finds wrong in this host's own settings."""
+"""Errors of SQS that no retry mends. Source: the service model of SQS."""
 
 T = TypeVar("T")
 
 
-@contextmanager
-def source_errors(queue: str) -> Iterator[None]:
-    """Turns botocore's faults into ours. A throttle is retried as any other fault."""
-    try:
-        yield
-    except UNUSABLE as error:
-        wanted = f"AWS settings that can reach {queue}"
-        raise InvalidConfiguration([Problem("", "queue", wanted, str(error))]) from error
-    except ClientError as error:
-        code = error.response.get("Error", {}).get("Code", "unknown")
-        if code in REFUSED:
-            found = f"{code}: {error.response['Error'].get('Message', '')}".rstrip(": ")
-            raise InvalidConfiguration(
-                [Problem("", "queue", f"a queue that answers ({queue})", found)]
-            ) from error
-        raise SourceUnavailable(f"{queue}: {code}") from error
-    except (BotoCoreError, ResponseParserError, UnicodeDecodeError) as error:
-        raise SourceUnavailable(f"{queue}: {type(error).__name__}") from error
+def source_errors(queue: str) -> AbstractContextManager[None]:
+    """Turns botocore's faults into ours."""
+    return errors_of("queue", queue, REFUSED)
 
 
 @dataclass(slots=True)

@@ -184,7 +184,7 @@ def test_poison_messages_reach_the_destination_and_the_others_are_handled(
     failed = ministack.queue()
     sqs = ministack.client("sqs")
     arn = sqs.get_queue_attributes(QueueUrl=failed, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-    source = app(url).replace("batch_size=10)", "report_batch_item_failures=True, maximum_retry_attempts=0)")
+    source = app(url).replace("batch_size=10,", "report_batch_item_failures=True, maximum_retry_attempts=0,")
     source = source.replace("to=handle", f"to=handle, on_failure={arn!r}")
     source = source.replace("    for record", "    bad = []\n    for record")
     source = source.replace(

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from millstream.contract.functions import FunctionFailed, Success
 from millstream.contract.ports import QueuePolicy
 from millstream.contract.records import Batch, Reason
-from millstream.mappings.decide import GiveUp, Return, Settle, decide, failed_items
+from millstream.mappings.answers import failed_items
+from millstream.mappings.decide import GiveUp, Return, Settle, decide
 from tests.fakes import FAILURE, failures, record
 
 BATCH = Batch((record(1), record(2), record(3)))

@@ -10,17 +10,12 @@ from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
-    ConfigNotFound,
-    ConfigParseError,
     HTTPClientError,
-    NoCredentialsError,
-    NoRegionError,
-    PartialCredentialsError,
-    ProfileNotFound,
 )
 from botocore.parsers import ResponseParserError
 
 from millstream.aws.clients import client_config, new_session
+from millstream.aws.source_errors import UNUSABLE
 from millstream.contract.blocking import BlockingClient
 from millstream.contract.errors import DestinationUnavailable, InvalidConfiguration, Problem
 from millstream.contract.ports import Host
@@ -42,16 +37,6 @@ MISSING = frozenset(
     }
 )
 """Errors that say that the target is not there. Source: the services' models."""
-
-UNUSABLE = (
-    ConfigNotFound,
-    ConfigParseError,
-    NoCredentialsError,
-    NoRegionError,
-    PartialCredentialsError,
-    ProfileNotFound,
-)
-"""What boto3 finds wrong in this host's own settings."""
 
 T = TypeVar("T")
 

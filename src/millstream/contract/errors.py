@@ -3,6 +3,7 @@
 MillstreamError
 ├── InvalidConfiguration    what a user declared is wrong; never retried, says every problem at once
 ├── SourceUnavailable       a source did not answer; the supervisor retries
+├── PartitionGone           a partition is not in its stream any more; it is given up, loudly
 ├── DestinationUnavailable  a destination did not take a record; the record is kept
 ├── SandboxUnavailable      this host, as it is, cannot isolate functions
 ├── StateUnavailable        the state store cannot be read or written
@@ -47,6 +48,10 @@ class InvalidConfiguration(MillstreamError):
 
 class SourceUnavailable(MillstreamError):
     """A source did not answer, or answered with a fault of its own."""
+
+
+class PartitionGone(MillstreamError):
+    """A reader's partition is not in its stream any more; what was left of it has been trimmed."""
 
 
 class DestinationUnavailable(MillstreamError):

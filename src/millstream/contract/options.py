@@ -36,6 +36,13 @@ class Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, arbitrary_types_allowed=True)
 
+    def misfits(self) -> list[Problem]:
+        """What does not go together among options that are right each by itself.
+
+        Asked of incomplete options too: one that is wrong or missing has its default, or None.
+        """
+        return []
+
 
 def parse_options(model: type[M], options: Mapping[str, object], secret: frozenset[str] = frozenset()) -> M:
     """The options as `model`; the values of fields named in `secret` are never repeated.
@@ -43,13 +50,22 @@ def parse_options(model: type[M], options: Mapping[str, object], secret: frozens
     Field descriptions (`Field(description="1 to 10000")`) are what a message says was wanted.
 
     Raises:
-        InvalidConfiguration: with one problem for each wrong field.
+        InvalidConfiguration: with one problem for each field that is wrong, by itself or beside others.
     """
+    problems: list[Problem] = []
     try:
-        return model.model_validate(dict(options))
+        parsed = model.model_validate(dict(options))
     except ValidationError as error:
         problems = [_problem(model, details, secret) for details in error.errors(include_url=False)]
-        raise InvalidConfiguration(problems) from None
+        wrong = {problem.field.partition(".")[0] for problem in problems}
+        values: dict[str, Any] = {n: None for n, info in model.model_fields.items() if info.is_required()}
+        values |= {name: value for name, value in options.items() if name not in wrong}
+        parsed = model.model_construct(**values)
+    known = {problem.field for problem in problems}
+    problems += [problem for problem in parsed.misfits() if problem.field not in known]
+    if problems:
+        raise InvalidConfiguration(problems)
+    return parsed
 
 
 def shown(value: object) -> str:

@@ -6,18 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self, TypeAlias
+from typing import Any, Protocol, Self, TypeAlias
 
 from millstream.contract.clock import Clock
 from millstream.contract.functions import FunctionSpec, Outcome
-from millstream.contract.records import (
-    Checkpoint,
-    DestinationReceipt,
-    Position,
-    Reason,
-    Record,
-    Resolution,
-)
+from millstream.contract.records import DestinationReceipt, Reason, Record, Resolution
+from millstream.contract.state import State
 
 JsonObject: TypeAlias = dict[str, Any]
 
@@ -239,6 +233,13 @@ class Destination(Protocol):
     def limit_bytes(self) -> int | None:
         """Largest `body` that it takes. None: no limit."""
 
+    @property
+    def wants_payload(self) -> bool:
+        """True if failure records of streams carry the whole event, too.
+
+        Source: AWS, "Capturing discarded batches for a Kinesis Data Streams event source": S3 alone of AWS's.
+        """
+
     @classmethod
     def claims(cls, target: str) -> bool:
         """True if a plain string (`arn:aws:sqs:…`, `https://…`) names a target of this kind."""
@@ -268,89 +269,6 @@ class Destination(Protocol):
     async def aclose(self) -> None: ...
 
 
-# ---- state
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """The right to read one partition of one mapping and to move its cursor."""
-
-    mapping: str
-    partition: str
-    owner: str
-    epoch: int  # grows each time the lease changes hands; fences a stale owner
-
-
-@dataclass(frozen=True, slots=True)
-class MappingRow:
-    """One event source mapping as declared: what survives a restart."""
-
-    uuid: str
-    app: str
-    function: str
-    kind: str
-    source: str
-    enabled: bool
-    last_modified: float  # Unix seconds
-
-
-State: TypeAlias = Literal[
-    "Creating", "Enabling", "Enabled", "Disabling", "Disabled", "Updating", "Deleting", "Stopped"
-]
-"""AWS's states of a mapping, and Stopped: its daemon does not run."""
-
-
-@dataclass(frozen=True, slots=True)
-class MappingStatus:
-    """How a mapping is doing; counters are since the mapping was made, and survive restarts."""
-
-    uuid: str
-    state: State
-    state_reason: str = ""
-    last_result: str = "No records processed"
-    updated_at: float = 0.0
-    received: int = 0
-    filtered: int = 0
-    delivered: int = 0  # records that a function took
-    returned: int = 0  # records given back to the queue after a failure
-    discarded: int = 0  # records given up to a destination, or dropped
-    invocations: int = 0
-    errors: int = 0
-    throttles: int = 0
-
-
-class StateStore(Protocol):
-    """Keeps what must outlive the process. Calls are short; writes are durable when they return.
-
-    Each raises StateUnavailable where the store cannot be read or written.
-    """
-
-    async def put_mapping(self, row: MappingRow) -> MappingRow:
-        """Insert, or update by (app, function, kind, source); the stored row, with its first uuid."""
-
-    async def mappings(self) -> Sequence[MappingRow]: ...
-
-    async def delete_mapping(self, uuid: str) -> None:
-        """Forget a mapping, its status and its cursors; nothing if there is none."""
-
-    async def put_status(self, statuses: Sequence[MappingStatus]) -> None:
-        """Write the newest status of several mappings, in one transaction."""
-
-    async def statuses(self) -> Sequence[MappingStatus]: ...
-
-    async def cursor(self, lease: Lease) -> Position | None:
-        """The last checkpoint of the lease's partition."""
-
-    async def commit(self, lease: Lease, checkpoint: Checkpoint) -> None:
-        """Move the cursor.
-
-        Raises:
-            LeaseLost: a lease with a greater epoch wrote this partition.
-        """
-
-    async def aclose(self) -> None: ...
-
-
 # ---- observation
 
 
@@ -366,6 +284,21 @@ class Observer(Protocol):
     def batch_resolved(self, mapping: str, resolution: Resolution) -> None: ...
 
     def record_discarded(self, mapping: str, records: Sequence[Record], reason: Reason) -> None: ...
+
+    def records_dropped(self, mapping: str, records: Sequence[Record], reason: Reason) -> None:
+        """Given up, and no destination holds them: none is declared, or it did not take them."""
+
+    def batch_failed(self, mapping: str, records: int) -> None:
+        """The function raised for a batch, or named records of it as failed."""
+
+    def delivery_failed(self, mapping: str, destination: str, why: str) -> None:
+        """A destination did not take an invocation record."""
+
+    def iterator_age(self, mapping: str, age_s: float) -> None:
+        """How old the last record of a stream's batch was when it was sent to the function."""
+
+    def partitions_changed(self, mapping: str, count: int) -> None:
+        """This daemon reads so many partitions of a stream now."""
 
     def state_changed(self, mapping: str, state: State, reason: str) -> None: ...
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, fields
 
 from millstream.contract.clock import Clock
 from millstream.contract.functions import FunctionFailed, Outcome, Success, Throttled
-from millstream.contract.ports import MappingStatus, State
 from millstream.contract.records import Discarded, Done, Reason, Record, Resolution, Returned
+from millstream.contract.state import MappingStatus, State
 
 logger = logging.getLogger(__name__)
 
@@ -36,9 +36,15 @@ class _Counted:
     delivered: int = 0
     returned: int = 0
     discarded: int = 0
+    dropped: int = 0
     invocations: int = 0
     errors: int = 0
     throttles: int = 0
+    invoked_records: int = 0
+    failed_records: int = 0
+    delivery_failures: int = 0
+    iterator_age_s: float | None = None
+    partitions: int | None = None
     changed: bool = True
     samples: deque[tuple[float, int]] = field(default_factory=deque)  # (monotonic, delivered)
 
@@ -106,6 +112,8 @@ class StatusBoard:
 
     def invoked(self, mapping: str, records: int, outcome: Outcome, duration_s: float) -> None:
         counted = self._touch(mapping)
+        if not isinstance(outcome, Throttled):
+            counted.invoked_records += records
         match outcome:
             case Success():
                 counted.invocations += 1
@@ -135,6 +143,29 @@ class StatusBoard:
     def record_discarded(self, mapping: str, records: Sequence[Record], reason: Reason) -> None:
         extra = {"mapping": self._mappings[mapping].label, "records": len(records), "reason": reason.value}
         logger.debug("records given up to the destination", extra=extra)
+
+    def records_dropped(self, mapping: str, records: Sequence[Record], reason: Reason) -> None:
+        counted = self._touch(mapping)
+        counted.dropped += len(records)
+        first, last = records[0], records[-1]
+        place = {"partition": first.partition, "first": first.item_id, "last": last.item_id}
+        extra = {"mapping": counted.label, "records": len(records), "reason": reason.value, **place}
+        logger.warning("records dropped, no destination holds them", extra=extra)
+
+    def batch_failed(self, mapping: str, records: int) -> None:
+        self._touch(mapping).failed_records += records
+
+    def delivery_failed(self, mapping: str, destination: str, why: str) -> None:
+        counted = self._touch(mapping)
+        counted.delivery_failures += 1
+        extra = {"mapping": counted.label, "destination": destination, "why": why}
+        logger.warning("invocation record not delivered", extra=extra)
+
+    def iterator_age(self, mapping: str, age_s: float) -> None:
+        self._touch(mapping).iterator_age_s = age_s
+
+    def partitions_changed(self, mapping: str, count: int) -> None:
+        self._touch(mapping).partitions = count
 
     def state_changed(self, mapping: str, state: State, reason: str) -> None:
         counted = self._touch(mapping)

@@ -1,0 +1,75 @@
+"""Writes the cursor of one partition."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential_jitter
+
+from millstream.contract.clock import Clock
+from millstream.contract.errors import StateUnavailable
+from millstream.contract.records import Checkpoint
+from millstream.contract.state import Lease, StateStore
+
+logger = logging.getLogger(__name__)
+
+BACKOFF_FIRST_S = 0.2
+BACKOFF_MAX_S = 5.0
+"""Waits between tries of a store that cannot be written: the first, doubled up to the longest."""
+
+
+class Committer:
+    """Writes a partition's newest checkpoint, one write at a time; older ones it skips.
+
+    Lanes finish at once, and a store may answer out of step: two writes in
+    flight could leave the older cursor behind. So there is never more than one.
+    """
+
+    def __init__(self, store: StateStore, lease: Lease, clock: Clock) -> None:
+        self._store = store
+        self._lease = lease
+        self._clock = clock
+        self._newest: Checkpoint | None = None
+        self._wake = asyncio.Event()
+        self._closed = False
+
+    def offer(self, checkpoint: Checkpoint) -> None:
+        """Have a checkpoint written, unless a newer one comes before its turn."""
+        self._newest = checkpoint
+        self._wake.set()
+
+    def close(self) -> None:
+        """Let `run` return once the newest offer is written."""
+        self._closed = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Write until closed; a store that does not answer is tried again.
+
+        Raises:
+            LeaseLost: another daemon owns the partition.
+        """
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(StateUnavailable),
+            wait=wait_exponential_jitter(multiplier=BACKOFF_FIRST_S, max=BACKOFF_MAX_S),
+            sleep=self._clock.sleep,
+            before_sleep=self._say,
+        )
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            newest, self._newest = self._newest, None
+            if newest is not None:
+                await retrying(self._store.commit, self._lease, newest)
+            elif self._closed:
+                return
+            if self._closed:
+                self._wake.set()
+
+    def _say(self, state: RetryCallState) -> None:
+        if state.attempt_number > 1:
+            return  # said once, until it works again
+        why = state.outcome.exception() if state.outcome is not None else None
+        extra = {"mapping": self._lease.mapping, "partition": self._lease.partition, "why": str(why)}
+        logger.warning("cursor not written, retrying", extra=extra)

@@ -1,0 +1,193 @@
+"""Takes batches of one partition from invocation to resolution. Its lanes share it."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TypeAlias, assert_never
+
+from millstream.contract.clock import Clock
+from millstream.contract.errors import DestinationUnavailable
+from millstream.contract.functions import MAX_PAYLOAD_BYTES, FunctionSpec, Outcome, Success, Throttled
+from millstream.contract.ports import Destination, InvocationRecord, Invoker, Observer
+from millstream.contract.records import (
+    Batch,
+    DestinationReceipt,
+    Discarded,
+    Done,
+    Reason,
+    Record,
+    Resolution,
+    resolve_all,
+)
+from millstream.contract.streams import StreamPolicy, StreamTrigger
+from millstream.mappings.answers import window_state
+from millstream.mappings.invocation_record import failure_record, success_record
+from millstream.mappings.stream_decide import GiveUp, Retry, Settle, decide, delay_s, drop_expired
+from millstream.mappings.windows import TumblingWindows
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRoute:
+    """Where a mapping's records go."""
+
+    mapping: str
+    function: FunctionSpec
+    policy: StreamPolicy
+    on_success: Destination | None = None
+    on_failure: Destination | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """A give-up that no destination has taken yet, where one must."""
+
+    step: GiveUp
+    after_s: float
+
+
+Next: TypeAlias = Retry | Deliver
+"""What is left to do for records that are not resolved."""
+
+
+class StreamProcessor:
+    """Invokes, decides, delivers what is given up, and reports each resolution to `resolved`."""
+
+    def __init__(
+        self,
+        route: StreamRoute,
+        trigger: StreamTrigger,
+        invoker: Invoker,
+        observer: Observer,
+        clock: Clock,
+        resolved: Callable[[Resolution], None],
+    ) -> None:
+        self._route = route
+        self._trigger = trigger
+        self._invoker = invoker
+        self._observer = observer
+        self._clock = clock
+        self._resolved = resolved
+
+    async def process(self, todo: Next, windows: TumblingWindows | None = None) -> list[Next]:
+        """Do one thing; what it leaves to do, in record order. `windows` are the partition's, if any."""
+        if isinstance(todo, Deliver):
+            return await self._give_up(todo.step)
+        expired, attempt = drop_expired(todo.attempt, self._clock.now(), self._route.policy)
+        if expired is not None:
+            left = await self._give_up(expired)
+            if left:
+                return left if attempt is None else [*left, Retry(attempt, 0.0)]
+        if attempt is None:
+            return []
+        event = self._trigger.envelope(attempt.batch.records)
+        if len(event) > MAX_PAYLOAD_BYTES and len(attempt.batch.records) == 1 and self._route.on_failure:
+            too_large = GiveUp(attempt.batch.records, Reason.TOO_LARGE, 1, None)
+            return await self._give_up(too_large)
+        outcome = await self._invoke(attempt.batch, event if windows is None else windows.wrap(event))
+        steps = decide(attempt, outcome, self._route.policy)
+        self._tell_failure(len(attempt.batch.records), outcome, steps)
+        if windows is not None and isinstance(outcome, Success) and isinstance(steps[0], Settle):
+            windows.state = window_state(outcome.payload) or windows.state
+        return await self._follow(steps, outcome)
+
+    async def finish_window(self, windows: TumblingWindows) -> bool:
+        """The final call of a window; True once the function has taken it."""
+        event = windows.wrap(self._trigger.envelope(()), final=True)
+        started_at = self._clock.monotonic()
+        outcome = await self._invoker.invoke(self._route.function.name, event)
+        duration_s = self._clock.monotonic() - started_at
+        self._observer.invoked(self._route.mapping, 0, outcome, duration_s)
+        return isinstance(outcome, Success)
+
+    async def _invoke(self, batch: Batch, event: bytes) -> Outcome:
+        started_at = self._clock.monotonic()
+        newest = batch.records[-1].arrived_at
+        self._observer.iterator_age(self._route.mapping, max(self._clock.now() - newest, 0.0))
+        outcome = await self._invoker.invoke(self._route.function.name, event)
+        duration_s = self._clock.monotonic() - started_at
+        self._observer.invoked(self._route.mapping, len(batch.records), outcome, duration_s)
+        return outcome
+
+    def _tell_failure(self, count: int, outcome: Outcome, steps: list[Settle | Retry | GiveUp]) -> None:
+        settled = len(steps) == 1 and isinstance(steps[0], Settle)
+        if not settled and not isinstance(outcome, Throttled):
+            self._observer.batch_failed(self._route.mapping, count)
+
+    async def _follow(self, steps: list[Settle | Retry | GiveUp], outcome: Outcome) -> list[Next]:
+        left: list[Next] = []
+        for step in steps:
+            match step:
+                case Settle(records=records):
+                    if isinstance(outcome, Success) and self._route.on_success is not None:
+                        await self._report_success(self._route.on_success, records, outcome)
+                    self._resolved(resolve_all(Batch(records), Done()))
+                case Retry():
+                    left.append(step)
+                case GiveUp():
+                    left += await self._give_up(step)
+                case _:
+                    assert_never(step)
+        return left
+
+    async def _give_up(self, step: GiveUp) -> list[Next]:
+        """Deliver, then resolve. As on AWS, what the destination does not take is dropped, unless it must."""
+        destination, records = self._route.on_failure, step.records
+        receipt: DestinationReceipt | None = None
+        if destination is not None:
+            receipt = await self._deliver(destination, self._record(step, destination))
+            if receipt is None and self._route.policy.on_failure_required:
+                waits = step.waits + 1
+                return [Deliver(replace(step, waits=waits), delay_s(waits))]
+        if receipt is None:
+            self._observer.records_dropped(self._route.mapping, records, step.reason)
+            receipt = DestinationReceipt(accepted_by=None)
+        self._observer.record_discarded(self._route.mapping, records, step.reason)
+        self._resolved(resolve_all(Batch(records), Discarded(step.reason, receipt)))
+        return []
+
+    def _record(self, step: GiveUp, destination: Destination) -> InvocationRecord:
+        def record(event: bytes | None) -> InvocationRecord:
+            return failure_record(
+                self._route.function,
+                mapping_id=self._route.mapping,
+                partition=step.records[0].partition,
+                reason=step.reason,
+                request_id=step.request_id or str(uuid.uuid4()),
+                invoke_count=step.invoke_count,
+                function_error=step.function_error,
+                details=self._trigger.failure_details(step.records),
+                event=event,
+                now=self._clock.now(),
+            )
+
+        if not destination.wants_payload:
+            return record(None)
+        whole = record(self._trigger.envelope(step.records))
+        limit = destination.limit_bytes
+        return whole if limit is None or len(whole.body) <= limit else record(None)
+
+    async def _report_success(
+        self, destination: Destination, records: tuple[Record, ...], outcome: Success
+    ) -> None:
+        record = success_record(
+            self._route.function,
+            mapping_id=self._route.mapping,
+            partition=records[0].partition,
+            request_id=outcome.request_id,
+            event=self._trigger.envelope(records),
+            payload=outcome.payload,
+            now=self._clock.now(),
+        )
+        await self._deliver(destination, record)
+
+    async def _deliver(self, destination: Destination, record: InvocationRecord) -> DestinationReceipt | None:
+        try:
+            return await destination.deliver(record)
+        except DestinationUnavailable as unavailable:
+            self._observer.delivery_failed(self._route.mapping, destination.name, str(unavailable))
+            return None
