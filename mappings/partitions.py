@@ -63,7 +63,11 @@ class _Held:
 
 
 class PartitionsRunner:
-    """Implements the supervisor's Runner for streams. `make` builds the runner of one partition."""
+    """Implements the supervisor's Runner for streams.
+
+    `make` builds the runner of one partition, for its reader, its lease, and its share (0 to 1) of
+    what the mapping may hold in memory.
+    """
 
     def __init__(
         self,
@@ -72,7 +76,7 @@ class PartitionsRunner:
         source: StreamSource,
         starting_position: StartingPosition,
         store: StateStore,
-        make: Callable[[StreamReader, Lease], StreamRunner],
+        make: Callable[[StreamReader, Lease, float], StreamRunner],
         observer: Observer,
         clock: Clock,
     ) -> None:
@@ -89,6 +93,7 @@ class PartitionsRunner:
         self._missing_since: dict[str, float] = {}
         self._listed_at: float | None = None  # None: list them at the next look
         self._held: dict[str, _Held] = {}
+        self._share_of = 1  # partitions that this daemon is to read
         self._wake = asyncio.Event()
         self._stopping = False
         self._blind = False  # the store did not answer at the last look
@@ -171,6 +176,8 @@ class PartitionsRunner:
         own = [row for row in rows if row.owner == self._owner and not row.ended]
         await self._release_unread([row for row in own if row.partition in plan.give_up])
         # Its own without a task are of this daemon before a restart, or their task has just failed.
+        wanted = {*self._held, *(row.partition for row in own), *plan.take} - {*plan.give_up}
+        self._share_of = len(wanted)
         for partition in [*(row.partition for row in own), *plan.take]:
             if partition not in self._held and partition not in plan.give_up:
                 await self._take(partition, group)
@@ -258,7 +265,7 @@ class PartitionsRunner:
         partition = self._partitions.get(lease.partition, Partition(lease.partition))
         reader = await self._source.reader(partition, start)
         try:
-            held.runner = self._make(reader, lease)
+            held.runner = self._make(reader, lease, 1 / max(self._share_of, 1))
             self._observer.poll_recovered(self._mapping)
             if held.stopping:
                 return False

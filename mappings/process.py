@@ -199,6 +199,8 @@ class Processor:
                 case _:
                     assert_never(step)
             verdicts |= dict.fromkeys((record.item_id for record in records), verdict)
+        if any(not isinstance(verdict, Done) for verdict in verdicts.values()):
+            self._observer.batch_failed(self._route.mapping, len(batch.records))
         if isinstance(outcome, Success) and self._route.on_success is not None:
             await self._report_success(self._route.on_success, batch, event, outcome)
         return resolve(batch, verdicts)
@@ -256,8 +258,7 @@ class Processor:
         try:
             return await destination.deliver(record)
         except DestinationUnavailable as unavailable:
-            fields = self._about(destination=destination.name, why=str(unavailable))
-            logger.warning("invocation record not delivered", extra=fields)
+            self._observer.delivery_failed(self._route.mapping, destination.name, str(unavailable))
             return None
 
     def _about(self, **fields: object) -> dict[str, object]:

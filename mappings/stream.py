@@ -51,6 +51,10 @@ WAIT_S = 1.0
 LATENESS_S = 1.0
 """A tumbling window is over this long after its end, by the clock: for clocks that differ a little."""
 
+LEAST_BYTES = 256 * 1024
+MOST_BYTES = 16 * 1024 * 1024
+"""Bounds of what one partition may hold, however many there are: below, each record is a read."""
+
 TYPICAL_RECORD_BYTES = 1024
 """Size that records are taken to have before the first one was seen."""
 
@@ -65,9 +69,12 @@ class ReadAhead:
 
 
 def read_ahead(limits: BatchLimits, lanes: int, buffer_bytes: int) -> ReadAhead:
-    """Two batches for each lane, a page at least, within `buffer_bytes` (one page of a read beyond)."""
+    """Two batches for each lane, a page at least; of `buffer_bytes` what is of use.
+
+    The read that fills it may bring one answer of the source more, 10 MB with Kinesis.
+    """
     records = max(2 * limits.size * lanes, PAGE)
-    return ReadAhead(records, 4 * records, buffer_bytes)
+    return ReadAhead(records, 4 * records, min(max(buffer_bytes, LEAST_BYTES), MOST_BYTES))
 
 
 class StreamRunner:

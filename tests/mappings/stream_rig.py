@@ -72,7 +72,7 @@ class World:
     has_destination: bool = True
     ahead: ReadAhead | None = None
 
-    def runner(self, reader: StreamReader, lease: Lease) -> StreamRunner:
+    def runner(self, reader: StreamReader, lease: Lease, share: float = 1.0) -> StreamRunner:
         policy, limits = self.trigger.policy, self.trigger.limits
         on_failure = self.destination if self.has_destination else None
         return StreamRunner(

@@ -1,0 +1,159 @@
+"""Tumbling windows in the stream runner: state, final calls, restarts, early ends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from millstream.contract.functions import Outcome, Success
+from millstream.contract.ports import BatchLimits
+from millstream.contract.streams import StreamPolicy
+from millstream.mappings.windows import MAX_STATE_BYTES
+from tests.fakes import FAILURE
+from tests.mappings.stream_rig import World, world
+from tests.stream_fakes import stream_record
+
+WINDOWS = StreamPolicy(tumbling_window_s=60, max_retries=1)
+
+
+def counting(event: dict[str, Any]) -> Outcome:
+    """Counts records in the window's state."""
+    count = event["state"].get("count", 0) + len(event["Records"])
+    return Success(msgspec.json.encode({"state": {"count": count}}), "r")
+
+
+def finals(it: World) -> list[dict[str, Any]]:
+    return [event for event in it.function.events if event["isFinalInvokeForWindow"]]
+
+
+def windowed(
+    *arrivals: float, size: int = 10, answer: Any = counting, policy: StreamPolicy = WINDOWS
+) -> World:
+    records = [stream_record(n, at=at) for n, at in enumerate(arrivals)]
+    return world(*records, limits=BatchLimits(size, 0.0), policy=policy, answer=answer)
+
+
+async def test_state_goes_from_batch_to_batch_and_ends_with_the_window() -> None:
+    it = windowed(*[960.0 + n for n in range(25)])
+    async with it.running() as rig:
+        await rig.until(lambda: bool(finals(it)))
+    assert [event["state"] for event in it.function.events] == [
+        {},
+        {"count": 10},
+        {"count": 20},
+        {"count": 25},
+    ]
+    (final,) = finals(it)
+    assert final["Records"] == []
+    assert final["isWindowTerminatedEarly"] is False
+    assert final["window"] == {"start": "1970-01-01T00:16:00Z", "end": "1970-01-01T00:17:00Z"}
+
+
+async def test_a_window_ends_by_time_only_once_its_partition_is_read_up_to_it() -> None:
+    it = windowed(1000.0)
+    async with it.running():
+        await it.clock.advance(15.0)
+        assert finals(it) == []
+        await it.clock.advance(10.0)
+        assert len(finals(it)) == 1
+
+
+async def test_a_record_of_the_next_window_ends_the_one_before() -> None:
+    it = windowed(900.0, 901.0, 960.0, 961.0, 1000.0)
+    async with it.running() as rig:
+        await rig.until(lambda: len(finals(it)) >= 2)
+    assert it.function.batches == [[0, 1], [], [2, 3, 4], []]
+    assert [event["state"] for event in finals(it)] == [{"count": 2}, {"count": 3}]
+
+
+async def test_the_cursor_moves_when_the_final_call_has_succeeded() -> None:
+    it = windowed(1000.0)
+    async with it.running() as rig:
+        await it.clock.advance(10.0)
+        assert (it.function.batches, it.cursor) == ([[0]], -1)
+        await rig.until_at(0)
+    assert len(finals(it)) == 1
+
+
+async def test_a_final_call_that_fails_holds_the_shard_until_it_succeeds() -> None:
+    broken = [True]
+
+    def answer(event: dict[str, Any]) -> Outcome:
+        return FAILURE if broken[0] and event["isFinalInvokeForWindow"] else counting(event)
+
+    it = windowed(900.0, 1000.0, answer=answer)
+    async with it.running() as rig:
+        await it.clock.advance(120.0)
+        assert it.cursor == -1
+        assert [1] not in it.function.batches
+        assert 4 < len(finals(it)) < 10
+        broken[0] = False
+        await rig.until_at(1)
+
+
+async def test_windows_over_restarts_are_counted_whole() -> None:
+    it = windowed(*[900.0 + 4 * n for n in range(40)], size=5)
+    for _ in range(3):
+        async with it.running():
+            await it.clock.advance(3.0)
+    it.function.takes_s = 1.0
+    async with it.running():
+        await it.clock.advance(2.5)
+    it.function.takes_s = 0.0
+    async with it.running() as rig:
+        await rig.until_at(39)
+    counts: dict[str, int] = {}
+    for final in finals(it):
+        counts[final["window"]["start"]] = final["state"]["count"]
+    assert list(counts.values()) == [15, 15, 10]
+
+
+async def test_a_reply_without_state_is_retried_and_given_up() -> None:
+    it = windowed(1000.0, answer=lambda event: Success(b"{}", "r"))
+    async with it.running() as rig:
+        await rig.until_at(0)
+    assert it.failed[0]["requestContext"]["approximateInvokeCount"] == 2
+
+
+async def test_a_state_over_1_mb_ends_the_window_early_and_the_rest_starts_afresh() -> None:
+    def answer(event: dict[str, Any]) -> Outcome:
+        large = "x" * MAX_STATE_BYTES if 0 in [r["n"] for r in event["Records"]] else ""
+        return Success(msgspec.json.encode({"state": {"pad": large, "n": len(event["Records"])}}), "r")
+
+    it = windowed(1000.0, 1001.0, size=1, answer=answer)
+    async with it.running() as rig:
+        await rig.until_at(1)
+    early, last = finals(it)
+    assert (early["isWindowTerminatedEarly"], last["isWindowTerminatedEarly"]) == (True, False)
+    assert early["window"] == last["window"]
+    assert it.function.events[2]["state"] == {}
+
+
+async def test_a_window_is_closed_where_its_shard_ends() -> None:
+    it = windowed(1000.0)
+    it.part.ended = True
+    async with it.running() as rig:
+        await rig.until(rig.task.done, within_s=5.0)
+        assert rig.task.result() is True
+    assert len(finals(it)) == 1
+    assert it.cursor == 0
+
+
+async def test_partial_failures_keep_the_state_that_was_returned() -> None:
+    failed = [True]
+
+    def answer(event: dict[str, Any]) -> Outcome:
+        numbers = [record["n"] for record in event["Records"]]
+        if 3 in numbers and failed[0]:
+            failed[0] = False
+            state = {"count": event["state"].get("count", 0) + 3}
+            reply = {"state": state, "batchItemFailures": [{"itemIdentifier": "3"}]}
+            return Success(msgspec.json.encode(reply), "r")
+        return counting(event)
+
+    policy = StreamPolicy(tumbling_window_s=60, item_failures=True)
+    it = windowed(1000.0, 1001.0, 1002.0, 1003.0, 1004.0, answer=answer, policy=policy)
+    async with it.running() as rig:
+        await rig.until_at(4)
+    assert finals(it)[0]["state"] == {"count": 5}
