@@ -1,0 +1,121 @@
+"""Kinesis, polled and by enhanced fan-out, under the kit of all stream triggers."""
+
+from __future__ import annotations
+
+import base64
+import time
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import pytest
+
+from millstream.contract.records import Record
+from millstream.triggers.kinesis import KinesisTrigger
+from tests.brokers.ministack import Ministack
+from tests.contract.stream_kit import Stream, StreamKit
+
+pytestmark = pytest.mark.broker
+
+BAD_OPTIONS = (
+    ("stream", "no stream"),
+    ("stream", ""),
+    ("stream", "a" * 129),
+    ("stream", "arn:aws:sqs:us-east-1:000000000000:q"),
+    ("stream", "arn:aws:dynamodb:us-east-1:000000000000:table/t/stream/2026-01-01T00:00:00.000"),
+    ("stream", "arn:aws:kinesis:us-east-1:000000000000:stream/s/consumer/c"),
+    ("stream", "arn:aws:kinesis::000000000000:stream/s"),
+    ("stream", 7),
+    ("starting_position", "NEWEST"),
+    ("starting_position", None),
+    ("starting_position_timestamp", time.time() + 3600),
+    ("starting_position_timestamp", "tomorrow"),
+    ("deaggregate", "yes"),
+    ("batch_size", 0),
+    ("batch_size", 10_001),
+    ("batching_window", 301),
+    ("parallelization_factor", 11),
+    ("maximum_retry_attempts", -2),
+    ("maximum_record_age", 59),
+    ("tumbling_window", 901),
+    ("bisect_batch_on_function_error", 1),
+    ("report_batch_item_failures", "yes"),
+    ("on_failure_required", "no"),
+    ("shards", 2),
+)
+
+
+class KinesisStream(Stream):
+    """A stream with one shard, made by a boto3 client of the broker."""
+
+    poll_mark = b"Kinesis_20131202.GetRecords"
+
+    def __init__(self, broker_url: str, client: Any) -> None:
+        self.broker_url = broker_url
+        self.name = f"s-{uuid.uuid4().hex[:12]}"
+        self.client = client
+        client.create_stream(StreamName=self.name, ShardCount=1)
+        client.get_waiter("stream_exists").wait(StreamName=self.name, WaiterConfig={"Delay": 1})
+        summary = client.describe_stream_summary(StreamName=self.name)["StreamDescriptionSummary"]
+        self.arn: str = summary["StreamARN"]
+        self.source_arn = self.arn
+        self.options = {"stream": self.name, "starting_position": "TRIM_HORIZON"}
+        self.missing_name = "s-missing"
+        self.missing = {**self.options, "stream": self.missing_name}
+
+    def put(self, data: str, key: str = "k") -> None:
+        self.client.put_record(StreamName=self.name, PartitionKey=key, Data=data.encode())
+
+    def data(self, record: Record) -> str:
+        event = msgspec.json.decode(record.event)
+        return base64.b64decode(event["kinesis"]["data"], validate=True).decode()
+
+    def event(self, record: Record, data: str, key: str) -> Mapping[str, Any]:
+        return {
+            "kinesis": {
+                "kinesisSchemaVersion": "1.0",
+                "partitionKey": key,
+                "sequenceNumber": record.position,
+                "data": base64.b64encode(data.encode()).decode(),
+                "approximateArrivalTimestamp": record.arrived_at,
+            },
+            "eventSource": "aws:kinesis",
+            "eventVersion": "1.0",
+            "eventID": f"shardId-000000000000:{record.item_id}",
+            "eventName": "aws:kinesis:record",
+            "invokeIdentityArn": "arn:aws:iam::000000000000:role/millstream",
+            "awsRegion": "us-east-1",
+            "eventSourceARN": self.source_arn,
+        }
+
+
+class FanoutStream(KinesisStream):
+    """The same, read by a consumer of its own."""
+
+    poll_mark = b"Kinesis_20131202.SubscribeToShard"
+
+    def __init__(self, broker_url: str, client: Any) -> None:
+        super().__init__(broker_url, client)
+        consumer = client.register_stream_consumer(StreamARN=self.arn, ConsumerName="c")["Consumer"]
+        self.source_arn = consumer["ConsumerARN"]
+        self.options = {"stream": self.source_arn, "starting_position": "TRIM_HORIZON"}
+        self.missing = {**self.options, "stream": self.source_arn.replace(self.name, self.missing_name)}
+
+
+class TestPolling(StreamKit):
+    trigger = KinesisTrigger
+    bad_options = BAD_OPTIONS
+
+    @pytest.fixture
+    def stream(self, ministack: Ministack) -> Stream:
+        return KinesisStream(ministack.endpoint_url, ministack.client("kinesis"))
+
+
+class TestFanout(StreamKit):
+    trigger = KinesisTrigger
+    bad_options = BAD_OPTIONS
+
+    @pytest.fixture
+    def stream(self, ministack: Ministack) -> Stream:
+        return FanoutStream(ministack.endpoint_url, ministack.client("kinesis"))

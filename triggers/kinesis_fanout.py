@@ -1,0 +1,239 @@
+"""Reads a shard by SubscribeToShard: the service pushes records over a connection of the shard's own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import threading
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from millstream.contract.clock import Clock
+from millstream.contract.errors import InvalidConfiguration, PartitionGone, SourceUnavailable
+from millstream.contract.records import Record
+from millstream.contract.streams import Page, Start
+from millstream.triggers.kinesis_client import ConsumerBusy, KinesisCalls, NotFound, PlaceRefused
+from millstream.triggers.kinesis_places import OLDEST, Place, after, place_of
+from millstream.triggers.kinesis_records import Backlog, RecordMaker
+
+logger = logging.getLogger(__name__)
+
+WAITING = 2
+"""Events that may wait for the runner; while they do, the connection is not read on."""
+
+RENEWAL_S = 1.0
+"""Least time between two subscriptions to a shard. Source: AWS, SubscribeToShard: one call a second."""
+
+BUSY_TRIES = 6
+"""Subscriptions that may be refused in a row. The service refuses within five seconds of the one before."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Event:
+    """What one event of a subscription brought."""
+
+    records: list[Record]
+    lag_s: float | None
+    ended: bool
+
+
+_Fault = SourceUnavailable | PartitionGone | InvalidConfiguration
+
+
+class Subscriptions:
+    """Subscribes to a shard again and again, in a thread, and hands the events over; resumes behind them.
+
+    idle ── start ──► subscribing ──► reading ──┬─ closed by the service ──► subscribing
+      ▲                                         └─ shard ended, closed ──► over
+      └────────────── fault, handed over ◄── any
+    """
+
+    def __init__(
+        self, calls: KinesisCalls, maker: RecordMaker, start: Start, clock: Clock, arrived: asyncio.Event
+    ) -> None:
+        self._calls = calls
+        self._maker = maker
+        self._shard = maker.shard
+        self._clock = clock
+        self._place = place_of(start)
+        self._loop = asyncio.get_running_loop()
+        self._arrived = arrived
+        self._changed = threading.Condition()
+        self._waiting: deque[_Event | _Fault] = deque()
+        self._running = False
+        self._over = False
+        self._streaming: Any = None  # the response that the thread reads
+
+    def start(self) -> None:
+        """Let the thread run, if it does not."""
+        with self._changed:
+            if self._running or self._over:
+                return
+            self._running = True
+        name = f"kinesis-fanout-{self._shard}"
+        threading.Thread(target=self._run, name=name, daemon=True).start()
+
+    def take(self) -> _Event | _Fault | None:
+        """What waits, in order. None: nothing does."""
+        with self._changed:
+            if not self._waiting:
+                return None
+            self._changed.notify_all()
+            return self._waiting.popleft()
+
+    def close(self) -> None:
+        """End the thread, a read of the connection included; does not wait for it."""
+        with self._changed:
+            self._over = True
+            self._changed.notify_all()
+            if self._streaming is not None:
+                _shut(self._streaming)
+
+    def _run(self) -> None:
+        try:
+            with self._calls.client() as client:
+                self._subscribe_on_and_on(client)
+        except (SourceUnavailable, PartitionGone, InvalidConfiguration) as fault:
+            self._fail(fault)
+
+    def _fail(self, fault: _Fault) -> None:
+        with self._changed:
+            self._waiting.append(fault)
+            self._running = False
+        self._tell()
+
+    def _subscribe_on_and_on(self, client: Any) -> None:
+        refused = 0
+        while not self._over:
+            began_at = self._clock.monotonic()
+            try:
+                if self._subscribe(client):
+                    refused = 0
+            except ConsumerBusy:
+                refused += 1
+                if refused >= BUSY_TRIES:
+                    raise
+                logger.debug("subscription refused for now", extra=self._about())
+            except NotFound as error:
+                raise self._calls.missing(client, self._shard) from error
+            rest_s = began_at + RENEWAL_S - self._clock.monotonic()
+            with self._changed:
+                self._changed.wait_for(lambda: self._over, rest_s)
+
+    def _subscribe(self, client: Any) -> bool:
+        """Read one subscription to its end; True if it brought an event."""
+        place = self._place
+        try:
+            stream = self._ask(client, place)
+        except PlaceRefused:
+            if place.sequence is None:
+                raise
+            extra = self._about()
+            logger.warning("position not in the stream any more: from the oldest record", extra=extra)
+            self._place = OLDEST
+            stream = self._ask(client, OLDEST)
+        heard = False
+        try:
+            with self._changed:
+                if self._over:
+                    return False
+                self._streaming = _response(stream)
+            with self._calls.errors():
+                for event in stream:
+                    heard = True
+                    if not self._hand_over(event["SubscribeToShardEvent"]):
+                        break
+        except SourceUnavailable:
+            if not self._over:  # else it is our own shutting of the connection
+                raise
+        finally:
+            with self._changed:
+                self._streaming = None
+            stream.close()
+        return heard
+
+    def _ask(self, client: Any, place: Place) -> Any:
+        with self._calls.errors():
+            return client.subscribe_to_shard(
+                ConsumerARN=self._calls.stream.consumer_arn,
+                ShardId=self._shard,
+                StartingPosition=place.starting_position,
+            )["EventStream"]
+
+    def _hand_over(self, event: dict[str, Any]) -> bool:
+        """Queue an event once there is room; False if no further one is wanted."""
+        found = event.get("Records", [])
+        place = self._place
+        wanted = place.wanted(self._maker.records(found, self._clock.now()))
+        goes_on_at = event.get("ContinuationSequenceNumber")
+        ended = bool(event.get("ChildShards")) or goes_on_at is None
+        behind_ms = event.get("MillisBehindLatest")
+        with self._changed:
+            self._changed.wait_for(lambda: self._over or len(self._waiting) < WAITING)
+            if self._over:
+                return False
+            self._waiting.append(_Event(wanted, None if behind_ms is None else behind_ms / 1000, ended))
+            if found:
+                place = place.passed(found[-1]["SequenceNumber"], wanted)
+            elif goes_on_at is not None and place.at is None and place.last_sub < 0:
+                place = after(goes_on_at)
+            self._place = place
+            self._over = ended
+        self._tell()
+        return not ended
+
+    def _tell(self) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(self._arrived.set)
+
+    def _about(self) -> dict[str, object]:
+        return {"stream": self._calls.stream.name, "shard": self._shard}
+
+
+class FanoutReader:
+    """Implements StreamReader. A cancelled read takes nothing."""
+
+    def __init__(self, calls: KinesisCalls, maker: RecordMaker, start: Start, clock: Clock) -> None:
+        self._clock = clock
+        self._arrived = asyncio.Event()
+        self._subscriptions = Subscriptions(calls, maker, start, clock, self._arrived)
+        self._backlog = Backlog()
+        self._closed = False
+
+    async def read(self, limit: int, wait_s: float) -> Page:
+        self._subscriptions.start()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                while self._backlog.empty and not self._backlog.ended and not self._closed:
+                    await self._next()
+        return self._backlog.take(limit)
+
+    async def aclose(self) -> None:
+        self._closed = True
+        self._subscriptions.close()
+        self._arrived.set()
+
+    async def _next(self) -> None:
+        self._arrived.clear()
+        found = self._subscriptions.take()
+        if isinstance(found, _Event):
+            self._backlog.add(found.records, found.lag_s, found.ended)
+        elif found is not None:
+            raise found
+        else:
+            await self._arrived.wait()
+
+
+def _response(stream: Any) -> Any:
+    """The HTTP response below an event stream, which has no public name for it."""
+    return stream._raw_stream
+
+
+def _shut(response: Any) -> None:
+    """Shut a connection under the thread that reads it; `close` would wait for that thread."""
+    with suppress(OSError), socket.socket(fileno=os.dup(response.fileno())) as connection:
+        connection.shutdown(socket.SHUT_RDWR)

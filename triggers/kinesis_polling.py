@@ -1,0 +1,140 @@
+"""Reads a shard by GetRecords, at the pace that the service allows."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from millstream.contract.clock import Clock
+from millstream.contract.errors import SourceUnavailable
+from millstream.contract.records import Record
+from millstream.contract.streams import Page, Start
+from millstream.triggers.kinesis_client import (
+    IteratorExpired,
+    KinesisCalls,
+    NotFound,
+    PlaceRefused,
+)
+from millstream.triggers.kinesis_places import OLDEST, Place, place_of
+from millstream.triggers.kinesis_records import Backlog, RecordMaker
+
+logger = logging.getLogger(__name__)
+
+PAGE = 10_000
+"""Most records of one call. Source: AWS, GetRecords, Limit."""
+
+BUSY_S = 0.2
+"""Between reads of a shard that has records. Source: AWS, GetRecords: five a second for each shard."""
+
+IDLE_S = 1.0
+"""Between reads of a shard that has none. Source: AWS, "Using Lambda with Kinesis": one poll a second."""
+
+AWAKE_S = 2.0
+"""How long a shard counts as one that has records, after the last of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Fetched:
+    """What one call brought."""
+
+    records: list[Record]
+    iterator: str | None  # None: the shard has ended
+    place: Place  # behind what was brought
+    found: bool  # records, wanted or not
+    lag_s: float | None
+
+
+class PollingReader:
+    """Implements StreamReader. What a cancelled read brings is dropped, and read again by the next."""
+
+    def __init__(self, calls: KinesisCalls, maker: RecordMaker, start: Start, clock: Clock) -> None:
+        self._calls = calls
+        self._maker = maker
+        self._shard = maker.shard
+        self._clock = clock
+        self._place = place_of(start)
+        self._iterator: str | None = None
+        self._backlog = Backlog()
+        self._due = -math.inf  # when the next call may be made
+        self._awake_until = -math.inf
+        self._closed = False
+
+    async def read(self, limit: int, wait_s: float) -> Page:
+        until = self._clock.monotonic() + wait_s
+        while self._backlog.empty and not self._backlog.ended and not self._closed:
+            now = self._clock.monotonic()
+            if self._due > max(now, until):
+                await self._clock.sleep(until - now)
+                break
+            await self._clock.sleep(self._due - now)
+            await self._fetch(min(limit, PAGE))
+        return self._backlog.take(limit)
+
+    async def aclose(self) -> None:
+        self._closed = True  # calls are short, and end in their thread
+
+    async def _fetch(self, limit: int) -> None:
+        asked_at = self._clock.monotonic()
+        self._due = asked_at + IDLE_S
+        fetched = await self._calls.call(partial(self._get, self._place, self._iterator, limit))
+        # Nothing of ours has changed until here, where no cancellation can come between.
+        now = self._clock.monotonic()
+        if fetched.found or fetched.lag_s:
+            self._awake_until = now + AWAKE_S
+        self._due = asked_at + (BUSY_S if now < self._awake_until else IDLE_S)
+        self._place = fetched.place
+        self._iterator = fetched.iterator
+        self._backlog.add(fetched.records, fetched.lag_s, ended=fetched.iterator is None)
+
+    def _get(self, place: Place, iterator: str | None, limit: int, client: Any) -> _Fetched:
+        """In a thread: the page at the iterator, or else at the place."""
+        try:
+            if iterator is not None:
+                try:
+                    return self._page(client, place, iterator, limit)
+                except (IteratorExpired, PlaceRefused) as refused:
+                    extra = self._about(why=type(refused).__name__)
+                    logger.debug("shard iterator renewed", extra=extra)
+            place, iterator = self._new_iterator(client, place)
+            return self._page(client, place, iterator, limit)
+        except NotFound as error:
+            raise self._calls.missing(client, self._shard) from error
+
+    def _new_iterator(self, client: Any, place: Place) -> tuple[Place, str]:
+        try:
+            return place, self._ask_iterator(client, place)
+        except PlaceRefused:
+            if place.sequence is None:
+                raise
+        logger.warning("position not in the stream any more: from the oldest record", extra=self._about())
+        return OLDEST, self._ask_iterator(client, OLDEST)
+
+    def _ask_iterator(self, client: Any, place: Place) -> str:
+        with self._calls.errors():
+            answer = client.get_shard_iterator(
+                **self._calls.stream.called, ShardId=self._shard, **place.iterator_arguments
+            )
+        iterator = answer.get("ShardIterator")
+        if not isinstance(iterator, str):
+            raise SourceUnavailable(f"{self._calls.stream.name}: no iterator of {self._shard}")
+        return iterator
+
+    def _page(self, client: Any, place: Place, iterator: str, limit: int) -> _Fetched:
+        with self._calls.errors():
+            answer = client.get_records(ShardIterator=iterator, Limit=limit, **self._calls.stream.by_arn)
+        behind_ms = answer.get("MillisBehindLatest")
+        found = answer["Records"]
+        wanted = place.wanted(self._maker.records(found, self._clock.now()))
+        return _Fetched(
+            wanted,
+            answer.get("NextShardIterator"),
+            place.passed(found[-1]["SequenceNumber"], wanted) if found else place,
+            bool(found),
+            None if behind_ms is None else behind_ms / 1000,
+        )
+
+    def _about(self, **fields: object) -> dict[str, object]:
+        return {"stream": self._calls.stream.name, "shard": self._shard, **fields}

@@ -1,0 +1,188 @@
+"""Makes records from Kinesis records: the event's bytes as the function sees them, encoded once.
+
+A record's position and item id are its sequence number. One of several that a producer packed into a
+Kinesis record has the position `SEQUENCE:n`, and as item id the sequence number that they share: a
+failed one is retried with those before it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import md5
+from typing import Any
+
+import msgspec
+
+from millstream.aws.arn import parse_arn
+from millstream.contract.records import Position, Record
+from millstream.contract.streams import Page
+from millstream.triggers.kinesis_aggregates import UserRecord, unpack
+
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class HashRange:
+    """The hash keys that a shard takes, both ends included."""
+
+    first: int
+    last: int
+
+    def holds(self, record: UserRecord) -> bool:
+        """True if a packed record belongs to the shard, by its explicit hash key or its partition key."""
+        key = record.hash_key
+        if key is None:
+            digest = md5(record.partition_key.encode(errors="surrogatepass"), usedforsecurity=False).digest()
+            return self.first <= int.from_bytes(digest, "big") <= self.last
+        return not key.isdecimal() or self.first <= int(key) <= self.last
+
+
+class KinesisData(msgspec.Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
+    """The `kinesis` object of an event's record. `sub_sequence_number` is ours."""
+
+    kinesis_schema_version: str
+    partition_key: str
+    sequence_number: str
+    data: bytes
+    approximate_arrival_timestamp: float
+    sub_sequence_number: int | msgspec.UnsetType = msgspec.UNSET
+
+
+class KinesisEvent(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    """One record of the event, its keys in the order of the wire.
+
+    Source: AWS, "Using Lambda to process records from Amazon Kinesis Data Streams", example event;
+    tests/triggers/test_kinesis_records.py.
+    """
+
+    kinesis: KinesisData
+    event_source: str
+    event_version: str
+    event_id: str = msgspec.field(name="eventID")
+    event_name: str
+    invoke_identity_arn: str
+    aws_region: str
+    event_source_arn: str = msgspec.field(name="eventSourceARN")
+
+
+@dataclass(frozen=True, slots=True)
+class RecordMaker:
+    """Makes the records of one shard."""
+
+    shard: str
+    source_arn: str  # of the stream, or of the consumer
+    region: str
+    role_arn: str
+    unpacks: bool = False  # records that a producer packed into one are taken apart
+    hash_range: HashRange | None = None  # packed records outside of it are left out. None: all are taken
+
+    @classmethod
+    def of(cls, shard: str, source_arn: str, unpacks: bool, hash_range: HashRange | None) -> RecordMaker:
+        """A maker for a shard of the stream or consumer of that ARN."""
+        arn = parse_arn(source_arn)
+        partition, region, account = (arn.partition, arn.region, arn.account) if arn else ("aws", "", "")
+        role = f"arn:{partition}:iam::{account}:role/millstream"
+        return cls(shard, source_arn, region, role, unpacks, hash_range)
+
+    def records(self, found: Sequence[dict[str, Any]], received_at: float) -> list[Record]:
+        """The records of a page as boto3 gives it, in its order."""
+        if not self.unpacks:
+            return [
+                self._record(
+                    one["PartitionKey"],
+                    one["SequenceNumber"],
+                    one["Data"],
+                    round(one["ApproximateArrivalTimestamp"].timestamp(), 3),
+                    received_at,
+                )
+                for one in found
+            ]
+        return [record for one in found for record in self._unpacked(one, received_at)]
+
+    def _unpacked(self, one: dict[str, Any], received_at: float) -> list[Record]:
+        sequence = one["SequenceNumber"]
+        arrived_at = round(one["ApproximateArrivalTimestamp"].timestamp(), 3)
+        packed = unpack(one["Data"])
+        if packed is None:
+            return [self._record(one["PartitionKey"], sequence, one["Data"], arrived_at, received_at)]
+        return [
+            self._record(user.partition_key, sequence, user.data, arrived_at, received_at, number)
+            for number, user in enumerate(packed)
+            if self.hash_range is None or self.hash_range.holds(user)
+        ]
+
+    def _record(
+        self,
+        key: str,
+        sequence: str,
+        data: bytes,
+        arrived_at: float,
+        received_at: float,
+        sub: int | msgspec.UnsetType = msgspec.UNSET,
+    ) -> Record:
+        event = KinesisEvent(
+            KinesisData("1.0", key, sequence, data, arrived_at, sub),
+            "aws:kinesis",
+            "1.0",
+            f"{self.shard}:{sequence}",
+            "aws:kinesis:record",
+            self.role_arn,
+            self.region,
+            self.source_arn,
+        )
+        return Record(
+            partition=self.shard,
+            position=Position(sequence if sub is msgspec.UNSET else f"{sequence}:{sub}"),
+            item_id=sequence,
+            event=_bytes(event),
+            arrived_at=arrived_at,
+            received_at=received_at,
+            ordering_key=key,
+        )
+
+
+def _bytes(event: KinesisEvent) -> bytes:
+    try:
+        return _encode(event)
+    except UnicodeEncodeError:  # half a surrogate pair in the key: JSON can hold it, escaped
+        return json.dumps(msgspec.to_builtins(event), separators=(",", ":")).encode()
+
+
+class Backlog:
+    """Records that were read and not yet asked for; handed out in pages of the size that is asked for."""
+
+    def __init__(self) -> None:
+        self._records: list[Record] = []
+        self._next = 0
+        self._ended = False
+        self._lag_s: float | None = None
+
+    @property
+    def empty(self) -> bool:
+        """True if `take` has nothing to say that it has not said before."""
+        return self._next >= len(self._records)
+
+    @property
+    def ended(self) -> bool:
+        """True once the last of the shard was added."""
+        return self._ended
+
+    def add(self, records: list[Record], lag_s: float | None, ended: bool = False) -> None:
+        """Append what one read brought."""
+        self._records = self._records[self._next :] + records if not self.empty else records
+        self._next = 0
+        self._lag_s = lag_s
+        self._ended = ended
+
+    def take(self, limit: int) -> Page:
+        """The next records, at most `limit`."""
+        if self._next == 0 and len(self._records) <= limit:
+            page, self._records = self._records, []
+        else:
+            page = self._records[self._next : self._next + limit]
+            self._next += len(page)
+            if self.empty:
+                self._records, self._next = [], 0
+        return Page(page, self._ended and self.empty, self._lag_s)

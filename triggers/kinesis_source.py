@@ -1,0 +1,77 @@
+"""An opened Kinesis stream: its shards, and a reader for each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from email.utils import parsedate_to_datetime
+from functools import partial
+from typing import Any
+
+from millstream.contract.clock import Clock
+from millstream.contract.streams import Partition, Start, StreamReader
+from millstream.triggers.kinesis_client import KinesisCalls, NotFound, find_stream
+from millstream.triggers.kinesis_fanout import FanoutReader
+from millstream.triggers.kinesis_polling import PollingReader
+from millstream.triggers.kinesis_records import HashRange, RecordMaker
+
+
+class KinesisSource:
+    """Implements StreamSource. Owns the calls, and closes them."""
+
+    def __init__(self, calls: KinesisCalls, clock: Clock, unpacks: bool) -> None:
+        self._calls = calls
+        self._stream = calls.stream
+        self._clock = clock
+        self._unpacks = unpacks
+        self._ranges: dict[str, HashRange] = {}  # by shard
+
+    async def partitions(self) -> Sequence[Partition]:
+        shards = await self._calls.call(self._shards)
+        self._ranges = {shard["ShardId"]: _hash_range(shard) for shard in shards if "HashKeyRange" in shard}
+        return [_partition(shard) for shard in shards]
+
+    async def mark(self) -> float:
+        """Our time or the service's, in whole seconds, whichever is earlier: a clock ahead misses nothing."""
+        now = self._clock.now()
+        find = partial(find_stream, called=self._stream.called, name=self._stream.name)
+        date: str | None = (await self._calls.call(find))["Date"]
+        if date is not None:
+            now = min(now, parsedate_to_datetime(date).timestamp())
+        return math.floor(now * 1000) / 1000  # arrival times have no more
+
+    async def reader(self, partition: Partition, start: Start) -> StreamReader:
+        consumer = self._stream.consumer_arn
+        # The service, too, leaves packed records of another shard out with fan-out only.
+        hash_range = self._ranges.get(partition.id) if consumer is not None else None
+        maker = RecordMaker.of(partition.id, consumer or self._stream.arn, self._unpacks, hash_range)
+        kind = PollingReader if consumer is None else FanoutReader
+        return kind(self._calls, maker, start, self._clock)
+
+    async def aclose(self) -> None:
+        self._calls.close()
+
+    def _shards(self, client: Any) -> list[dict[str, Any]]:
+        shards: list[dict[str, Any]] = []
+        asked = self._stream.called
+        try:
+            while True:
+                with self._calls.errors():
+                    answer = client.list_shards(**asked)
+                shards += answer["Shards"]
+                if not answer.get("NextToken"):
+                    return shards
+                asked = {**self._stream.by_arn, "NextToken": answer["NextToken"]}
+        except NotFound as error:
+            raise self._calls.missing(client, "its shards") from error
+
+
+def _partition(shard: dict[str, Any]) -> Partition:
+    parents = {shard.get("ParentShardId"), shard.get("AdjacentParentShardId")}
+    closed = shard["SequenceNumberRange"].get("EndingSequenceNumber") is not None
+    return Partition(shard["ShardId"], frozenset(parent for parent in parents if parent), closed)
+
+
+def _hash_range(shard: dict[str, Any]) -> HashRange:
+    found = shard["HashKeyRange"]
+    return HashRange(int(found["StartingHashKey"]), int(found["EndingHashKey"]))
