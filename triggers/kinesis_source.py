@@ -26,6 +26,10 @@ class KinesisSource:
         self._unpacks = unpacks
         self._ranges: dict[str, HashRange] = {}  # by shard
 
+    @property
+    def event_source_arn(self) -> str:
+        return self._stream.consumer_arn or self._stream.arn
+
     async def partitions(self) -> Sequence[Partition]:
         shards = await self._calls.call(self._shards)
         self._ranges = {shard["ShardId"]: _hash_range(shard) for shard in shards if "HashKeyRange" in shard}
@@ -41,11 +45,11 @@ class KinesisSource:
         return math.floor(now * 1000) / 1000  # arrival times have no more
 
     async def reader(self, partition: Partition, start: Start) -> StreamReader:
-        consumer = self._stream.consumer_arn
+        polled = self._stream.consumer_arn is None
         # The service, too, leaves packed records of another shard out with fan-out only.
-        hash_range = self._ranges.get(partition.id) if consumer is not None else None
-        maker = RecordMaker.of(partition.id, consumer or self._stream.arn, self._unpacks, hash_range)
-        kind = PollingReader if consumer is None else FanoutReader
+        hash_range = None if polled else self._ranges.get(partition.id)
+        maker = RecordMaker.of(partition.id, self.event_source_arn, self._unpacks, hash_range)
+        kind = PollingReader if polled else FanoutReader
         return kind(self._calls, maker, start, self._clock)
 
     async def aclose(self) -> None:

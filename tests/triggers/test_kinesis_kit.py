@@ -11,12 +11,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from millstream.contract.records import Record
+from millstream.contract.records import Position, Record
 from millstream.triggers.kinesis import KinesisTrigger
+from tests.brokers.kinesis_local import KinesisLocal
 from tests.brokers.ministack import Ministack
 from tests.contract.stream_kit import Stream, StreamKit
 
 pytestmark = pytest.mark.broker
+
+ACTIVE_WITHIN_S = 10
 
 BAD_OPTIONS = (
     ("stream", "no stream"),
@@ -56,13 +59,21 @@ class KinesisStream(Stream):
         self.name = f"s-{uuid.uuid4().hex[:12]}"
         self.client = client
         client.create_stream(StreamName=self.name, ShardCount=1)
-        client.get_waiter("stream_exists").wait(StreamName=self.name, WaiterConfig={"Delay": 1})
-        summary = client.describe_stream_summary(StreamName=self.name)["StreamDescriptionSummary"]
-        self.arn: str = summary["StreamARN"]
+        self.arn: str = self.active()["StreamARN"]
         self.source_arn = self.arn
         self.options = {"stream": self.name, "starting_position": "TRIM_HORIZON"}
         self.missing_name = "s-missing"
         self.missing = {**self.options, "stream": self.missing_name}
+
+    def active(self) -> dict[str, Any]:
+        """The stream's summary, once it has changed as it was asked to."""
+        deadline = time.monotonic() + ACTIVE_WITHIN_S
+        while True:
+            found = self.client.describe_stream_summary(StreamName=self.name)["StreamDescriptionSummary"]
+            if found["StreamStatus"] == "ACTIVE":
+                return dict(found)
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
     def put(self, data: str, key: str = "k") -> None:
         self.client.put_record(StreamName=self.name, PartitionKey=key, Data=data.encode())
@@ -119,3 +130,27 @@ class TestFanout(StreamKit):
     @pytest.fixture
     def stream(self, ministack: Ministack) -> Stream:
         return FanoutStream(ministack.endpoint_url, ministack.client("kinesis"))
+
+
+class ReshardingStream(KinesisStream):
+    """On a broker that reshards, and refuses sequence numbers that are not of the stream."""
+
+    lost_position = Position("1")
+
+    def reshard(self) -> bool:
+        shard = self.client.list_shards(StreamName=self.name)["Shards"][0]
+        middle = int(shard["HashKeyRange"]["EndingHashKey"]) // 2
+        self.client.split_shard(
+            StreamName=self.name, ShardToSplit=shard["ShardId"], NewStartingHashKey=str(middle)
+        )
+        self.active()
+        return True
+
+
+class TestResharding(StreamKit):
+    trigger = KinesisTrigger
+    bad_options = BAD_OPTIONS
+
+    @pytest.fixture
+    def stream(self, kinesis_local: KinesisLocal) -> Stream:
+        return ReshardingStream(kinesis_local.endpoint_url, kinesis_local.client())
