@@ -126,16 +126,7 @@ class Subscriptions:
 
     def _subscribe(self, client: Any) -> bool:
         """Read one subscription to its end; True if it brought an event."""
-        place = self._place
-        try:
-            stream = self._ask(client, place)
-        except PlaceRefused:
-            if place.sequence is None:
-                raise
-            extra = self._about()
-            logger.warning("position not in the stream any more: from the oldest record", extra=extra)
-            self._place = OLDEST
-            stream = self._ask(client, OLDEST)
+        stream = self._opened(client)
         heard = False
         try:
             with self._changed:
@@ -155,6 +146,17 @@ class Subscriptions:
                 self._streaming = None
             stream.close()
         return heard
+
+    def _opened(self, client: Any) -> Any:
+        try:
+            return self._ask(client, self._place)
+        except (PlaceRefused, NotFound):
+            if self._place.sequence is None:
+                raise
+        stream = self._ask(client, OLDEST)  # not found either, if the shard itself is gone
+        self._place = OLDEST
+        logger.warning("position not in the stream any more: from the oldest record", extra=self._about())
+        return stream
 
     def _ask(self, client: Any, place: Place) -> Any:
         with self._calls.errors():

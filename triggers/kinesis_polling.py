@@ -106,11 +106,12 @@ class PollingReader:
     def _new_iterator(self, client: Any, place: Place) -> tuple[Place, str]:
         try:
             return place, self._ask_iterator(client, place)
-        except PlaceRefused:
+        except (PlaceRefused, NotFound):
             if place.sequence is None:
                 raise
+        iterator = self._ask_iterator(client, OLDEST)  # not found either, if the shard itself is gone
         logger.warning("position not in the stream any more: from the oldest record", extra=self._about())
-        return OLDEST, self._ask_iterator(client, OLDEST)
+        return OLDEST, iterator
 
     def _ask_iterator(self, client: Any, place: Place) -> str:
         with self._calls.errors():
