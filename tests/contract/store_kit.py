@@ -3,54 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TypeAlias
 
 import pytest
 
 from millstream.contract.errors import LeaseLost
-from millstream.contract.ports import Lease, MappingRow, MappingStatus, StateStore
-from millstream.contract.records import (
-    Batch,
-    Checkpoint,
-    CursorTracker,
-    Done,
-    Position,
-    Record,
-    resolve_all,
+from millstream.contract.state import MappingRow, MappingStatus, StateStore
+from tests.contract.lease_kit import LeaseKit
+from tests.contract.store_values import (
+    LONG_S,
+    OTHER,
+    OWNER,
+    ROW,
+    SHORT_S,
+    STATUS,
+    Opens,
+    checkpoint,
+    lease,
+    taken,
+    until,
 )
 
-ROW = MappingRow("u1", "shop", "on_order", "sqs", "orders", enabled=True, last_modified=1000.5)
-OTHER = MappingRow("u2", "shop", "on_paid", "sqs", "paid", enabled=False, last_modified=1001.0)
-STATUS = MappingStatus("u1", "Enabled", "USER_INITIATED", "OK", 1002.25, 9, 1, 5, 2, 1, 4, 3, 2)
 
-Opens: TypeAlias = Callable[[], AbstractAsyncContextManager[StateStore]]
-
-
-def checkpoint(position: str, partition: str = "p") -> Checkpoint:
-    """A true one, from records that were resolved."""
-    record = Record(
-        partition=partition,
-        position=Position(position),
-        item_id=position,
-        event=b"{}",
-        arrived_at=0.0,
-        received_at=0.0,
-    )
-    tracker = CursorTracker(partition)
-    tracker.admit([record])
-    made = tracker.complete(resolve_all(Batch((record,)), Done()))
-    assert made is not None
-    return made
-
-
-def lease(epoch: int = 1, mapping: str = "u1", partition: str = "p") -> Lease:
-    return Lease(mapping, partition, f"daemon-{epoch}", epoch)
-
-
-class StoreKit:
+class StoreKit(LeaseKit):
     """The suite; `make` is what a subclass gives."""
 
     def make(self, folder: Path) -> StateStore:
@@ -74,7 +51,7 @@ class StoreKit:
     async def test_a_new_store_is_empty(self, opens: Opens) -> None:
         async with opens() as store:
             assert list(await store.mappings()) == []
-            assert list(await store.statuses()) == []
+            assert list(await store.statuses(OWNER)) == []
             assert await store.cursor(lease()) is None
 
     async def test_a_mapping_outlives_the_store_object(self, opens: Opens) -> None:
@@ -104,86 +81,120 @@ class StoreKit:
         older = MappingStatus("u1", "Creating")
         async with opens() as store:
             await store.put_mapping(ROW)
-            await store.put_status([older])
-            await store.put_status([STATUS])
+            await store.put_status(OWNER, [older])
+            await store.put_status(OWNER, [STATUS])
         async with opens() as store:
-            assert list(await store.statuses()) == [STATUS]
+            assert list(await store.statuses(OWNER)) == [STATUS]
 
     async def test_statuses_of_many_mappings_are_written_at_once(self, opens: Opens) -> None:
         other = MappingStatus("u2", "Disabled")
         async with opens() as store:
             await store.put_mapping(ROW)
             await store.put_mapping(OTHER)
-            await store.put_status([STATUS, other])
-            await store.put_status([])
-            assert sorted(await store.statuses(), key=lambda status: status.uuid) == [STATUS, other]
+            await store.put_status(OWNER, [STATUS, other])
+            await store.put_status(OWNER, [])
+            assert sorted(await store.statuses(OWNER), key=lambda status: status.uuid) == [STATUS, other]
 
-    async def test_a_deleted_mapping_is_forgotten_with_its_status_and_cursors(self, opens: Opens) -> None:
+    async def test_a_deleted_mapping_is_forgotten_with_all_that_is_kept_of_it(self, opens: Opens) -> None:
         async with opens() as store:
             await store.put_mapping(ROW)
             await store.put_mapping(OTHER)
-            await store.put_status([STATUS])
-            await store.commit(lease(), checkpoint("7"))
+            await store.put_status(OWNER, [STATUS])
+            await store.announce("u1", OWNER, LONG_S)
+            await store.commit(await taken(store), checkpoint("7"))
             await store.delete_mapping("u1")
             await store.delete_mapping("never-there")
             assert list(await store.mappings()) == [OTHER]
-            assert list(await store.statuses()) == []
+            assert list(await store.statuses(OWNER)) == []
+            assert list(await store.partitions("u1")) == []
+            assert list(await store.announce("u1", "daemon-2", 0.0)) == []
             assert await store.cursor(lease()) is None
 
     async def test_a_deleted_mapping_does_not_come_back_by_a_late_write(self, opens: Opens) -> None:
         async with opens() as store:
             await store.put_mapping(ROW)
+            held = await taken(store)
             await store.delete_mapping("u1")
-            await store.put_status([STATUS])
+            await store.put_status(OWNER, [STATUS])
             with pytest.raises(LeaseLost):
-                await store.commit(lease(), checkpoint("7"))
-            assert list(await store.statuses()) == []
-            assert await store.cursor(lease()) is None
+                await store.commit(held, checkpoint("7"))
+            with pytest.raises(LeaseLost):
+                await store.started_at("u1", 5.0)
+            assert list(await store.renew([held], LONG_S)) == []
+            assert await store.take("u1", "p", OWNER, LONG_S) is None
+            assert list(await store.announce("u1", OWNER, LONG_S)) == []
+            await store.release(held, ended=True)
+            assert list(await store.statuses(OWNER)) == []
+            assert list(await store.partitions("u1")) == []
 
-    async def test_a_cursor_outlives_the_store_object(self, opens: Opens) -> None:
+    async def test_each_daemon_has_its_own_statuses(self, opens: Opens) -> None:
+        theirs = MappingStatus("u1", "Stopped", iterator_age_s=None, partitions=None)
         async with opens() as store:
             await store.put_mapping(ROW)
-            await store.commit(lease(), checkpoint("7"))
-            await store.commit(lease(), checkpoint("10"))
-        async with opens() as store:
-            assert await store.cursor(lease()) == "10"
+            await store.put_status(OWNER, [STATUS])
+            await store.put_status("daemon-2", [theirs])
+            assert list(await store.statuses(OWNER)) == [STATUS]
+            assert list(await store.statuses("daemon-2")) == [theirs]
+            assert list(await store.statuses("daemon-3")) == []
 
-    async def test_each_partition_of_each_mapping_has_its_own_cursor(self, opens: Opens) -> None:
+    async def test_the_first_start_of_a_mapping_is_kept(self, opens: Opens) -> None:
         async with opens() as store:
             await store.put_mapping(ROW)
             await store.put_mapping(OTHER)
-            await store.commit(lease(), checkpoint("1"))
-            await store.commit(lease(partition="q"), checkpoint("2", "q"))
-            await store.commit(lease(mapping="u2"), checkpoint("3"))
-            assert await store.cursor(lease()) == "1"
-            assert await store.cursor(lease(partition="q")) == "2"
-            assert await store.cursor(lease(mapping="u2")) == "3"
+            assert await store.started_at("u1", 1700000000.25) == 1700000000.25
+            await store.put_mapping(ROW)
+        async with opens() as store:
+            assert await store.started_at("u1", 1800000000.0) == 1700000000.25
+            assert await store.started_at("u2", 5.0) == 5.0
 
-    async def test_a_stale_owner_writes_nothing(self, opens: Opens) -> None:
+    async def test_a_daemon_that_announces_itself_sees_the_others(self, opens: Opens) -> None:
+        async with opens() as store, opens() as other:
+            await store.put_mapping(ROW)
+            await store.put_mapping(OTHER)
+            assert list(await store.announce("u1", "a", LONG_S)) == ["a"]
+            assert sorted(await other.announce("u1", "b", LONG_S)) == ["a", "b"]
+            assert sorted(await store.announce("u1", "a", LONG_S)) == ["a", "b"]
+            assert list(await store.announce("u2", "c", LONG_S)) == ["c"]
+
+    async def test_a_daemon_that_leaves_is_gone_at_once(self, opens: Opens) -> None:
         async with opens() as store:
             await store.put_mapping(ROW)
-            await store.commit(lease(epoch=1), checkpoint("5"))
-            await store.commit(lease(epoch=2), checkpoint("6"))
-            with pytest.raises(LeaseLost):
-                await store.commit(lease(epoch=1), checkpoint("99"))
-            assert await store.cursor(lease(epoch=2)) == "6"
+            await store.announce("u1", "a", LONG_S)
+            await store.announce("u1", "b", LONG_S)
+            assert list(await store.announce("u1", "a", 0.0)) == ["b"]
+            assert list(await store.announce("u1", "b", LONG_S)) == ["b"]
 
-    async def test_a_checkpoint_of_another_partition_is_refused(self, opens: Opens) -> None:
+    async def test_a_daemon_that_fell_silent_is_gone_once_its_time_is_over(self, opens: Opens) -> None:
         async with opens() as store:
             await store.put_mapping(ROW)
-            with pytest.raises(ValueError, match=r"partition|lease"):
-                await store.commit(lease(partition="p"), checkpoint("5", "q"))
+            await store.announce("u1", "b", SHORT_S)
+
+            async def alone() -> bool:
+                return list(await store.announce("u1", "a", LONG_S)) == ["a"]
+
+            await until(alone)
 
     async def test_calls_may_overlap(self, opens: Opens) -> None:
         async with opens() as store:
             await store.put_mapping(ROW)
+
+            async def read(name: str) -> None:
+                await store.commit(await taken(store, name), checkpoint(name, name))
+
             async with asyncio.TaskGroup() as group:
                 for number in range(50):
-                    name = f"p{number}"
-                    group.create_task(store.commit(lease(partition=name), checkpoint(str(number), name)))
-                    group.create_task(store.put_status([STATUS]))
-            for number in range(50):
-                assert await store.cursor(lease(partition=f"p{number}")) == str(number)
+                    group.create_task(read(f"p{number}"))
+                    group.create_task(store.put_status(OWNER, [STATUS]))
+            assert all(row.position == row.partition for row in await store.partitions("u1"))
+
+    async def test_a_cancelled_call_does_no_harm_to_the_next(self, opens: Opens) -> None:
+        async with opens() as store:
+            await store.put_mapping(ROW)
+            for _ in range(10):
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0):
+                        await store.take("u1", "p", OWNER, LONG_S)
+            assert await store.take("u1", "p", OWNER, LONG_S) is not None
 
     async def test_closing_twice_does_no_harm(self, opens: Opens) -> None:
         async with opens() as store:

@@ -15,8 +15,11 @@ from pathlib import Path
 import pytest
 
 from millstream.contract.errors import StateUnavailable
+from millstream.contract.records import Position
+from millstream.contract.state import PartitionRow
+from millstream.store.migrations import STEPS
 from millstream.store.sqlite import SqliteStore
-from tests.contract.store_kit import ROW, STATUS, checkpoint, lease
+from tests.contract.store_values import OWNER, ROW, STATUS, checkpoint, lease, taken
 
 ROOT = Path(__file__).parents[2]
 WITHIN_S = 20.0
@@ -84,11 +87,12 @@ async def test_a_reader_does_not_stop_the_daemon_from_writing(tmp_path: Path) ->
     path = tmp_path / "state.db"
     store = SqliteStore(path)
     await store.put_mapping(ROW)
+    held = await taken(store)
     reader = sqlite3.connect(path, isolation_level=None)
     reader.execute("BEGIN")
     reader.execute("SELECT * FROM mappings").fetchall()
-    await store.commit(lease(), checkpoint("1"))
-    assert reader.execute("SELECT * FROM cursors").fetchall() == []
+    await store.commit(held, checkpoint("1"))
+    assert reader.execute("SELECT position FROM partitions").fetchall() == [(None,)]
     reader.close()
     await store.aclose()
 
@@ -98,7 +102,7 @@ async def test_a_read_only_store_refuses_to_write(tmp_path: Path) -> None:
     await made(path)
     reader = SqliteStore.read_only(path)
     with pytest.raises(StateUnavailable, match=f"{path}: .*readonly"):
-        await reader.put_status([STATUS])
+        await reader.put_status(OWNER, [STATUS])
     assert list(await reader.mappings()) == [ROW]
     await reader.aclose()
 
@@ -122,6 +126,52 @@ async def test_a_newer_schema_is_refused_and_left_as_it_is(tmp_path: Path, read_
     with sqlite3.connect(path) as other:
         assert other.execute("SELECT name FROM sqlite_master").fetchall() == []
     other.close()
+
+
+def first_schema(path: Path) -> None:
+    """A database as millstream 0.1 left it."""
+    with sqlite3.connect(path) as old:
+        old.executescript(STEPS[0])
+        old.execute("INSERT INTO mappings VALUES ('u1', 'shop', 'on_order', 'sqs', 'orders', 1, 1000.5)")
+        old.execute("INSERT INTO statuses VALUES ('u1', 'Enabled', '', '', 0, 1, 2, 3, 4, 5, 6, 7, 8)")
+        old.execute("INSERT INTO cursors VALUES ('u1', 'p', '41', 7), ('u1', 'q', '42', 1)")
+        old.execute("PRAGMA user_version = 1")
+    old.close()
+
+
+async def test_mappings_and_cursors_of_the_first_schema_are_carried_over(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    first_schema(path)
+    store = SqliteStore(path)
+    assert list(await store.mappings()) == [ROW]
+    assert list(await store.partitions("u1")) == [
+        PartitionRow("p", None, 7, Position("41"), False),
+        PartitionRow("q", None, 1, Position("42"), False),
+    ]
+    assert await store.started_at("u1", 5.0) == 5.0
+    held = await taken(store)
+    assert (held.epoch, await store.cursor(held)) == (8, "41")
+    await store.aclose()
+
+
+async def test_a_reader_of_an_older_schema_says_what_brings_it_up(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    first_schema(path)
+    store = SqliteStore.read_only(path)
+    with pytest.raises(StateUnavailable, match=f"^{path}: wanted schema 2, found 1; `millstream run`"):
+        await store.mappings()
+    await store.aclose()
+
+
+async def test_several_that_open_an_older_schema_at_once_all_work(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    first_schema(path)
+    stores = [SqliteStore(path) for _ in range(4)]
+    async with asyncio.TaskGroup() as group:
+        opened = [group.create_task(store.mappings()) for store in stores]
+    assert [list(task.result()) for task in opened] == [[ROW]] * 4
+    for store in stores:
+        await store.aclose()
 
 
 @pytest.mark.parametrize("read_only", [False, True])

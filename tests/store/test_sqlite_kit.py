@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from millstream.contract.ports import StateStore
+from millstream.contract.state import StateStore
 from millstream.store.sqlite import SqliteStore
 from tests.contract.store_kit import StoreKit
 

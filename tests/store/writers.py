@@ -11,17 +11,18 @@ from typing import Any
 
 from millstream.contract.errors import StateUnavailable
 from millstream.store.sqlite import SqliteStore
-from tests.contract.store_kit import ROW, STATUS, checkpoint, lease
+from tests.contract.store_values import OWNER, ROW, STATUS, checkpoint, taken
 
 
 async def commit_forever(path: Path) -> None:
     """Says each number once its cursor is committed; never ends."""
     store = SqliteStore(path)
     await store.put_mapping(ROW)
+    held = await taken(store)
     number = 0
     while True:
         number += 1
-        await store.commit(lease(), checkpoint(str(number)))
+        await store.commit(held, checkpoint(str(number)))
         print(number, flush=True)
 
 
@@ -29,7 +30,8 @@ async def fill_the_disk(path: Path) -> None:
     """Says what a full disk brings, then what is left of the state, then what works with room again."""
     store = SqliteStore(path)
     await store.put_mapping(ROW)
-    await store.commit(lease(), checkpoint("1"))
+    held = await taken(store)
+    await store.commit(held, checkpoint("1"))
     filler = path.with_name("filler")
     with filler.open("wb", buffering=0) as out:
         try:
@@ -40,14 +42,14 @@ async def fill_the_disk(path: Path) -> None:
     position = 1
     try:
         while True:
-            await store.commit(lease(), checkpoint(str(position + 1)))
+            await store.commit(held, checkpoint(str(position + 1)))
             position += 1
     except StateUnavailable as error:
         print(error)
-    print(await store.cursor(lease()) == str(position))
+    print(await store.cursor(held) == str(position))
     filler.unlink()
-    await store.put_status([STATUS])
-    print(list(await store.statuses()) == [STATUS])
+    await store.put_status(OWNER, [STATUS])
+    print(list(await store.statuses(OWNER)) == [STATUS])
     await store.aclose()
 
 

@@ -42,6 +42,54 @@ STEPS = (
         PRIMARY KEY (mapping, partition)
     );
     """,
+    """
+    ALTER TABLE mappings ADD COLUMN started_at REAL;
+    DROP TABLE statuses;
+    CREATE TABLE statuses (
+        owner TEXT NOT NULL,
+        uuid TEXT NOT NULL REFERENCES mappings ON DELETE CASCADE,
+        state TEXT NOT NULL,
+        state_reason TEXT NOT NULL,
+        last_result TEXT NOT NULL,
+        updated_at REAL NOT NULL,
+        received INTEGER NOT NULL,
+        filtered INTEGER NOT NULL,
+        delivered INTEGER NOT NULL,
+        returned INTEGER NOT NULL,
+        discarded INTEGER NOT NULL,
+        dropped INTEGER NOT NULL,
+        invocations INTEGER NOT NULL,
+        errors INTEGER NOT NULL,
+        throttles INTEGER NOT NULL,
+        invoked_records INTEGER NOT NULL,
+        failed_records INTEGER NOT NULL,
+        delivery_failures INTEGER NOT NULL,
+        iterator_age_s REAL,
+        partitions INTEGER,
+        PRIMARY KEY (owner, uuid)
+    );
+    CREATE INDEX statuses_uuid ON statuses (uuid);
+    CREATE TABLE partitions (
+        mapping TEXT NOT NULL REFERENCES mappings ON DELETE CASCADE,
+        partition TEXT NOT NULL,
+        owner TEXT,
+        epoch INTEGER NOT NULL,
+        expires_at REAL NOT NULL,
+        position TEXT,
+        ended INTEGER NOT NULL DEFAULT FALSE,
+        PRIMARY KEY (mapping, partition)
+    );
+    INSERT INTO partitions (mapping, partition, epoch, expires_at, position)
+        SELECT mapping, partition, epoch, 0, position FROM cursors
+        WHERE mapping IN (SELECT uuid FROM mappings);
+    DROP TABLE cursors;
+    CREATE TABLE members (
+        mapping TEXT NOT NULL REFERENCES mappings ON DELETE CASCADE,
+        owner TEXT NOT NULL,
+        expires_at REAL NOT NULL,
+        PRIMARY KEY (mapping, owner)
+    );
+    """,
 )
 """Step n leads from version n to version n + 1. A step that was released is never changed."""
 
@@ -49,6 +97,8 @@ SCHEMA_VERSION = len(STEPS)
 
 
 def migrate(connection: sqlite3.Connection, version: int) -> None:
-    """Lead a database of `version` to the newest one, each step in a transaction of its own."""
-    for number, step in enumerate(STEPS[version:], start=version + 1):
-        connection.executescript(f"BEGIN IMMEDIATE; {step} PRAGMA user_version = {number}; COMMIT;")
+    """Lead a database of `version` to the newest one, within the caller's transaction."""
+    for step in STEPS[version:]:
+        for statement in step.split(";"):
+            connection.execute(statement)
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")

@@ -5,122 +5,57 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
 from millstream.contract.blocking import BlockingClient
-from millstream.contract.errors import LeaseLost, StateUnavailable
-from millstream.contract.ports import Lease, MappingRow, MappingStatus
-from millstream.contract.records import Checkpoint, Position
+from millstream.contract.errors import StateUnavailable
+from millstream.store.database import Session, Values
 from millstream.store.migrations import SCHEMA_VERSION, migrate
+from millstream.store.sql_store import SqlStore
 
 BUSY_S = 5.0
 """How long a call waits for another process's lock; only a migration or a closing daemon holds one long."""
 
 T = TypeVar("T")
 
-_ROW = ", ".join(field.name for field in fields(MappingRow))
-_STATUS = ", ".join(field.name for field in fields(MappingStatus))
-
-_PUT_MAPPING = f"""
-    INSERT INTO mappings ({_ROW}) VALUES (?, ?, ?, ?, ?, ?, ?)
-    ON CONFLICT (app, function, kind, source)
-    DO UPDATE SET enabled = excluded.enabled, last_modified = excluded.last_modified
-    RETURNING {_ROW}
-"""
-
-_PUT_STATUS = f"""
-    INSERT OR REPLACE INTO statuses ({_STATUS})
-    SELECT {", ".join("?" * len(fields(MappingStatus)))}
-    WHERE EXISTS (SELECT 1 FROM mappings WHERE uuid = ?)
-"""
-
-_COMMIT = """
-    INSERT INTO cursors (mapping, partition, position, epoch)
-    SELECT :mapping, :partition, :position, :epoch
-    WHERE EXISTS (SELECT 1 FROM mappings WHERE uuid = :mapping)
-    ON CONFLICT (mapping, partition)
-    DO UPDATE SET position = excluded.position, epoch = excluded.epoch WHERE excluded.epoch >= epoch
-"""
-
-_DELETE = (
-    "DELETE FROM cursors WHERE mapping = ?",
-    "DELETE FROM statuses WHERE uuid = ?",
-    "DELETE FROM mappings WHERE uuid = ?",
-)
+# unixepoch('subsec') came with SQLite 3.42, which Debian 12 does not have. This one counts milliseconds.
+_NOW_S = "((julianday('now') - 2440587.5) * 86400.0)"
 
 
-class SqliteStore:
+class SqliteStore(SqlStore):
     """Implements StateStore. The file is opened, and made or migrated, by the first call.
 
     All calls run one after another in one thread, so that writes never wait for each other's locks.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._writable = True
-        self._thread = BlockingClient("state", 1)
-        self._connection: sqlite3.Connection | None = None  # the thread's own
-        self._closed = False
+    def __init__(self, path: Path, *, writable: bool = True) -> None:
+        super().__init__(SqliteDatabase(path, writable))
 
     @classmethod
     def read_only(cls, path: Path) -> Self:
         """The store as it is, beside a daemon that writes it or without one; a write raises."""
-        store = cls(path)
-        store._writable = False
-        return store
+        return cls(path, writable=False)
 
-    async def put_mapping(self, row: MappingRow) -> MappingRow:
-        return await self._call(lambda db: _mapping(db.execute(_PUT_MAPPING, astuple(row)).fetchone()))
 
-    async def mappings(self) -> Sequence[MappingRow]:
-        query = f"SELECT {_ROW} FROM mappings ORDER BY app, function, kind, source"
-        return await self._call(lambda db: [_mapping(row) for row in db.execute(query)])
+class SqliteDatabase:
+    """Implements Database."""
 
-    async def delete_mapping(self, uuid: str) -> None:
-        def delete(db: sqlite3.Connection) -> None:
-            for statement in _DELETE:
-                db.execute(statement, (uuid,))
+    def __init__(self, path: Path, writable: bool) -> None:
+        self._path = path
+        self._writable = writable
+        self._thread = BlockingClient("state", 1)
+        self._connection: sqlite3.Connection | None = None  # the thread's own
+        self._closed = False
 
-        await self._call(delete)
+    async def one(self, statement: str, values: Values) -> list[tuple[Any, ...]]:
+        return await self.run(lambda session: session.rows(statement, values))
 
-    async def put_status(self, statuses: Sequence[MappingStatus]) -> None:
-        """Write the newest status of several mappings at once; that of a forgotten mapping is dropped."""
-        rows = [(*astuple(status), status.uuid) for status in statuses]
-        await self._call(lambda db: db.executemany(_PUT_STATUS, rows))
-
-    async def statuses(self) -> Sequence[MappingStatus]:
-        query = f"SELECT {_STATUS} FROM statuses ORDER BY uuid"
-        return await self._call(lambda db: [MappingStatus(*row) for row in db.execute(query)])
-
-    async def cursor(self, lease: Lease) -> Position | None:
-        query = "SELECT position FROM cursors WHERE mapping = ? AND partition = ?"
-        where = (lease.mapping, lease.partition)
-        found = await self._call(lambda db: db.execute(query, where).fetchone())
-        return None if found is None else Position(found[0])
-
-    async def commit(self, lease: Lease, checkpoint: Checkpoint) -> None:
-        """Move the cursor, unless a lease with a greater epoch did, or the mapping was deleted.
-
-        Raises:
-            LeaseLost: one of these happened.
-            ValueError: the checkpoint is of another partition than the lease.
-        """
-        if checkpoint.partition != lease.partition:
-            raise ValueError(f"a checkpoint of {checkpoint.partition} under a lease of {lease.partition}")
-        values = {
-            "mapping": lease.mapping,
-            "partition": lease.partition,
-            "position": checkpoint.position,
-            "epoch": lease.epoch,
-        }
-        if await self._call(lambda db: db.execute(_COMMIT, values).rowcount) == 0:
-            raise LeaseLost(f"{lease.mapping} {lease.partition}: epoch {lease.epoch} is over")
+    async def run(self, work: Callable[[Session], T]) -> T:
+        return await self._thread.call(self._transaction, work)
 
     async def aclose(self) -> None:
-        """Close the file after the calls that were made; calls after this one raise RuntimeError."""
         if not self._closed:
             self._closed = True
             await self._thread.call(self._close)
@@ -130,31 +65,27 @@ class SqliteStore:
         if self._connection is not None:
             self._connection.close()
 
-    async def _call(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        return await self._thread.call(self._transaction, work)
-
-    def _transaction(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    def _transaction(self, work: Callable[[Session], T]) -> T:
         with state_errors(self._path):
             db = self._connection = self._connection or self._open()
-            db.execute("BEGIN IMMEDIATE" if self._writable else "BEGIN")
-            try:
-                answer = work(db)
-                db.execute("COMMIT")
-            finally:
-                if db.in_transaction:  # not after some faults, for which SQLite itself rolls back
-                    db.execute("ROLLBACK")
-            return answer
+            with self._begun(db):
+                return work(SqliteSession(db))
+
+    @contextmanager
+    def _begun(self, db: sqlite3.Connection) -> Iterator[None]:
+        db.execute("BEGIN IMMEDIATE" if self._writable else "BEGIN")
+        try:
+            yield
+            db.execute("COMMIT")
+        finally:
+            if db.in_transaction:  # not after some faults, for which SQLite itself rolls back
+                db.execute("ROLLBACK")
 
     def _open(self) -> sqlite3.Connection:
         db = self._connect("rwc" if self._writable else "ro")
         try:
             if self._writable:
-                db.execute("PRAGMA journal_mode = WAL")
-                # Once COMMIT has returned, NORMAL keeps it through kill -9 of this process, but a crash of
-                # the host may undo the last ones; FULL, which syncs the log at each, keeps it through both.
-                db.execute("PRAGMA synchronous = FULL")
-                if (version := self._version(db)) < SCHEMA_VERSION:
-                    migrate(db, version)
+                self._prepare(db)
             else:
                 db = self._readable(db)
                 self._version(db)
@@ -162,6 +93,16 @@ class SqliteStore:
             db.close()
             raise
         return db
+
+    def _prepare(self, db: sqlite3.Connection) -> None:
+        db.execute("PRAGMA journal_mode = WAL")
+        if self._version(db) < SCHEMA_VERSION:
+            with self._begun(db):
+                migrate(db, self._version(db))  # asked anew: another process may have come first
+        # Once COMMIT has returned, NORMAL keeps it through kill -9 of this process, but a crash of
+        # the host may undo the last ones; FULL, which syncs the log at each, keeps it through both.
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA foreign_keys = ON")  # not before the migration, which drops tables
 
     def _version(self, db: sqlite3.Connection) -> int:
         (found,) = db.execute("PRAGMA user_version").fetchone()
@@ -191,6 +132,20 @@ class SqliteStore:
         return sqlite3.connect(uri, uri=True, timeout=BUSY_S, isolation_level=None)
 
 
+class SqliteSession:
+    """Implements Session."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def rows(self, statement: str, values: Values) -> list[tuple[Any, ...]]:
+        return self._connection.execute(_dialect(statement), values).fetchall()
+
+    def many(self, statement: str, values: Sequence[Values]) -> list[int]:
+        text = _dialect(statement)
+        return [self._connection.execute(text, each).rowcount for each in values]
+
+
 @contextmanager
 def state_errors(path: Path) -> Iterator[None]:
     """Turns SQLite's faults into ours."""
@@ -200,6 +155,5 @@ def state_errors(path: Path) -> Iterator[None]:
         raise StateUnavailable(f"{path}: wanted a usable state database, found: {error}") from error
 
 
-def _mapping(row: Any) -> MappingRow:
-    uuid, app, function, kind, source, enabled, last_modified = row
-    return MappingRow(uuid, app, function, kind, source, bool(enabled), last_modified)
+def _dialect(statement: str) -> str:
+    return statement.replace("now_s()", _NOW_S)
