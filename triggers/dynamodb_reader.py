@@ -123,6 +123,8 @@ class DynamoDbReader:
         if fetched.found:
             self._awake_until = now + AWAKE_S
         self._due = asked_at + (BUSY_S if self._hurries or now < self._awake_until else IDLE_S)
+        if fetched.found >= limit:  # the pace is for looking; what is known to wait is read at once
+            self._due = now
         self._place = fetched.place
         self._ended = fetched.ended
         self._lag_s = None if fetched.found else 0.0
