@@ -10,13 +10,16 @@ import json
 import socket
 import threading
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
+import pytest
+
+from millstream.cli.embedded import TEST_CREDENTIALS
 from tests.brokers.dynamodb_streams import MAX_SHARDS, Fault, Streams, Wire
 
 HELD_S = 30.0
@@ -101,6 +104,15 @@ class DynamoDbFake(Streams):
             if faults := self._faults.get(operation):
                 raise faults.popleft()
         return self.perform(operation, body)
+
+
+@pytest.fixture
+def dynamodb_fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[DynamoDbFake]:
+    """A fake of its own for each test."""
+    for name, value in TEST_CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    with DynamoDbFake() as fake:
+        yield fake
 
 
 class _Server(ThreadingHTTPServer):

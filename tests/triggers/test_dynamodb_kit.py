@@ -148,8 +148,5 @@ class TestDynamoDbFake(StreamKit):
     bad_options = BAD_OPTIONS
 
     @pytest.fixture
-    def stream(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stream]:
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        with DynamoDbFake() as fake:
-            yield FakeStreamOfKit(fake)
+    def stream(self, dynamodb_fake: DynamoDbFake) -> Stream:
+        return FakeStreamOfKit(dynamodb_fake)

@@ -1,0 +1,195 @@
+"""Events of DynamoDB Streams: their exact bytes, as they come through botocore from the wire."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import boto3
+import pytest
+
+from millstream.contract.records import Record
+from millstream.mappings.filters import compile_filters
+from millstream.triggers.dynamodb import DynamoDbTrigger
+from millstream.triggers.dynamodb_records import RecordMaker
+from tests.brokers.dynamodb_fake import DynamoDbFake
+from tests.brokers.dynamodb_streams import FakeStream
+
+OPTIONS: Mapping[str, object] = {"stream": "orders", "starting_position": "TRIM_HORIZON"}
+VIEWS = ("KEYS_ONLY", "NEW_IMAGE", "OLD_IMAGE", "NEW_AND_OLD_IMAGES")
+KEY = {"pk": {"S": "a"}, "sk": {"N": "1"}}
+NEW = {**KEY, "state": {"S": "new"}}
+OLD = {**KEY, "state": {"S": "old"}}
+KEY_JSON = '"pk":{"S":"a"},"sk":{"N":"1"}'
+NEW_JSON = f'"NewImage":{{{KEY_JSON},"state":{{"S":"new"}}}},'
+OLD_JSON = f'"OldImage":{{{KEY_JSON},"state":{{"S":"old"}}}},'
+
+
+def read(fake: DynamoDbFake, stream: FakeStream) -> list[Record]:
+    """What was put into the one shard of a stream."""
+    client: Any = boto3.session.Session().client("dynamodbstreams", endpoint_url=fake.url)  # type: ignore[call-overload]
+    (shard,) = stream.shards
+    asked = {"StreamArn": stream.arn, "ShardId": shard, "ShardIteratorType": "TRIM_HORIZON"}
+    found = client.get_records(ShardIterator=client.get_shard_iterator(**asked)["ShardIterator"])["Records"]
+    client.close()
+    return RecordMaker(shard, stream.arn).records(found, 5.0)
+
+
+def images(fake: DynamoDbFake, **attributes: Any) -> dict[str, Any]:
+    """The new image of an item with these attributes, as the function sees it."""
+    stream = fake.stream("orders")
+    stream.put(KEY, {**KEY, **attributes})
+    (record,) = read(fake, stream)
+    image: dict[str, Any] = json.loads(record.event)["dynamodb"]["NewImage"]
+    assert (image.pop("pk"), image.pop("sk")) == (KEY["pk"], KEY["sk"])
+    return image
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize(
+    ("name", "new", "old", "expired"),
+    [
+        ("INSERT", NEW, None, False),
+        ("MODIFY", NEW, OLD, False),
+        ("REMOVE", None, OLD, False),
+        ("REMOVE", None, OLD, True),
+    ],
+    ids=["insert", "modify", "remove", "time-to-live"],
+)
+def test_an_event_is_that_of_aws_for_each_change_in_each_view(
+    dynamodb_fake: DynamoDbFake, view: str, name: str, new: Any, old: Any, expired: bool
+) -> None:
+    stream = dynamodb_fake.stream("orders", view)
+    if expired:
+        sequence = stream.expire_item(KEY, old, created_at=1760000000.9)
+    else:
+        sequence = stream.put(KEY, new, old, created_at=1760000000.9)
+    (record,) = read(dynamodb_fake, stream)
+    found = json.loads(record.event)
+    image = NEW_JSON if new and view in ("NEW_IMAGE", "NEW_AND_OLD_IMAGES") else ""
+    image += OLD_JSON if old and view in ("OLD_IMAGE", "NEW_AND_OLD_IMAGES") else ""
+    identity = ',"userIdentity":{"type":"Service","principalId":"dynamodb.amazonaws.com"}' if expired else ""
+    assert record.event.decode() == (
+        f'{{"eventID":"{found["eventID"]}","eventName":"{name}","eventVersion":"1.1",'
+        '"eventSource":"aws:dynamodb","awsRegion":"us-east-1","dynamodb":{'
+        f'"ApproximateCreationDateTime":1760000000,"Keys":{{{KEY_JSON}}},{image}'
+        f'"SequenceNumber":"{sequence}","SizeBytes":{found["dynamodb"]["SizeBytes"]},'
+        f'"StreamViewType":"{view}"}},"eventSourceARN":"{stream.arn}"{identity}}}'
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "seen"),
+    [
+        ({"S": 'ü ☃ 😀 "\\\n'}, {"S": 'ü ☃ 😀 "\\\n'}),
+        ({"N": "12345678901234567890123456789012345678"}, {"N": "12345678901234567890123456789012345678"}),
+        ({"N": "-1.5E-128"}, {"N": "-1.5E-128"}),
+        ({"B": b"\x00\xff\xfe"}, {"B": "AP/+"}),
+        ({"SS": ["b", "a"]}, {"SS": ["b", "a"]}),
+        ({"NS": ["1", "2.0"]}, {"NS": ["1", "2.0"]}),
+        ({"BS": [b"\xff", b""]}, {"BS": ["/w==", ""]}),
+        ({"BOOL": False}, {"BOOL": False}),
+        ({"NULL": True}, {"NULL": True}),
+        ({"L": []}, {"L": []}),
+        ({"M": {}}, {"M": {}}),
+        (
+            {"M": {"b": {"L": [{"B": b"x"}, {"M": {"n": {"N": "1"}}}, {"NULL": True}]}}},
+            {"M": {"b": {"L": [{"B": "eA=="}, {"M": {"n": {"N": "1"}}}, {"NULL": True}]}}},
+        ),
+    ],
+    ids=lambda value: next(iter(value)),
+)
+def test_each_type_of_value_is_written_as_aws_writes_it(
+    dynamodb_fake: DynamoDbFake, value: dict[str, Any], seen: dict[str, Any]
+) -> None:
+    assert images(dynamodb_fake, value=value) == {"value": seen}
+
+
+def test_half_a_surrogate_pair_reaches_the_function_escaped(dynamodb_fake: DynamoDbFake) -> None:
+    assert images(dynamodb_fake, value={"S": "half \ud83d"}) == {"value": {"S": "half \ud83d"}}
+
+
+def test_an_image_keeps_the_order_of_its_attributes(dynamodb_fake: DynamoDbFake) -> None:
+    found = images(dynamodb_fake, z={"N": "1"}, a={"N": "2"}, m={"N": "3"})
+    assert list(found) == ["z", "a", "m"]
+
+
+def test_a_record_is_known_by_its_sequence_number_and_ordered_by_its_item(
+    dynamodb_fake: DynamoDbFake,
+) -> None:
+    stream = dynamodb_fake.stream("orders")
+    sequence = stream.put(KEY, NEW, created_at=1760000000)
+    (record,) = read(dynamodb_fake, stream)
+    assert record == Record(
+        partition=next(iter(stream.shards)),
+        position=record.position,
+        item_id=sequence,
+        event=record.event,
+        arrived_at=1760000000.0,
+        received_at=5.0,
+        ordering_key='{"pk":{"S":"a"},"sk":{"N":"1"}}',
+    )
+    assert record.position == sequence
+
+
+def test_an_items_ordering_key_is_the_same_in_whatever_order_its_key_is_written(
+    dynamodb_fake: DynamoDbFake,
+) -> None:
+    stream = dynamodb_fake.stream("orders")
+    stream.put({"pk": {"B": b"\xff"}, "sk": {"S": "x"}})
+    stream.put({"sk": {"S": "x"}, "pk": {"B": b"\xff"}})
+    stream.put({"sk": {"S": "\xff"}, "pk": {"B": b"\xff"}})
+    first, second, other = read(dynamodb_fake, stream)
+    assert first.ordering_key == second.ordering_key == '{"pk":{"B":"/w=="},"sk":{"S":"x"}}'
+    assert other.ordering_key != first.ordering_key
+
+
+def test_failure_details_tell_the_range_in_the_shard_in_whole_seconds(dynamodb_fake: DynamoDbFake) -> None:
+    stream = dynamodb_fake.stream("orders")
+    first = stream.put(KEY, NEW, created_at=1764088501)
+    stream.put(KEY, NEW, created_at=1764088502)
+    last = stream.put(KEY, NEW, created_at=1764088503)
+    details = DynamoDbTrigger.parse(OPTIONS).failure_details(read(dynamodb_fake, stream))
+    (shard,) = stream.shards
+    assert json.dumps(details, separators=(",", ":")) == (
+        f'{{"DDBStreamBatchInfo":{{"shardId":"{shard}",'
+        f'"startSequenceNumber":"{first}","endSequenceNumber":"{last}",'
+        '"approximateArrivalOfFirstRecord":"2025-11-25T16:35:01Z",'
+        '"approximateArrivalOfLastRecord":"2025-11-25T16:35:03Z",'
+        f'"batchSize":3,"streamArn":"{stream.arn}"}}}}'
+    )
+
+
+@pytest.mark.parametrize(
+    ("pattern", "matches"),
+    [
+        ({"eventName": ["INSERT", "MODIFY"]}, True),
+        ({"eventName": ["REMOVE"]}, False),
+        ({"dynamodb": {"NewImage": {"state": {"S": ["new"]}}}}, True),
+        ({"dynamodb": {"NewImage": {"state": ["new"]}}}, False),
+        ({"dynamodb": {"Keys": {"sk": {"N": ["1"]}}}}, True),
+        ({"dynamodb": {"Keys": {"sk": {"N": [{"numeric": [">", 0]}]}}}}, False),
+        ({"dynamodb": {"Keys": {"sk": {"N": [{"anything-but": "2"}]}}}}, True),
+        ({"dynamodb": {"ApproximateCreationDateTime": [{"numeric": [">", 0]}]}}, True),
+        ({"dynamodb": {"NewImage": {"state": [{"exists": False}]}}}, True),
+        ({"dynamodb": {"OldImage": {"state": {"S": [{"exists": False}]}}}}, True),
+        ({"eventName": ["INSERT"], "dynamodb": {"NewImage": {"state": {"S": ["old"]}}}}, False),
+        ({"userIdentity": {"type": ["Service"]}}, False),
+    ],
+)
+def test_filters_see_the_event_of_aws(dynamodb_fake: DynamoDbFake, pattern: object, matches: bool) -> None:
+    stream = dynamodb_fake.stream("orders")
+    stream.put(KEY, NEW)
+    (record,) = read(dynamodb_fake, stream)
+    rules = DynamoDbTrigger.parse(OPTIONS).filter_rules
+    assert compile_filters([pattern], rules).matches(record) is matches
+
+
+def test_a_filter_tells_what_time_to_live_removed(dynamodb_fake: DynamoDbFake) -> None:
+    stream = dynamodb_fake.stream("orders")
+    stream.put(KEY, None, OLD)
+    stream.expire_item(KEY, OLD)
+    pattern = {"userIdentity": {"type": ["Service"], "principalId": ["dynamodb.amazonaws.com"]}}
+    filters = compile_filters([pattern], DynamoDbTrigger.parse(OPTIONS).filter_rules)
+    assert [filters.matches(record) for record in read(dynamodb_fake, stream)] == [False, True]
