@@ -18,6 +18,8 @@ import msgspec
 MAGIC = b"\xf3\x89\x9a\xc2"
 DIGEST_BYTES = 16
 
+_MAGIC_BASE64 = b'"84maw'  # the five characters that do not depend on what follows the magic
+
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types of protobuf
 _FIXED = {_FIXED64: 8, _FIXED32: 4}
 _LONGEST_VARINT = 10
@@ -29,6 +31,16 @@ class UserRecord(msgspec.Struct, frozen=True, gc=False):
     partition_key: str
     hash_key: str | None  # explicit, a decimal number. None: the partition key's hash
     data: bytes
+
+
+def unpack_base64(text: bytes) -> list[UserRecord] | None:
+    """The records packed into a JSON string in base64; as `unpack`."""
+    if not text.startswith(_MAGIC_BASE64):
+        return None
+    try:
+        return unpack(msgspec.json.decode(text, type=bytes))
+    except msgspec.DecodeError:
+        return None
 
 
 def unpack(data: bytes) -> list[UserRecord] | None:

@@ -17,6 +17,7 @@ from millstream.aws.source_errors import source_errors
 from millstream.contract.blocking import BlockingClient
 from millstream.contract.errors import InvalidConfiguration, PartitionGone, Problem, SourceUnavailable
 from millstream.contract.ports import Host
+from millstream.triggers.kinesis_wire import KinesisParsers
 
 THREADS = 16
 """Calls of one mapping at once; one call brings up to 10 MB, and takes well below a second."""
@@ -84,7 +85,7 @@ def kinesis_errors(stream: str) -> Iterator[None]:
 
 def new_client(host: Host, region: str | None) -> Any:
     """A client of the region. Raises InvalidConfiguration for an endpoint that is no URL."""
-    make: Any = new_session().client  # by name, which the stubs cannot follow
+    make: Any = new_session(KinesisParsers()).client  # by name, which the stubs cannot follow
     try:
         return make(
             "kinesis",

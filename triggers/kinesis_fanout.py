@@ -19,6 +19,7 @@ from millstream.contract.streams import Page, Start
 from millstream.triggers.kinesis_client import ConsumerBusy, KinesisCalls, NotFound, PlaceRefused
 from millstream.triggers.kinesis_places import OLDEST, Place, after, place_of
 from millstream.triggers.kinesis_records import Backlog, RecordMaker
+from millstream.triggers.kinesis_wire import EVENT, Found
 
 logger = logging.getLogger(__name__)
 
@@ -136,7 +137,7 @@ class Subscriptions:
             with self._calls.errors():
                 for event in stream:
                     heard = True
-                    if not self._hand_over(event["SubscribeToShardEvent"]):
+                    if not self._hand_over(event[EVENT]):
                         break
         except SourceUnavailable:
             if not self._over:  # else it is our own shutting of the connection
@@ -166,24 +167,17 @@ class Subscriptions:
                 StartingPosition=place.starting_position,
             )["EventStream"]
 
-    def _hand_over(self, event: dict[str, Any]) -> bool:
+    def _hand_over(self, found: Found) -> bool:
         """Queue an event once there is room; False if no further one is wanted."""
-        found = event.get("Records", [])
         place = self._place
-        wanted = place.wanted(self._maker.records(found, self._clock.now()))
-        goes_on_at = event.get("ContinuationSequenceNumber")
-        ended = bool(event.get("ChildShards")) or goes_on_at is None
-        behind_ms = event.get("MillisBehindLatest")
+        wanted = place.wanted(self._maker.records(found.records, self._clock.now()))
+        ended = bool(found.child_shards) or found.continuation_sequence_number is None
         with self._changed:
             self._changed.wait_for(lambda: self._over or len(self._waiting) < WAITING)
             if self._over:
                 return False
-            self._waiting.append(_Event(wanted, None if behind_ms is None else behind_ms / 1000, ended))
-            if found:
-                place = place.passed(found[-1]["SequenceNumber"], wanted)
-            elif goes_on_at is not None and place.at is None and place.last_sub < 0:
-                place = after(goes_on_at)
-            self._place = place
+            self._waiting.append(_Event(wanted, found.lag_s, ended))
+            self._place = _behind(place, found, wanted)
             self._over = ended
         self._tell()
         return not ended
@@ -228,6 +222,15 @@ class FanoutReader:
             raise found
         else:
             await self._arrived.wait()
+
+
+def _behind(place: Place, found: Found, wanted: list[Record]) -> Place:
+    """Where the next subscription goes on."""
+    if found.records:
+        return place.passed(found.records[-1].sequence_number, wanted)
+    if found.continuation_sequence_number is None or place.at is not None or place.last_sub >= 0:
+        return place
+    return after(found.continuation_sequence_number)
 
 
 def _response(stream: Any) -> Any:

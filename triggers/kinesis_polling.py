@@ -20,6 +20,7 @@ from millstream.triggers.kinesis_client import (
 )
 from millstream.triggers.kinesis_places import OLDEST, Place, place_of
 from millstream.triggers.kinesis_records import Backlog, RecordMaker
+from millstream.triggers.kinesis_wire import FOUND, Found
 
 logger = logging.getLogger(__name__)
 
@@ -126,15 +127,14 @@ class PollingReader:
     def _page(self, client: Any, place: Place, iterator: str, limit: int) -> _Fetched:
         with self._calls.errors():
             answer = client.get_records(ShardIterator=iterator, Limit=limit, **self._calls.stream.by_arn)
-        behind_ms = answer.get("MillisBehindLatest")
-        found = answer["Records"]
-        wanted = place.wanted(self._maker.records(found, self._clock.now()))
+        found: Found = answer[FOUND]
+        wanted = place.wanted(self._maker.records(found.records, self._clock.now()))
         return _Fetched(
             wanted,
-            answer.get("NextShardIterator"),
-            place.passed(found[-1]["SequenceNumber"], wanted) if found else place,
-            bool(found),
-            None if behind_ms is None else behind_ms / 1000,
+            found.next_shard_iterator,
+            place.passed(found.records[-1].sequence_number, wanted) if found.records else place,
+            bool(found.records),
+            found.lag_s,
         )
 
     def _about(self, **fields: object) -> dict[str, object]:

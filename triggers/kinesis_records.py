@@ -7,18 +7,17 @@ failed one is retried with those before it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import md5
-from typing import Any
 
 import msgspec
 
 from millstream.aws.arn import parse_arn
 from millstream.contract.records import Position, Record
 from millstream.contract.streams import Page
-from millstream.triggers.kinesis_aggregates import UserRecord, unpack
+from millstream.triggers.kinesis_aggregates import UserRecord, unpack_base64
+from millstream.triggers.kinesis_wire import KinesisRecord
 
 _encode = msgspec.json.Encoder().encode
 
@@ -45,7 +44,7 @@ class KinesisData(msgspec.Struct, frozen=True, gc=False, rename="camel", omit_de
     kinesis_schema_version: str
     partition_key: str
     sequence_number: str
-    data: bytes
+    data: msgspec.Raw
     approximate_arrival_timestamp: float
     sub_sequence_number: int | msgspec.UnsetType = msgspec.UNSET
 
@@ -86,29 +85,25 @@ class RecordMaker:
         role = f"arn:{partition}:iam::{account}:role/millstream"
         return cls(shard, source_arn, region, role, unpacks, hash_range)
 
-    def records(self, found: Sequence[dict[str, Any]], received_at: float) -> list[Record]:
-        """The records of a page as boto3 gives it, in its order."""
-        if not self.unpacks:
-            return [
-                self._record(
-                    one["PartitionKey"],
-                    one["SequenceNumber"],
-                    one["Data"],
-                    round(one["ApproximateArrivalTimestamp"].timestamp(), 3),
-                    received_at,
-                )
-                for one in found
-            ]
-        return [record for one in found for record in self._unpacked(one, received_at)]
+    def records(self, found: Sequence[KinesisRecord], received_at: float) -> list[Record]:
+        """The records of a page, in its order."""
+        if self.unpacks:
+            return [record for one in found for record in self._unpacked(one, received_at)]
+        return [self._plain(one, received_at) for one in found]
 
-    def _unpacked(self, one: dict[str, Any], received_at: float) -> list[Record]:
-        sequence = one["SequenceNumber"]
-        arrived_at = round(one["ApproximateArrivalTimestamp"].timestamp(), 3)
-        packed = unpack(one["Data"])
+    def _plain(self, one: KinesisRecord, received_at: float) -> Record:
+        at = one.approximate_arrival_timestamp
+        return self._record(one.partition_key, one.sequence_number, one.data, at, received_at)
+
+    def _unpacked(self, one: KinesisRecord, received_at: float) -> list[Record]:
+        packed = unpack_base64(bytes(one.data))
         if packed is None:
-            return [self._record(one["PartitionKey"], sequence, one["Data"], arrived_at, received_at)]
+            return [self._plain(one, received_at)]
+        sequence, at = one.sequence_number, one.approximate_arrival_timestamp
         return [
-            self._record(user.partition_key, sequence, user.data, arrived_at, received_at, number)
+            self._record(
+                user.partition_key, sequence, msgspec.Raw(_encode(user.data)), at, received_at, number
+            )
             for number, user in enumerate(packed)
             if self.hash_range is None or self.hash_range.holds(user)
         ]
@@ -117,7 +112,7 @@ class RecordMaker:
         self,
         key: str,
         sequence: str,
-        data: bytes,
+        data: msgspec.Raw,
         arrived_at: float,
         received_at: float,
         sub: int | msgspec.UnsetType = msgspec.UNSET,
@@ -136,18 +131,11 @@ class RecordMaker:
             partition=self.shard,
             position=Position(sequence if sub is msgspec.UNSET else f"{sequence}:{sub}"),
             item_id=sequence,
-            event=_bytes(event),
+            event=_encode(event),
             arrived_at=arrived_at,
             received_at=received_at,
             ordering_key=key,
         )
-
-
-def _bytes(event: KinesisEvent) -> bytes:
-    try:
-        return _encode(event)
-    except UnicodeEncodeError:  # half a surrogate pair in the key: JSON can hold it, escaped
-        return json.dumps(msgspec.to_builtins(event), separators=(",", ":")).encode()
 
 
 class Backlog:

@@ -12,6 +12,7 @@ import boto3
 import botocore.session
 from botocore.config import Config
 from botocore.loaders import Loader, create_loader
+from botocore.parsers import ResponseParserFactory
 
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 30.0  # above the longest long poll, 20 s
@@ -35,13 +36,16 @@ FAULTS = frozenset(
 """Error codes of any AWS service that pass by themselves."""
 
 
-def new_session() -> boto3.session.Session:
+def new_session(parsers: ResponseParserFactory | None = None) -> boto3.session.Session:
     """A boto3 session by the environment as it is now; its service models are shared with all others.
 
-    A session of its own for each mapping would load them again: 8 MB each.
+    A session of its own for each mapping would load them again: 8 MB each. `parsers` makes the
+    parsers of its clients in botocore's place.
     """
     core = botocore.session.get_session()
     core.register_component("data_loader", _loader())
+    if parsers is not None:
+        core.register_component("response_parser_factory", parsers)
     return boto3.session.Session(botocore_session=core)
 
 
