@@ -28,7 +28,7 @@ OLD_JSON = f'"OldImage":{{{KEY_JSON},"state":{{"S":"old"}}}},'
 
 def read(fake: DynamoDbFake, stream: FakeStream) -> list[Record]:
     """What was put into the one shard of a stream."""
-    client: Any = boto3.session.Session().client("dynamodbstreams", endpoint_url=fake.url)  # type: ignore[call-overload]
+    client: Any = boto3.session.Session().client("dynamodbstreams", endpoint_url=fake.url)
     (shard,) = stream.shards
     asked = {"StreamArn": stream.arn, "ShardId": shard, "ShardIteratorType": "TRIM_HORIZON"}
     found = client.get_records(ShardIterator=client.get_shard_iterator(**asked)["ShardIterator"])["Records"]
