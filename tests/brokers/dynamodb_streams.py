@@ -81,7 +81,7 @@ class FakeStream:
         self._service = service
         self.table = table
         self.view = view
-        self.label = f"2026-01-01T00:00:00.{next(service.numbers) % 1000:03d}"
+        self.label = f"2026-01-01T00:00:00.{next(service.numbers):03d}"
         self.arn = f"arn:aws:dynamodb:us-east-1:000000000000:table/{table}/stream/{self.label}"
         self.status = "ENABLED"
         self.shards: dict[str, Shard] = {}

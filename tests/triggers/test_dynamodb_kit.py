@@ -10,10 +10,14 @@ import msgspec
 import pytest
 
 from millstream.contract.records import Position, Record
+from millstream.contract.streams import Oldest
 from millstream.triggers.dynamodb import DynamoDbTrigger
 from tests.brokers.dynamodb_fake import DynamoDbFake
 from tests.brokers.ministack import Ministack
-from tests.contract.stream_kit import Stream, StreamKit
+from tests.contract.queue_kit import FUNCTION
+from tests.contract.stream_kit import Stream, StreamKit, host, read, the_partition
+
+pytestmark = pytest.mark.broker
 
 STREAM_ARN = "arn:aws:dynamodb:us-east-1:000000000000:table/orders/stream/2026-01-01T00:00:00.000"
 
@@ -131,7 +135,6 @@ def insert_of(record: Record, data: str, key: str, stream_arn: str) -> Mapping[s
     }
 
 
-@pytest.mark.broker
 class TestDynamoDb(StreamKit):
     trigger = DynamoDbTrigger
     bad_options = BAD_OPTIONS
@@ -150,3 +153,36 @@ class TestDynamoDbFake(StreamKit):
     @pytest.fixture
     def stream(self, dynamodb_fake: DynamoDbFake) -> Stream:
         return FakeStreamOfKit(dynamodb_fake)
+
+
+async def test_changes_of_items_come_through_the_emulator_as_aws_writes_them(ministack: Ministack) -> None:
+    stream = EmulatorStream(ministack)
+    key: dict[str, Any] = {"pk": {"S": "a"}}
+    item = {**key, "b": {"B": b"\x00\xff"}, "bs": {"BS": [b"\xff"]}, "n": {"N": "1.50"}, "ns": {"NS": ["1"]}}
+    stream.client.put_item(TableName=stream.table, Item=item)
+    stream.client.update_item(
+        TableName=stream.table,
+        Key=key,
+        UpdateExpression="SET n = :n",
+        ExpressionAttributeValues={":n": {"N": "2"}},
+    )
+    stream.client.delete_item(TableName=stream.table, Key=key)
+    stream.client.close()
+    source = await DynamoDbTrigger.parse(stream.options).open(host(stream.broker_url), FUNCTION)
+    reader = await source.reader(await the_partition(source), Oldest())
+    records = await read(reader, 3)
+    await source.aclose()
+    inserted, modified, removed = [msgspec.json.decode(record.event) for record in records]
+    image = {
+        **key,
+        "b": {"B": "AP8="},
+        "bs": {"BS": ["/w=="]},
+        "n": inserted["dynamodb"]["NewImage"]["n"],
+        "ns": {"NS": ["1"]},
+    }
+    assert [each["eventName"] for each in (inserted, modified, removed)] == ["INSERT", "MODIFY", "REMOVE"]
+    assert inserted["dynamodb"]["NewImage"] == modified["dynamodb"]["OldImage"] == image
+    assert modified["dynamodb"]["NewImage"] == removed["dynamodb"]["OldImage"] == {**image, "n": {"N": "2"}}
+    assert "OldImage" not in inserted["dynamodb"]
+    assert "NewImage" not in removed["dynamodb"]
+    assert {record.ordering_key for record in records} == {'{"pk":{"S":"a"}}'}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import boto3
@@ -26,21 +26,39 @@ NEW_JSON = f'"NewImage":{{{KEY_JSON},"state":{{"S":"new"}}}},'
 OLD_JSON = f'"OldImage":{{{KEY_JSON},"state":{{"S":"old"}}}},'
 
 
-def read(fake: DynamoDbFake, stream: FakeStream) -> list[Record]:
-    """What was put into the one shard of a stream."""
-    client: Any = boto3.session.Session().client("dynamodbstreams", endpoint_url=fake.url)
-    (shard,) = stream.shards
-    asked = {"StreamArn": stream.arn, "ShardId": shard, "ShardIteratorType": "TRIM_HORIZON"}
-    found = client.get_records(ShardIterator=client.get_shard_iterator(**asked)["ShardIterator"])["Records"]
-    client.close()
-    return RecordMaker(shard, stream.arn).records(found, 5.0)
+class Service:
+    """The fake, and a client of it."""
+
+    def __init__(self, fake: DynamoDbFake) -> None:
+        self._fake = fake
+        make: Any = boto3.session.Session("test", "test", region_name="us-east-1").client
+        self.client = make("dynamodbstreams", endpoint_url=fake.url)
+
+    def stream(self, view: str = "NEW_AND_OLD_IMAGES") -> FakeStream:
+        return self._fake.stream("orders", view)
+
+    def read(self, stream: FakeStream) -> list[Record]:
+        """What was put into the one shard of a stream."""
+        (shard,) = stream.shards
+        asked = {"StreamArn": stream.arn, "ShardId": shard, "ShardIteratorType": "TRIM_HORIZON"}
+        iterator = self.client.get_shard_iterator(**asked)["ShardIterator"]
+        found = self.client.get_records(ShardIterator=iterator)["Records"]
+        return RecordMaker(shard, stream.arn).records(found, 5.0)
 
 
-def images(fake: DynamoDbFake, **attributes: Any) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
+    with DynamoDbFake() as fake:
+        made = Service(fake)
+        yield made
+        made.client.close()
+
+
+def images(service: Service, **attributes: Any) -> dict[str, Any]:
     """The new image of an item with these attributes, as the function sees it."""
-    stream = fake.stream("orders")
+    stream = service.stream()
     stream.put(KEY, {**KEY, **attributes})
-    (record,) = read(fake, stream)
+    (record,) = service.read(stream)
     image: dict[str, Any] = json.loads(record.event)["dynamodb"]["NewImage"]
     assert (image.pop("pk"), image.pop("sk")) == (KEY["pk"], KEY["sk"])
     return image
@@ -58,14 +76,14 @@ def images(fake: DynamoDbFake, **attributes: Any) -> dict[str, Any]:
     ids=["insert", "modify", "remove", "time-to-live"],
 )
 def test_an_event_is_that_of_aws_for_each_change_in_each_view(
-    dynamodb_fake: DynamoDbFake, view: str, name: str, new: Any, old: Any, expired: bool
+    service: Service, view: str, name: str, new: Any, old: Any, expired: bool
 ) -> None:
-    stream = dynamodb_fake.stream("orders", view)
+    stream = service.stream(view)
     if expired:
         sequence = stream.expire_item(KEY, old, created_at=1760000000.9)
     else:
         sequence = stream.put(KEY, new, old, created_at=1760000000.9)
-    (record,) = read(dynamodb_fake, stream)
+    (record,) = service.read(stream)
     found = json.loads(record.event)
     image = NEW_JSON if new and view in ("NEW_IMAGE", "NEW_AND_OLD_IMAGES") else ""
     image += OLD_JSON if old and view in ("OLD_IMAGE", "NEW_AND_OLD_IMAGES") else ""
@@ -101,26 +119,26 @@ def test_an_event_is_that_of_aws_for_each_change_in_each_view(
     ids=lambda value: next(iter(value)),
 )
 def test_each_type_of_value_is_written_as_aws_writes_it(
-    dynamodb_fake: DynamoDbFake, value: dict[str, Any], seen: dict[str, Any]
+    service: Service, value: dict[str, Any], seen: dict[str, Any]
 ) -> None:
-    assert images(dynamodb_fake, value=value) == {"value": seen}
+    assert images(service, value=value) == {"value": seen}
 
 
-def test_half_a_surrogate_pair_reaches_the_function_escaped(dynamodb_fake: DynamoDbFake) -> None:
-    assert images(dynamodb_fake, value={"S": "half \ud83d"}) == {"value": {"S": "half \ud83d"}}
+def test_half_a_surrogate_pair_reaches_the_function_escaped(service: Service) -> None:
+    assert images(service, value={"S": "half \ud83d"}) == {"value": {"S": "half \ud83d"}}
 
 
-def test_an_image_keeps_the_order_of_its_attributes(dynamodb_fake: DynamoDbFake) -> None:
-    found = images(dynamodb_fake, z={"N": "1"}, a={"N": "2"}, m={"N": "3"})
+def test_an_image_keeps_the_order_of_its_attributes(service: Service) -> None:
+    found = images(service, z={"N": "1"}, a={"N": "2"}, m={"N": "3"})
     assert list(found) == ["z", "a", "m"]
 
 
 def test_a_record_is_known_by_its_sequence_number_and_ordered_by_its_item(
-    dynamodb_fake: DynamoDbFake,
+    service: Service,
 ) -> None:
-    stream = dynamodb_fake.stream("orders")
+    stream = service.stream()
     sequence = stream.put(KEY, NEW, created_at=1760000000)
-    (record,) = read(dynamodb_fake, stream)
+    (record,) = service.read(stream)
     assert record == Record(
         partition=next(iter(stream.shards)),
         position=record.position,
@@ -134,23 +152,23 @@ def test_a_record_is_known_by_its_sequence_number_and_ordered_by_its_item(
 
 
 def test_an_items_ordering_key_is_the_same_in_whatever_order_its_key_is_written(
-    dynamodb_fake: DynamoDbFake,
+    service: Service,
 ) -> None:
-    stream = dynamodb_fake.stream("orders")
+    stream = service.stream()
     stream.put({"pk": {"B": b"\xff"}, "sk": {"S": "x"}})
     stream.put({"sk": {"S": "x"}, "pk": {"B": b"\xff"}})
     stream.put({"sk": {"S": "\xff"}, "pk": {"B": b"\xff"}})
-    first, second, other = read(dynamodb_fake, stream)
+    first, second, other = service.read(stream)
     assert first.ordering_key == second.ordering_key == '{"pk":{"B":"/w=="},"sk":{"S":"x"}}'
     assert other.ordering_key != first.ordering_key
 
 
-def test_failure_details_tell_the_range_in_the_shard_in_whole_seconds(dynamodb_fake: DynamoDbFake) -> None:
-    stream = dynamodb_fake.stream("orders")
+def test_failure_details_tell_the_range_in_the_shard_in_whole_seconds(service: Service) -> None:
+    stream = service.stream()
     first = stream.put(KEY, NEW, created_at=1764088501)
     stream.put(KEY, NEW, created_at=1764088502)
     last = stream.put(KEY, NEW, created_at=1764088503)
-    details = DynamoDbTrigger.parse(OPTIONS).failure_details(read(dynamodb_fake, stream))
+    details = DynamoDbTrigger.parse(OPTIONS).failure_details(service.read(stream))
     (shard,) = stream.shards
     assert json.dumps(details, separators=(",", ":")) == (
         f'{{"DDBStreamBatchInfo":{{"shardId":"{shard}",'
@@ -178,18 +196,18 @@ def test_failure_details_tell_the_range_in_the_shard_in_whole_seconds(dynamodb_f
         ({"userIdentity": {"type": ["Service"]}}, False),
     ],
 )
-def test_filters_see_the_event_of_aws(dynamodb_fake: DynamoDbFake, pattern: object, matches: bool) -> None:
-    stream = dynamodb_fake.stream("orders")
+def test_filters_see_the_event_of_aws(service: Service, pattern: object, matches: bool) -> None:
+    stream = service.stream()
     stream.put(KEY, NEW)
-    (record,) = read(dynamodb_fake, stream)
+    (record,) = service.read(stream)
     rules = DynamoDbTrigger.parse(OPTIONS).filter_rules
     assert compile_filters([pattern], rules).matches(record) is matches
 
 
-def test_a_filter_tells_what_time_to_live_removed(dynamodb_fake: DynamoDbFake) -> None:
-    stream = dynamodb_fake.stream("orders")
+def test_a_filter_tells_what_time_to_live_removed(service: Service) -> None:
+    stream = service.stream()
     stream.put(KEY, None, OLD)
     stream.expire_item(KEY, OLD)
     pattern = {"userIdentity": {"type": ["Service"], "principalId": ["dynamodb.amazonaws.com"]}}
     filters = compile_filters([pattern], DynamoDbTrigger.parse(OPTIONS).filter_rules)
-    assert [filters.matches(record) for record in read(dynamodb_fake, stream)] == [False, True]
+    assert [filters.matches(record) for record in service.read(stream)] == [False, True]
