@@ -1,0 +1,196 @@
+"""The PostgreSQL of the tests: a private server on loopback, from the system's own package."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+USER, PASSWORD = "millstream", "hush-5d1f"
+READY_WITHIN_S = 30.0
+ENDED_WITHIN_S = 10.0
+
+
+class Postgres:
+    """A server in a folder of its own; may be ended and started again on the same port."""
+
+    def __init__(self, folder: Path, *, durable: bool) -> None:
+        self._programs = programs()
+        self._data = folder / "data"
+        self._log = folder / "log"
+        self._durable = durable
+        self._port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        given = folder / "password"
+        given.write_text(PASSWORD)
+        shutil.chown(folder, server_user())
+        shutil.chown(given, server_user())
+        login = ["-A", "scram-sha-256", "-U", USER, "--pwfile", str(given)]
+        self._run("initdb", "-D", str(self._data), *login, "-E", "UTF8", "--no-locale", "--no-sync")
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "port": self._port,
+            "unix_socket_directories": "",
+            "fsync": "on" if self._durable else "off",
+            "max_connections": 30,
+            "shared_buffers": "16MB",
+        }
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        command = [str(self._programs / "postgres"), "-D", str(self._data), *options]
+        with self._log.open("ab") as out:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd="/", **as_server_user()
+            )
+        self._wait_until_ready(self._process)
+
+    def kill(self) -> None:
+        """End it and its children with SIGKILL, as a host that loses its power would."""
+        assert self._process is not None
+        children = self._children(self._process.pid)
+        self._process.kill()  # first, as it would start again what its children had
+        self._process.wait()
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+        until = time.monotonic() + ENDED_WITHIN_S
+        while any(alive(child) for child in children) and time.monotonic() < until:
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        """End it; connections are cut."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGQUIT)
+            self._process.wait(ENDED_WITHIN_S)
+
+    @contextmanager
+    def hung(self) -> Iterator[None]:
+        """Its processes do nothing meanwhile, and their connections stay open."""
+        assert self._process is not None
+        stopped = [self._process.pid, *self._children(self._process.pid)]
+        for process in stopped:
+            os.kill(process, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for process in stopped:
+                os.kill(process, signal.SIGCONT)
+
+    def url(self, database: str, *, user: str = USER, password: str = PASSWORD) -> str:
+        return f"postgresql://{user}:{password}@127.0.0.1:{self._port}/{database}"
+
+    def database(self) -> str:
+        """A new database's URL."""
+        name = f"d{uuid.uuid4().hex[:12]}"
+        self.execute(self.url("postgres"), f"CREATE DATABASE {name}")
+        return self.url(name)
+
+    def execute(self, url: str, statement: str) -> None:
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+    def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
+        until = time.monotonic() + READY_WITHIN_S
+        while time.monotonic() < until and process.poll() is None:
+            try:
+                psycopg.connect(self.url("postgres")).close()
+            except psycopg.OperationalError:
+                time.sleep(0.02)
+            else:
+                return
+        raise TimeoutError(f"PostgreSQL did not answer: {self._log.read_text()[-500:]}")
+
+    def _run(self, program: str, *arguments: str) -> None:
+        command = [str(self._programs / program), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, cwd="/", **as_server_user())
+        if done.returncode:
+            raise OSError(f"{program}: {done.stderr}")
+
+    def _children(self, parent: int) -> list[int]:
+        return [int(child) for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+
+
+def programs() -> Path:
+    """The folder of the newest server's programs; skips where there is none, and fails where CI is set."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[4]))
+    if not found:
+        why = "wanted /usr/lib/postgresql/*/bin/postgres (Debian's package postgresql), found none"
+        if os.environ.get("CI"):
+            pytest.fail(why)
+        pytest.skip(why)
+    return found[-1].parent
+
+
+def server_user() -> int:
+    """Who runs it: PostgreSQL refuses to be run by root."""
+    if os.geteuid():
+        return os.geteuid()
+    try:
+        return pwd.getpwnam("postgres").pw_uid
+    except KeyError:
+        return pwd.getpwnam("nobody").pw_uid
+
+
+def as_server_user() -> dict[str, Any]:
+    """Options of a subprocess."""
+    if os.geteuid():
+        return {}
+    return {"user": server_user(), "group": pwd.getpwuid(server_user()).pw_gid, "extra_groups": []}
+
+
+def alive(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def server(*, durable: bool) -> Iterator[Postgres]:
+    """A running server in a folder that is not below pytest's own, which its user may not enter."""
+    folder = Path(tempfile.mkdtemp(prefix="millstream-postgres-"))
+    try:
+        running = Postgres(folder, durable=durable)
+        try:
+            running.start()
+            yield running
+        finally:
+            running.stop()
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """One server for the session; tests take a database each, and leave the server running."""
+    with server(durable=False) as running:
+        yield running
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[Postgres]:
+    """A server that a test may kill and start as it likes; what it committed is on the disk."""
+    with server(durable=True) as running:
+        yield running
