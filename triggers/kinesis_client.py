@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from botocore.config import Config
 from botocore.eventstream import ParserError
 from botocore.exceptions import ClientError
 from urllib3.exceptions import HTTPError
@@ -21,6 +22,9 @@ from millstream.triggers.kinesis_wire import KinesisParsers
 
 THREADS = 16
 """Calls of one mapping at once; one call brings up to 10 MB, and takes well below a second."""
+
+RETRIES: Any = {"mode": "standard", "total_max_attempts": 2}
+"""One in place, for what passes at once; for the rest the runner asks again, and holds no thread."""
 
 REFUSED = frozenset({"KMSAccessDeniedException", "KMSDisabledException", "KMSNotFoundException"})
 """Errors of Kinesis that no retry mends. Source: AWS, GetRecords, Errors."""
@@ -91,7 +95,7 @@ def new_client(host: Host, region: str | None) -> Any:
             "kinesis",
             endpoint_url=host.endpoint_url,
             region_name=region or host.region,
-            config=client_config(THREADS),
+            config=client_config(THREADS).merge(Config(retries=RETRIES)),
         )
     except ValueError as error:  # of botocore
         raise InvalidConfiguration([Problem("", "endpoint_url", "a URL", str(error))]) from error

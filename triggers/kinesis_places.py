@@ -38,7 +38,7 @@ class Place:
     def wanted(self, records: list[Record]) -> list[Record]:
         """What of the first records from here on is not before it."""
         if self.at is not None:
-            # A request says whole seconds; arrival times are in milliseconds.
+            # A request may say whole seconds only, by the age of botocore; arrivals are in milliseconds.
             since = math.floor(self.at * 1000) / 1000
             first = next((n for n, record in enumerate(records) if record.arrived_at >= since), len(records))
             return records[first:]
