@@ -17,21 +17,16 @@ from millstream.triggers.dynamodb_records import RecordMaker
 
 logger = logging.getLogger(__name__)
 
-HELD_S = 14 * 60.0
-"""How long an iterator is trusted; it lasts 15 minutes. Source: AWS, DynamoDB Streams, GetShardIterator."""
-
 
 @dataclass(frozen=True, slots=True)
 class _Mark:
-    """Iterators that lead to where LATEST began."""
+    """Iterators that lead to where LATEST began, for 15 minutes.
+
+    Source: AWS, DynamoDB Streams, GetShardIterator.
+    """
 
     at: float = math.nan  # Unix seconds, as `mark` told it
-    good_until: float = -math.inf  # by the monotonic clock
     iterators: dict[str, str] = field(default_factory=dict)  # by shard
-
-    def iterator(self, shard: str, at: float, now: float) -> str | None:
-        """The one for a reader that begins at `at`."""
-        return self.iterators.get(shard) if at == self.at and now < self.good_until else None
 
 
 class DynamoDbSource:
@@ -64,11 +59,10 @@ class DynamoDbSource:
         held for the readers that follow soon. Others begin at the oldest record, and pass over those
         that were created before the second of the mark.
         """
-        now = self._clock.monotonic()
         ours = self._clock.now()
         date, iterators = await self._calls.call(self._latest)
         at = ours if date is None else min(ours, date)
-        self._mark = _Mark(at, now + HELD_S, iterators)
+        self._mark = _Mark(at, iterators)
         return at
 
     async def reader(self, partition: Partition, start: Start) -> DynamoDbReader:
@@ -86,7 +80,7 @@ class DynamoDbSource:
             case After(position):
                 return Place(after=position)
             case At(timestamp):
-                held = self._mark.iterator(shard, timestamp, self._clock.monotonic())
+                held = self._mark.iterators.get(shard) if timestamp == self._mark.at else None
                 since = float(math.floor(timestamp))  # creation times are whole seconds
                 return Place(since=since, iterator=held, searching=held is None)
             case _:
