@@ -70,9 +70,9 @@ class Subscriptions:
         self._streaming: Any = None  # the response that the thread reads
 
     def start(self) -> None:
-        """Let the thread run, if it does not."""
+        """Let the thread run, if it does not; not before what it left is taken."""
         with self._changed:
-            if self._running or self._over:
+            if self._running or self._over or self._waiting:
                 return
             self._running = True
         name = f"kinesis-fanout-{self._shard}"
@@ -95,17 +95,18 @@ class Subscriptions:
                 _shut(self._streaming)
 
     def _run(self) -> None:
+        fault: _Fault | None = None
         try:
             with self._calls.client() as client:
                 self._subscribe_on_and_on(client)
-        except (SourceUnavailable, PartitionGone, InvalidConfiguration) as fault:
-            self._fail(fault)
-
-    def _fail(self, fault: _Fault) -> None:
-        with self._changed:
-            self._waiting.append(fault)
-            self._running = False
-        self._tell()
+        except (SourceUnavailable, PartitionGone, InvalidConfiguration) as raised:
+            fault = raised
+        finally:
+            with self._changed:
+                self._running = False
+                if fault is not None:
+                    self._waiting.append(fault)
+            self._tell()
 
     def _subscribe_on_and_on(self, client: Any) -> None:
         refused = 0

@@ -15,11 +15,12 @@ from millstream.contract.records import Position, Record
 from millstream.triggers.kinesis import KinesisTrigger
 from tests.brokers.kinesis_local import KinesisLocal
 from tests.brokers.ministack import Ministack
-from tests.contract.stream_kit import Stream, StreamKit
+from tests.contract.stream_kit import Stream, StreamKit, read, read_to_the_end
 
 pytestmark = pytest.mark.broker
 
 ACTIVE_WITHIN_S = 10
+SHARD = "shardId-000000000000"
 
 BAD_OPTIONS = (
     ("stream", "no stream"),
@@ -75,6 +76,15 @@ class KinesisStream(Stream):
             assert time.monotonic() < deadline
             time.sleep(0.01)
 
+    def split(self, shard: str) -> None:
+        """Split a shard that takes all hash keys."""
+        self.client.split_shard(StreamName=self.name, ShardToSplit=shard, NewStartingHashKey=str(2**127))
+        self.active()
+
+    def merge(self, shard: str, other: str) -> None:
+        self.client.merge_shards(StreamName=self.name, ShardToMerge=shard, AdjacentShardToMerge=other)
+        self.active()
+
     def put(self, data: str, key: str = "k") -> None:
         self.client.put_record(StreamName=self.name, PartitionKey=key, Data=data.encode())
 
@@ -93,7 +103,7 @@ class KinesisStream(Stream):
             },
             "eventSource": "aws:kinesis",
             "eventVersion": "1.0",
-            "eventID": f"shardId-000000000000:{record.item_id}",
+            "eventID": f"{SHARD}:{record.item_id}",
             "eventName": "aws:kinesis:record",
             "invokeIdentityArn": "arn:aws:iam::000000000000:role/millstream",
             "awsRegion": "us-east-1",
@@ -128,8 +138,15 @@ class TestFanout(StreamKit):
     bad_options = BAD_OPTIONS
 
     @pytest.fixture
-    def stream(self, ministack: Ministack) -> Stream:
+    def stream(self, ministack: Ministack) -> FanoutStream:
         return FanoutStream(ministack.endpoint_url, ministack.client("kinesis"))
+
+    async def test_a_subscription_in_use_ends_as_its_shard_is_split(self, stream: FanoutStream) -> None:
+        stream.put("last")
+        async with self.opened(stream) as source, self.reading(source) as reader:
+            assert [stream.data(record) for record in await read(reader, 1)] == ["last"]
+            stream.split(SHARD)
+            assert await read_to_the_end(reader) == []
 
 
 class ReshardingStream(KinesisStream):
@@ -138,12 +155,7 @@ class ReshardingStream(KinesisStream):
     lost_position = Position("1")
 
     def reshard(self) -> bool:
-        shard = self.client.list_shards(StreamName=self.name)["Shards"][0]
-        middle = int(shard["HashKeyRange"]["EndingHashKey"]) // 2
-        self.client.split_shard(
-            StreamName=self.name, ShardToSplit=shard["ShardId"], NewStartingHashKey=str(middle)
-        )
-        self.active()
+        self.split(SHARD)
         return True
 
 
@@ -152,5 +164,40 @@ class TestResharding(StreamKit):
     bad_options = BAD_OPTIONS
 
     @pytest.fixture
-    def stream(self, kinesis_local: KinesisLocal) -> Stream:
+    def stream(self, kinesis_local: KinesisLocal) -> ReshardingStream:
         return ReshardingStream(kinesis_local.endpoint_url, kinesis_local.client())
+
+    async def test_each_generation_of_shards_ends_and_names_its_parents(
+        self, stream: ReshardingStream
+    ) -> None:
+        generations = [[SHARD], ["shardId-000000000001", "shardId-000000000002"], ["shardId-000000000003"]]
+        keys = [str(number) for number in range(10)]
+        sent = []
+        for number in range(3):
+            for key in keys:
+                sent.append(f"{key}-{number}")
+                stream.put(sent[-1], key)
+            if number == 0:
+                stream.split(SHARD)
+            elif number == 1:
+                stream.merge(*generations[1])
+        got: list[str] = []
+        async with self.opened(stream) as source:
+            found = {partition.id: partition for partition in await source.partitions()}
+            for generation in generations[:-1]:
+                for shard in generation:
+                    async with self.reading(source, partition=found[shard]) as reader:
+                        got += [stream.data(record) for record in await read_to_the_end(reader)]
+            async with self.reading(source, partition=found[generations[-1][0]]) as reader:
+                got += [stream.data(record) for record in await read(reader, len(keys))]
+        assert sorted(got) == sorted(sent)
+        for key in keys:
+            assert [data for data in got if data.startswith(f"{key}-")] == [f"{key}-{n}" for n in range(3)]
+        assert [found[shard].closed for generation in generations for shard in generation] == [
+            True,
+            True,
+            True,
+            False,
+        ]
+        assert found[generations[1][0]].parents == found[generations[1][1]].parents == {SHARD}
+        assert found[generations[2][0]].parents == set(generations[1])
