@@ -10,10 +10,17 @@ import argparse
 import json
 import sys
 
-from benchmarks import coldstart, idle, neighbours, sqs
+from benchmarks import coldstart, dynamodb, idle, kinesis, neighbours, sqs
 from benchmarks.report import Result
 
-BENCHMARKS = {"sqs": sqs.run, "coldstart": coldstart.run, "neighbours": neighbours.run, "idle": idle.run}
+BENCHMARKS = {
+    "sqs": sqs.run,
+    "kinesis": kinesis.run,
+    "dynamodb": dynamodb.run,
+    "coldstart": coldstart.run,
+    "neighbours": neighbours.run,
+    "idle": idle.run,
+}
 
 
 def main() -> None:

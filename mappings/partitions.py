@@ -227,11 +227,12 @@ class PartitionsRunner:
         finally:
             del self._held[lease.partition]
             self._observer.partitions_changed(self._mapping, len(self._held))
+            self._wake.set()
         if not keep:
             await self._release(lease, ended)
         if ended:
             self._listed_at = None
-        self._wake.set()
+            self._wake.set()
 
     async def _until_ended(self, held: _Held) -> bool:
         """True: read to its end. False: stopped."""

@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_the_public_names_are_these() -> None:
-    assert millstream.__all__ == ["App", "Destination", "Function", "Source", "Sqs", "__version__"]
+    names = ["App", "Destination", "DynamoDB", "Function", "Kinesis", "Source", "Sqs", "__version__"]
+    assert millstream.__all__ == names
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:

@@ -42,6 +42,28 @@ class SqsOptions(TypedDict, total=False):
     maximum_retry_attempts: int
 
 
+class StreamOptions(TypedDict, total=False):
+    """Options of every stream, by AWS's names. Durations in seconds; -1: no limit."""
+
+    starting_position: str  # "TRIM_HORIZON", "LATEST"; of Kinesis "AT_TIMESTAMP", too
+    batch_size: int
+    batching_window: int
+    parallelization_factor: int
+    maximum_retry_attempts: int
+    maximum_record_age: int
+    bisect_batch_on_function_error: bool
+    report_batch_item_failures: bool
+    tumbling_window: int
+    on_failure_required: bool
+
+
+class KinesisOptions(StreamOptions, total=False):
+    """Options of a Kinesis source."""
+
+    starting_position_timestamp: float | str
+    deaggregate: bool
+
+
 class Source:
     """A source of records of any registered kind: `Source("sqs", queue="orders", batch_size=10)`."""
 
@@ -55,6 +77,20 @@ class Sqs(Source):
 
     def __init__(self, queue: str, **options: Unpack[SqsOptions]) -> None:
         super().__init__("sqs", queue=queue, **options)
+
+
+class Kinesis(Source):
+    """A Kinesis data stream, by name or ARN; with a consumer's ARN, by enhanced fan-out."""
+
+    def __init__(self, stream: str, **options: Unpack[KinesisOptions]) -> None:
+        super().__init__("kinesis", stream=stream, **options)
+
+
+class DynamoDB(Source):
+    """A DynamoDB stream: its ARN, or the name or ARN of its table."""
+
+    def __init__(self, stream: str, **options: Unpack[StreamOptions]) -> None:
+        super().__init__("dynamodb", stream=stream, **options)
 
 
 class Destination:

@@ -100,7 +100,10 @@ def test_the_readmes_form_is_planned(tmp_path: Path) -> None:
         ('app.map(Sqs("q"), to="nobody")', "to: wanted a declared function (handle), found 'nobody'"),
         ("app.map(Sqs('q'), to=len)", "to: wanted a function declared with @app.function"),
         ("app.map('q', to=handle)", 'source: wanted a source such as Sqs("orders")'),
-        ('app.map(Source("carrier-pigeon"), to=handle)', "source: wanted one of sqs, found 'carrier-pigeon'"),
+        (
+            'app.map(Source("carrier-pigeon"), to=handle)',
+            "source: wanted one of dynamodb, kinesis, sqs, found 'carrier-pigeon'",
+        ),
         ('app.map(Sqs("q"), to=handle); app.map(Sqs("q"), to=handle)', "map: wanted one mapping of a source"),
         (
             'app.map(Sqs("q"), to=Function("g", handler="g.h", code="nowhere"))',

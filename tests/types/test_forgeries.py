@@ -25,7 +25,8 @@ FORGERIES = [
 @pytest.mark.parametrize(("line", "says"), FORGERIES, ids=[line for line, _ in FORGERIES])
 def test_mypy_refuses(line: str, says: str, tmp_path: Path) -> None:
     source = f"""
-        from millstream.contract.ports import Lease, QueueReader, StateStore
+        from millstream.contract.ports import QueueReader
+        from millstream.contract.state import Lease, StateStore
         from millstream.contract.records import (
             Batch, CursorTracker, Discarded, Position, Reason, Resolution
         )

@@ -60,7 +60,7 @@ def client_config(connections: int) -> Config:
         connect_timeout=CONNECT_TIMEOUT_S,
         read_timeout=READ_TIMEOUT_S,
         max_pool_connections=connections,
-        retries={"mode": "standard", "max_attempts": MAX_ATTEMPTS},
+        retries={"mode": "standard", "total_max_attempts": MAX_ATTEMPTS},
         parameter_validation=False,  # our own calls are checked by mypy, and this is on the hot path
         user_agent_extra="millstream",
     )

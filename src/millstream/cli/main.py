@@ -14,7 +14,7 @@ from millstream.contract.errors import InvalidConfiguration, MillstreamError
 from millstream.daemon import data_dir
 from millstream.daemon.control import NoDaemon, Request, ask
 from millstream.daemon.serve import ExitCode, exit_code, log_to_stderr, serve
-from millstream.daemon.settings import CONCURRENCY, DEFAULT_ACCOUNT, DRAIN_S, IDLE_S, Settings
+from millstream.daemon.settings import BUFFER_MB, CONCURRENCY, DEFAULT_ACCOUNT, DRAIN_S, IDLE_S, Settings
 
 app = typer.Typer(
     help="Event source mappings as AWS Lambda has them, for queues and streams anywhere.",
@@ -83,6 +83,18 @@ def run(
         float,
         typer.Option(min=1, envvar="MILLSTREAM_IDLE_S", help="Seconds that an unused environment is kept."),
     ] = IDLE_S,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            envvar="MILLSTREAM_STORE",
+            show_default=False,
+            help="postgresql://… shared by several daemons; else SQLite in the data directory.",
+        ),
+    ] = None,
+    buffer_mb: Annotated[
+        int,
+        typer.Option(min=1, envvar="MILLSTREAM_BUFFER_MB", help="Memory for records of streams, in MB."),
+    ] = BUFFER_MB,
     log_format: Annotated[LogFormat, typer.Option(envvar="MILLSTREAM_LOG_FORMAT")] = LogFormat.text,
     log_level: Annotated[LogLevel, typer.Option(envvar="MILLSTREAM_LOG_LEVEL")] = LogLevel.info,
 ) -> None:
@@ -111,6 +123,8 @@ def run(
         concurrency=concurrency,
         drain_s=drain_s,
         idle_s=idle_s,
+        store=store,
+        buffer_mb=buffer_mb,
     )
     raise typer.Exit(serve(Daemon(settings, make_plan(load(file)))))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from millstream.contract.errors import StateUnavailable
-from millstream.contract.ports import MappingStatus
+from millstream.contract.state import MappingStatus
 from millstream.daemon import data_dir
+from millstream.daemon.metrics import metrics
 from millstream.daemon.plan import Plan
 from millstream.store.sqlite import SqliteStore
 
@@ -73,19 +75,19 @@ def stored_mappings(directory: Path) -> list[dict[str, Any]]:
     async def read() -> list[dict[str, Any]]:
         store = SqliteStore.read_only(path)
         try:
-            statuses = {status.uuid: status for status in await store.statuses()}
+            owner = data_dir.daemon_id(directory) if data_dir.has_daemon_id(directory) else ""
+            statuses = {status.uuid: status for status in await store.statuses(owner)}
             rows = await store.mappings()
+            statuses = {row.uuid: MappingStatus(row.uuid, "Stopped") for row in rows} | statuses
         finally:
             await store.aclose()
         return [
             {
                 "row": msgspec.to_builtins(row),
-                "status": {
-                    **msgspec.to_builtins(statuses.get(row.uuid, MappingStatus(row.uuid, "Stopped"))),
-                    "state": "Stopped",
-                },
+                "status": msgspec.to_builtins(replace(statuses[row.uuid], state="Stopped")),
                 "backlog": None,
                 "rate": 0.0,
+                "metrics": metrics(statuses[row.uuid]),
             }
             for row in rows
         ]
@@ -111,12 +113,12 @@ def mappings_table(mappings: list[dict[str, Any]]) -> Table:
     table.add_column("last result", no_wrap=True)
     for mapping in mappings:
         row, status = mapping["row"], mapping["status"]
-        waiting = mapping["backlog"]
+        waiting = _waiting(mapping["backlog"], status["iterator_age_s"])
         reason = f" ({status['state_reason']})" if status["state_reason"] else ""
         table.add_row(
             f"{row['kind']} {row['source']} → {row['function']}",
             status["state"] + reason,
-            "-" if waiting is None else str(waiting),
+            waiting,
             str(status["delivered"]),
             str(status["filtered"]),
             str(status["returned"]),
@@ -125,6 +127,13 @@ def mappings_table(mappings: list[dict[str, Any]]) -> Table:
             status["last_result"],
         )
     return table
+
+
+def _waiting(backlog: int | None, iterator_age_s: float | None) -> str:
+    """How many records wait; of a stream, how old the last one was when it was handed over."""
+    if backlog is not None:
+        return str(backlog)
+    return "-" if iterator_age_s is None else f"{iterator_age_s:.1f} s"
 
 
 def _count(number: int, thing: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self, TypeAlias
+from typing import Protocol, Self, TypeAlias, runtime_checkable
 
 from millstream.contract.functions import FunctionSpec
 from millstream.contract.ports import BatchLimits, Capabilities, FilterRules, Host, JsonObject
@@ -125,8 +125,9 @@ class StreamSource(Protocol):
         """Close what is the source's own; its readers are closed before."""
 
 
+@runtime_checkable
 class StreamTrigger(Protocol):
-    """The declared source of one mapping on a stream."""
+    """The declared source of one mapping on a stream. Told from a queue's by `starting_position`."""
 
     @property
     def capabilities(self) -> Capabilities: ...

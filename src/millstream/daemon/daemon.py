@@ -13,11 +13,18 @@ from typing import Any
 import msgspec
 
 from millstream.contract.clock import Clock, SystemClock
-from millstream.contract.errors import InvalidConfiguration, SourceUnavailable, StateUnavailable
+from millstream.contract.errors import (
+    InvalidConfiguration,
+    Problem,
+    SourceUnavailable,
+    StateUnavailable,
+)
 from millstream.contract.functions import FunctionFailed, FunctionSpec, Success, Throttled
-from millstream.contract.ports import Host, MappingRow, MappingStatus, Sandbox, StateStore
-from millstream.contract.registry import load_plugin
+from millstream.contract.ports import Host, Sandbox
+from millstream.contract.registry import load_plugin, plugin_names
+from millstream.contract.state import MappingRow, MappingStatus, StateStore
 from millstream.daemon import control, data_dir
+from millstream.daemon.metrics import metrics
 from millstream.daemon.opening import Opening
 from millstream.daemon.plan import Plan, PlannedFunction, PlannedMapping
 from millstream.daemon.settings import Settings
@@ -63,6 +70,7 @@ class Daemon:
         self._live: list[Live] = []
         self._pool: RuntimePool | None = None
         self._status_lost = False
+        self._owner = ""  # the daemon's id, once its directory is locked
 
     def stop(self) -> None:
         """End softly."""
@@ -81,13 +89,14 @@ class Daemon:
                 sandbox: Sandbox = load_plugin("sandboxes", self._settings.isolation)(directory / "sandboxes")
                 await sandbox.start()
                 stack.push_async_callback(sandbox.aclose)
-                store: StateStore = load_plugin("stores", "sqlite")(data_dir.database(directory))
+                store = open_store(self._settings)
                 stack.push_async_callback(store.aclose)
                 ledger = ConcurrencyLedger(self._settings.concurrency)
                 logs = FunctionLogs(data_dir.logs(directory))
                 pool = RuntimePool(functions, sandbox, ledger, logs, self._clock, self._settings.idle_s)
                 self._pool = await stack.enter_async_context(pool)
                 host = self._host(pool)
+                self._owner = data_dir.daemon_id(directory)
                 self._live = [await self._prepare(store, host, functions, m) for m in self._plan.mappings]
                 await self._forget_undeclared(store)
                 socket = data_dir.control_socket(directory)
@@ -133,19 +142,26 @@ class Daemon:
                 last_modified=self._clock.now(),
             )
         )
-        before = {status.uuid: status for status in await store.statuses()}
+        before = {status.uuid: status for status in await store.statuses(self._owner)}
         self.board.add(row.uuid, f"{row.kind} {row.source} → {row.function}", before.get(row.uuid))
-        opening = Opening(row, planned, functions[planned.function], host, self.board)
+        share = self._settings.buffer_mb * 1024 * 1024 // len(self._plan.mappings)
+        function = functions[planned.function]
+        opening = Opening(row, planned, function, host, self.board, store, self._owner, share)
         return Live(row, planned, Supervisor(row.uuid, opening.runner, self.board, self._clock))
 
     async def _forget_undeclared(self, store: StateStore) -> None:
         """Delete mappings of this app that its file does not declare any more."""
         declared = {live.row.uuid for live in self._live}
         for row in await store.mappings():
-            if row.app == self._plan.app and row.uuid not in declared:
-                await store.delete_mapping(row.uuid)
-                extra = {"mapping": f"{row.kind} {row.source} → {row.function}"}
-                logger.info("mapping deleted, it is declared no more", extra=extra)
+            if row.app != self._plan.app or row.uuid in declared:
+                continue
+            extra = {"mapping": f"{row.kind} {row.source} → {row.function}"}
+            # Nobody's lease is asked for: of no time at all, it only says who else runs the mapping.
+            if await store.announce(row.uuid, self._owner, 0.0):
+                logger.info("mapping kept, another daemon declares and runs it", extra=extra)
+                continue
+            await store.delete_mapping(row.uuid)
+            logger.info("mapping deleted, it is declared no more", extra=extra)
 
     async def _run_mappings(self, store: StateStore) -> None:
         async with asyncio.TaskGroup() as group:
@@ -177,7 +193,7 @@ class Daemon:
     async def _write_status(self, store: StateStore, statuses: list[MappingStatus]) -> None:
         """Counters are no reason to stop: a store that is full is said once, and tried again."""
         try:
-            await store.put_status(statuses)
+            await store.put_status(self._owner, statuses)
         except StateUnavailable as unavailable:
             if not self._status_lost:
                 logger.warning("counters not written", extra={"why": str(unavailable)})
@@ -201,11 +217,13 @@ class Daemon:
 
     async def describe(self, live: Live, backlog: bool) -> dict[str, Any]:
         """One mapping as the command line shows it."""
+        status = self.board.status(live.row.uuid)
         return {
             "row": msgspec.to_builtins(live.row),
-            "status": msgspec.to_builtins(self.board.status(live.row.uuid)),
+            "status": msgspec.to_builtins(status),
             "backlog": await _backlog(live) if backlog else None,
             "rate": self.board.rate(live.row.uuid),
+            "metrics": metrics(status),
         }
 
     async def _invoke(self, request: control.Request) -> dict[str, Any]:
@@ -221,6 +239,25 @@ class Daemon:
                 return {"payload": payload.decode(), "request_id": request_id, "function_error": "Unhandled"}
             case Throttled(reason=reason):
                 return {"error": f"Rate Exceeded. ({reason})"}
+
+
+def open_store(settings: Settings) -> StateStore:
+    """The state store that the settings name; it connects at its first call.
+
+    Raises:
+        InvalidConfiguration: there is no such kind of store.
+    """
+    if settings.store is None:
+        store: StateStore = load_plugin("stores", "sqlite")(data_dir.database(settings.data_dir))
+        return store
+    kind = settings.store.partition(":")[0]
+    try:
+        store = load_plugin("stores", kind)(settings.store)
+    except KeyError:
+        known = ", ".join(f"{name}://…" for name in plugin_names("stores") if name != "sqlite")
+        # What was given is not repeated: it may hold a password.
+        raise InvalidConfiguration([Problem("", "--store", f"one of {known}", "another kind")]) from None
+    return store
 
 
 async def _backlog(live: Live) -> int | None:

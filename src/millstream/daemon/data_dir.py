@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import os
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,6 +53,29 @@ def _write_owner(descriptor: int, data_dir: Path) -> None:
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
     except OSError as error:
         raise StateUnavailable(f"{data_dir}: wanted room to write, found: {error.strerror}") from error
+
+
+def daemon_id(data_dir: Path) -> str:
+    """A name for the daemon of this directory, the same over its restarts, for stores that several share.
+
+    Raises:
+        StateUnavailable: it cannot be read, or written the first time.
+    """
+    path = data_dir / "daemon-id"
+    try:
+        if not path.exists():
+            path.write_text(f"{uuid.uuid4()}\n", encoding="ascii")
+        found = path.read_text(encoding="ascii", errors="replace").strip()
+    except OSError as error:
+        raise StateUnavailable(f"{path}: wanted room to write, found: {error.strerror}") from error
+    if not found:
+        raise StateUnavailable(f"{path}: wanted a daemon's id, found an empty file; delete it")
+    return found
+
+
+def has_daemon_id(data_dir: Path) -> bool:
+    """True once a daemon has run on the directory."""
+    return (data_dir / "daemon-id").exists()
 
 
 def database(data_dir: Path) -> Path:

@@ -8,11 +8,16 @@ from dataclasses import dataclass
 
 from millstream.contract.errors import DestinationUnavailable, SourceUnavailable
 from millstream.contract.functions import FunctionSpec
-from millstream.contract.ports import Destination, Host, MappingRow, Observer
+from millstream.contract.ports import Destination, Host, Observer, QueueTrigger
+from millstream.contract.state import Lease, MappingRow, StateStore
+from millstream.contract.streams import StreamReader, StreamTrigger
 from millstream.daemon.plan import PlannedMapping
+from millstream.mappings.partitions import PartitionsRunner
 from millstream.mappings.process import Processor, Route
 from millstream.mappings.queue import QueueRunner, QueueSettings
 from millstream.mappings.scaling import Scaler
+from millstream.mappings.stream import StreamRunner, read_ahead
+from millstream.mappings.stream_process import StreamRoute
 from millstream.mappings.supervise import Runner
 
 
@@ -25,6 +30,9 @@ class Opening:
     function: FunctionSpec
     host: Host
     observer: Observer
+    store: StateStore
+    owner: str  # this daemon, as the store knows it
+    buffer_bytes: int  # what a stream may hold in memory, all its partitions together
 
     @asynccontextmanager
     async def runner(self) -> AsyncIterator[Runner]:
@@ -34,17 +42,67 @@ class Opening:
             SourceUnavailable: the source or a destination does not answer now.
             InvalidConfiguration: one of them is not there, or does not fit.
         """
-        planned, trigger, clock = self.planned, self.planned.trigger, self.host.clock
         async with AsyncExitStack() as stack:
-            on_success = await self._opened(planned.on_success, stack)
-            on_failure = await self._opened(planned.on_failure, stack)
-            reader = await trigger.open(self.host, self.function)
-            stack.push_async_callback(reader.aclose)
-            scaler = Scaler(trigger.policy.max_concurrency, clock.monotonic())
-            route = Route(self.row.uuid, self.function, trigger.policy, on_success, on_failure)
-            processor = Processor(route, trigger, reader, self.host.invoker, scaler, self.observer, clock)
-            settings = QueueSettings(self.row.uuid, trigger.limits, trigger.capabilities.ordered_by_key)
-            yield QueueRunner(settings, reader, planned.filters, processor, scaler, self.observer, clock)
+            on_success = await self._opened(self.planned.on_success, stack)
+            on_failure = await self._opened(self.planned.on_failure, stack)
+            match self.planned.trigger:
+                case StreamTrigger() as stream:
+                    yield await self._stream(stream, on_success, on_failure, stack)
+                case queue:
+                    yield await self._queue(queue, on_success, on_failure, stack)
+
+    async def _queue(
+        self,
+        trigger: QueueTrigger,
+        on_success: Destination | None,
+        on_failure: Destination | None,
+        stack: AsyncExitStack,
+    ) -> Runner:
+        clock, invoker, policy = self.host.clock, self.host.invoker, trigger.policy
+        reader = await trigger.open(self.host, self.function)
+        stack.push_async_callback(reader.aclose)
+        scaler = Scaler(policy.max_concurrency, clock.monotonic())
+        route = Route(self.row.uuid, self.function, policy, on_success, on_failure)
+        processor = Processor(route, trigger, reader, invoker, scaler, self.observer, clock)
+        settings = QueueSettings(self.row.uuid, trigger.limits, trigger.capabilities.ordered_by_key)
+        return QueueRunner(settings, reader, self.planned.filters, processor, scaler, self.observer, clock)
+
+    async def _stream(
+        self,
+        trigger: StreamTrigger,
+        on_success: Destination | None,
+        on_failure: Destination | None,
+        stack: AsyncExitStack,
+    ) -> Runner:
+        source = await trigger.open(self.host, self.function)
+        stack.push_async_callback(source.aclose)
+        route = StreamRoute(self.row.uuid, self.function, trigger.policy, on_success, on_failure)
+
+        def partition(reader: StreamReader, lease: Lease, share: float) -> StreamRunner:
+            return StreamRunner(
+                route,
+                trigger,
+                reader,
+                source.event_source_arn,
+                self.planned.filters,
+                self.host.invoker,
+                self.store,
+                lease,
+                read_ahead(trigger.limits, trigger.policy.lanes, int(self.buffer_bytes * share)),
+                self.observer,
+                self.host.clock,
+            )
+
+        return PartitionsRunner(
+            self.row.uuid,
+            self.owner,
+            source,
+            trigger.starting_position,
+            self.store,
+            partition,
+            self.observer,
+            self.host.clock,
+        )
 
     async def _opened(self, destination: Destination | None, stack: AsyncExitStack) -> Destination | None:
         if destination is None:

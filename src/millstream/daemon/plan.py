@@ -10,7 +10,15 @@ from typing import Any
 
 from millstream.contract.errors import InvalidConfiguration, Problem
 from millstream.contract.options import parse_options, shown, unknown_option
-from millstream.contract.ports import DataFormat, Destination, FilterRules, Mismatch, QueueTrigger
+from millstream.contract.ports import (
+    DataFormat,
+    Destination,
+    FilterRules,
+    Mismatch,
+    QueuePolicy,
+    QueueTrigger,
+)
+from millstream.contract.streams import StreamPolicy, StreamTrigger
 from millstream.daemon.loader import Declared
 from millstream.destinations.registry import parse_destination
 from millstream.functions.options import SECRET_FIELDS, FunctionOptions
@@ -41,7 +49,7 @@ class PlannedMapping:
     """A mapping whose options are right; whether its source exists is known once it is opened."""
 
     kind: str
-    trigger: QueueTrigger
+    trigger: QueueTrigger | StreamTrigger
     function: str
     filters: Filters
     filter_count: int
@@ -122,13 +130,14 @@ def _mapping(raw: dict[str, Any], names: set[Any], problems: _Problems) -> Plann
     if not isinstance(source, dict):
         problems.append(Problem(raw["where"], "source", 'a source such as Sqs("orders")', str(source)))
         return None
-    where = f"{raw['where']} {source['kind']} {source['options'].get('queue', '')}".rstrip()
+    name = next(iter(source["options"].values()), "")  # what a source is given first names it
+    where = f"{raw['where']} {source['kind']} {name if isinstance(name, str) else ''}".rstrip()
     before = len(problems)
     problems += [_at(where, unknown_option(name, MAP_OPTIONS)) for name in raw["unknown"]]
     if not isinstance(raw["enabled"], bool):
         problems.append(Problem(where, "enabled", "True or False", shown(raw["enabled"])))
     _check_target(raw["to"], names, where, problems)
-    trigger: QueueTrigger | None = None
+    trigger: QueueTrigger | StreamTrigger | None = None
     filters: Filters | None = None
     with problems.at(where):
         trigger = parse_trigger(source["kind"], source["options"])
@@ -139,12 +148,7 @@ def _mapping(raw: dict[str, Any], names: set[Any], problems: _Problems) -> Plann
     else:
         problems.append(Problem(where, "filters", "a list of patterns", shown(raw["filters"])))
     if trigger is not None:
-        if trigger.policy.max_retries is not None and raw["on_failure"] is None:
-            wanted = "on_failure=, where what is given up goes, beside it"
-            problems.append(Problem(where, "maximum_retry_attempts", wanted, "none"))
-        if trigger.policy.max_retries is None and raw["on_failure"] is not None:
-            wanted = "maximum_retry_attempts= beside it; without, the queue's redrive policy decides"
-            problems.append(Problem(where, "on_failure", wanted, "none"))
+        problems += _failure_misfits(trigger.policy, raw["on_failure"] is not None, where)
     on_success = _destination(raw["on_success"], "on_success", where, problems)
     on_failure = _destination(raw["on_failure"], "on_failure", where, problems)
     for field in ("on_success", "on_failure"):
@@ -162,6 +166,21 @@ def _mapping(raw: dict[str, Any], names: set[Any], problems: _Problems) -> Plann
         raw["enabled"],
         where,
     )
+
+
+def _failure_misfits(policy: QueuePolicy | StreamPolicy, on_failure: bool, where: str) -> list[Problem]:
+    """What a policy needs of `on_failure`, or cannot do with it."""
+    match policy:
+        case QueuePolicy(max_retries=None) if on_failure:
+            wanted = "maximum_retry_attempts= beside it; without, the queue's redrive policy decides"
+            return [Problem(where, "on_failure", wanted, "none")]
+        case QueuePolicy(max_retries=int()) if not on_failure:
+            wanted = "on_failure=, where what is given up goes, beside it"
+            return [Problem(where, "maximum_retry_attempts", wanted, "none")]
+        case StreamPolicy(on_failure_required=True) if not on_failure:
+            return [Problem(where, "on_failure_required", "on_failure= beside it", "none")]
+        case _:
+            return []
 
 
 def _check_target(to: Any, names: set[Any], where: str, problems: _Problems) -> None:

@@ -22,6 +22,10 @@ CONCURRENCY = 1000
 """Concurrent executions of all functions. Source: AWS, "Lambda quotas"."""
 
 
+BUFFER_MB = 256
+"""What of streams is read ahead and held in memory, all partitions of a daemon together."""
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Durations in seconds. `endpoint_url` None: by boto3's own chain, AWS_ENDPOINT_URL included."""
@@ -34,6 +38,8 @@ class Settings:
     concurrency: int = CONCURRENCY
     drain_s: float = DRAIN_S
     idle_s: float = IDLE_S
+    store: str | None = None  # URL of a shared store. None: SQLite in the data directory
+    buffer_mb: int = BUFFER_MB
 
 
 def localstack_endpoint() -> str:

@@ -132,7 +132,7 @@ class StatusBoard:
         if counted.last_result == FAILED:
             return  # said once, until it succeeds again
         why = {"error": failed.error_type, "request": failed.request_id}
-        logger.warning("function fails, its records go back", extra={"mapping": counted.label, **why})
+        logger.warning("function fails, its records come again", extra={"mapping": counted.label, **why})
 
     def batch_resolved(self, mapping: str, resolution: Resolution) -> None:
         counted = self._touch(mapping)

@@ -9,6 +9,7 @@ from millstream.contract.errors import LeaseLost
 from millstream.contract.records import Checkpoint, Position
 from millstream.contract.state import Lease, MappingRow, MappingStatus, PartitionRow
 from millstream.store import statements as sql
+from millstream.store.commits import Commits
 from millstream.store.database import Database, Session, Values
 
 
@@ -21,6 +22,7 @@ class SqlStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._commits = Commits(database)
 
     async def put_mapping(self, row: MappingRow) -> MappingRow:
         (stored,) = await self._database.one(sql.PUT_MAPPING, asdict(row))
@@ -83,7 +85,9 @@ class SqlStore:
     async def commit(self, lease: Lease, checkpoint: Checkpoint) -> None:
         if checkpoint.partition != lease.partition:
             raise ValueError(f"a checkpoint of {checkpoint.partition} under a lease of {lease.partition}")
-        if not await self._database.one(sql.COMMIT, {**asdict(lease), "position": checkpoint.position}):
+        if b"\0" in checkpoint.position.encode():
+            raise ValueError("a position is text without the character NUL")
+        if not await self._commits.write({**asdict(lease), "position": checkpoint.position}):
             raise LeaseLost(f"{lease.mapping} {lease.partition}: epoch {lease.epoch} is over")
 
     async def forget(self, mapping: str, partitions: Sequence[str]) -> None:

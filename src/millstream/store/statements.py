@@ -89,6 +89,6 @@ RELEASE = f"UPDATE partitions SET owner = NULL, expires_at = 0, ended = :ended W
 CURSOR = f"SELECT position FROM partitions WHERE {_PARTITION}"
 
 # A lease whose time has run out, but that nobody took, may still commit.
-COMMIT = f"UPDATE partitions SET position = :position WHERE {_LEASE} RETURNING epoch"
+COMMIT = f"UPDATE partitions SET position = :position WHERE {_LEASE}"
 
 FORGET = f"DELETE FROM partitions WHERE {_PARTITION} AND (owner IS NULL OR expires_at <= now_s())"
