@@ -248,6 +248,60 @@ class LeaseKit:
                 assert await store.cursor(held) == name
             assert {row.partition for row in await store.partitions("u1")} == set(names)
 
+    async def test_commits_that_come_at_once_are_each_answered_for_themselves(self, opens: Opens) -> None:
+        async with opens() as store:
+            await store.put_mapping(ROW)
+            stale = [await taken(store, f"p{number}") for number in range(0, 1200, 3)]
+            held = [await taken(store, f"p{number}") for number in range(1200)]
+            async with asyncio.TaskGroup() as group:
+                both = {each: group.create_task(commits(store, each)) for each in [*stale, *held]}
+            assert {each for each, task in both.items() if task.result()} == set(held)
+            assert all(row.position == str(row.epoch) for row in await store.partitions("u1"))
+
+    async def test_of_commits_at_once_the_last_one_stays(self, opens: Opens) -> None:
+        async with opens() as store:
+            await store.put_mapping(ROW)
+            held = await taken(store)
+            async with asyncio.TaskGroup() as group:
+                for number in range(100):
+                    group.create_task(store.commit(held, checkpoint(str(number))))
+            assert await store.cursor(held) == "99"
+
+    async def test_a_cancelled_commit_takes_none_of_the_others_with_it(self, opens: Opens) -> None:
+        async with opens() as store:
+            await store.put_mapping(ROW)
+            held = [await taken(store, f"p{number}") for number in range(30)]
+            async with asyncio.timeout(WITHIN_S), asyncio.TaskGroup() as group:
+                tasks = [group.create_task(commits(store, each)) for each in held]
+                await asyncio.sleep(0)
+                for task in tasks[::3]:
+                    task.cancel()
+            kept = {task_lease for task_lease, task in zip(held, tasks, strict=True) if not task.cancelled()}
+            assert len(kept) == 20
+            written = {row.partition for row in await store.partitions("u1") if row.position is not None}
+            assert {each.partition for each in kept} <= written
+
+    async def test_a_cancelled_commit_is_not_written_later(self, opens: Opens) -> None:
+        async with opens() as store:
+            await store.put_mapping(ROW)
+            held = [await taken(store, name) for name in ("first", "second", "third")]
+            async with asyncio.timeout(WITHIN_S), asyncio.TaskGroup() as group:
+                first, second = [group.create_task(commits(store, each)) for each in held[:2]]
+                await asyncio.sleep(0)
+                second.cancel()
+            assert first.result()
+            await store.commit(held[2], checkpoint("1", "third"))
+            assert await store.cursor(held[1]) is None
+
+    @pytest.mark.parametrize("position", ["a\0b", "\ud800"])
+    async def test_a_position_that_cannot_be_kept_is_refused(self, opens: Opens, position: str) -> None:
+        async with opens() as store:
+            await store.put_mapping(ROW)
+            held = await taken(store)
+            with pytest.raises(ValueError, match=r"NUL|surrogates"):
+                await store.commit(held, checkpoint(position))
+            await store.commit(held, checkpoint("5"))
+
     async def test_a_checkpoint_of_another_partition_is_refused(self, opens: Opens) -> None:
         async with opens() as store:
             await store.put_mapping(ROW)

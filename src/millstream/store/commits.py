@@ -13,7 +13,7 @@ GROUP = 500
 """Checkpoints in one transaction, at most: other calls come between two of them."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Entry:
     values: Values
     answer: bool | StateUnavailable | None = None  # whether its lease still held. None: not written yet

@@ -6,6 +6,7 @@ See docs/adr/0005-postgresql.md for why it is one connection in one thread.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from typing import Any, Protocol, Self, TypeVar
 
@@ -68,10 +69,18 @@ class PostgresDatabase:
             self._thread.close()
 
     async def _answer(self, call: Callable[[], T]) -> T:
+        given_up = threading.Event()
+
+        def work() -> T:
+            if given_up.is_set():  # or a long outage would leave a long queue of what nobody waits for
+                raise StateUnavailable("PostgreSQL: wanted no answer any more")
+            return call()
+
         try:
             async with asyncio.timeout(ANSWER_S):
-                return await self._thread.call(call)
+                return await self._thread.call(work)
         except TimeoutError:
+            given_up.set()
             raise StateUnavailable(
                 f"PostgreSQL: wanted an answer within {ANSWER_S:g} s, found none"
             ) from None
