@@ -8,11 +8,15 @@ import threading
 import time
 import zlib
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
+
+import msgspec
+
+from millstream.contract.records import Record
 
 NAME = "orders"
 ARN = f"arn:aws:kinesis:us-east-1:000000000000:stream/{NAME}"
@@ -44,6 +48,12 @@ def shard(shard_id: str = SHARD, **more: Any) -> dict[str, Any]:
         "SequenceNumberRange": {"StartingSequenceNumber": "0"},
         **more,
     }
+
+
+def data(records: Sequence[Record]) -> list[str]:
+    """The data that were put, taken from the records' events."""
+    events = [msgspec.json.decode(record.event) for record in records]
+    return [base64.b64decode(event["kinesis"]["data"]).decode() for event in events]
 
 
 @dataclass

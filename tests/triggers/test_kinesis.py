@@ -20,7 +20,7 @@ from tests.brokers.kinesis_fake import ARN, CONSUMER_ARN, NAME, KinesisFake, Ref
 from tests.contract.queue_kit import FUNCTION
 from tests.contract.stream_kit import host
 from tests.triggers.aggregates import packed
-from tests.triggers.test_kinesis_polling import LeapingClock
+from tests.triggers.leaping_clock import LeapingClock
 
 SEQUENCE = "49590338271490256608559692538361571095921575989136588898"
 SHARD = "shardId-000000000006"

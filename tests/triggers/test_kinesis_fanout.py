@@ -17,11 +17,10 @@ from millstream.contract.errors import InvalidConfiguration, PartitionGone, Sour
 from millstream.contract.records import Position
 from millstream.contract.streams import After, At, Oldest, Partition, Start, StreamReader
 from millstream.triggers.kinesis import KinesisTrigger
-from tests.brokers.kinesis_fake import CONSUMER_ARN, NAME, SHARD, KinesisFake, Refusal, sequence, shard
+from tests.brokers.kinesis_fake import CONSUMER_ARN, NAME, SHARD, KinesisFake, Refusal, data, sequence, shard
 from tests.contract.queue_kit import FUNCTION, until
 from tests.contract.stream_kit import host, read, read_to_the_end
 from tests.triggers.aggregates import packed
-from tests.triggers.test_kinesis_polling import data
 
 WITHIN_S = 20.0
 MEGABYTE = 1024 * 1024

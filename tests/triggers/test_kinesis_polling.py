@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import itertools
 import logging
 import os
@@ -11,39 +10,22 @@ import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 
-import msgspec
 import pytest
 
 from millstream.cli.embedded import TEST_CREDENTIALS
 from millstream.contract.clock import Clock
 from millstream.contract.errors import InvalidConfiguration, PartitionGone, SourceUnavailable
-from millstream.contract.records import Position, Record
+from millstream.contract.records import Position
 from millstream.contract.streams import After, At, Oldest, Partition, Start, StreamReader
 from millstream.triggers.kinesis import KinesisTrigger
 from millstream.triggers.kinesis_source import KinesisSource
-from tests.brokers.kinesis_fake import ARN, NAME, SHARD, KinesisFake, Refusal, sequence, shard
+from tests.brokers.kinesis_fake import ARN, NAME, SHARD, KinesisFake, Refusal, data, sequence, shard
 from tests.contract.queue_kit import FUNCTION, until
 from tests.contract.stream_kit import host, read
 from tests.triggers.aggregates import packed
+from tests.triggers.leaping_clock import LeapingClock
 
 WITHIN_S = 10.0
-
-
-class LeapingClock:
-    """Whoever sleeps wakes at once, and the time has passed."""
-
-    def __init__(self, now: float = 1_760_000_000.0) -> None:
-        self.at = now
-
-    def now(self) -> float:
-        return self.at
-
-    def monotonic(self) -> float:
-        return self.at
-
-    async def sleep(self, for_s: float) -> None:
-        self.at += max(for_s, 0.0)
-        await asyncio.sleep(0)
 
 
 @pytest.fixture
@@ -76,11 +58,6 @@ async def reading(
             yield reader
         finally:
             await reader.aclose()
-
-
-def data(records: Sequence[Record]) -> list[str]:
-    events = [msgspec.json.decode(record.event) for record in records]
-    return [base64.b64decode(event["kinesis"]["data"]).decode() for event in events]
 
 
 async def test_the_first_read_is_made_at_once_and_an_idle_shard_is_read_once_a_second(
