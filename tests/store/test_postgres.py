@@ -105,12 +105,12 @@ async def test_a_connection_that_was_ended_for_us_is_made_anew(postgres: Postgre
 async def test_a_server_that_hangs_is_not_waited_for_for_ever(
     own_postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres_module, "ANSWER_S", 0.2)
-    monkeypatch.setattr(postgres_module, "CLOSE_S", 0.2)
     url = own_postgres.database()
     async with asyncio.timeout(WITHIN_S), opened(url) as store, opened(url) as closed:
         await store.put_mapping(ROW)
         await closed.mappings()
+        monkeypatch.setattr(postgres_module, "ANSWER_S", 0.2)
+        monkeypatch.setattr(postgres_module, "CLOSE_S", 0.2)
         with own_postgres.hung():
             for _ in range(2):
                 with pytest.raises(StateUnavailable, match=r"wanted an answer within 0\.2 s, found none"):
@@ -124,7 +124,7 @@ async def test_a_server_that_hangs_is_not_waited_for_for_ever(
 async def test_a_lock_that_another_program_holds_is_not_waited_for_for_ever(
     postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres_server, "STATEMENT_S", 0.1)
+    monkeypatch.setattr(postgres_server, "STATEMENT_S", 0.5)
     url = postgres.database()
     async with opened(url) as store:
         await store.put_mapping(ROW)

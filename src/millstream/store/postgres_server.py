@@ -29,6 +29,7 @@ STATEMENT_S = 5.0
 # A URL's own parameters win. A host that vanished is noticed while a lease still lasts, or soon after.
 _DEFAULTS: dict[str, str | int] = {
     "application_name": "millstream",
+    "client_encoding": "UTF8",
     "connect_timeout": 5,
     "keepalives_idle": 5,
     "keepalives_interval": 2,
