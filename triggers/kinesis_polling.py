@@ -79,7 +79,7 @@ class PollingReader:
 
     async def _fetch(self, limit: int) -> None:
         asked_at = self._clock.monotonic()
-        self._due = asked_at + IDLE_S
+        self._due = asked_at + BUSY_S  # if it fails or is cancelled; the runner backs off itself
         fetched = await self._calls.call(partial(self._get, self._place, self._iterator, limit))
         # Nothing of ours has changed until here, where no cancellation can come between.
         now = self._clock.monotonic()

@@ -193,6 +193,7 @@ class KinesisFake:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else each answer takes 40 ms
     kinesis: KinesisFake
 
     def do_POST(self) -> None:
