@@ -18,6 +18,7 @@ from millstream.contract.records import Batch, Record
 from millstream.mappings.batcher import Batcher
 from millstream.mappings.stream_decide import Attempt, Retry, delay_s
 from millstream.mappings.stream_process import Next, StreamProcessor
+from millstream.mappings.tenure import Tenure
 from millstream.mappings.windows import TumblingWindows
 
 
@@ -32,12 +33,14 @@ class Lane:
         self,
         limits: BatchLimits,
         processor: StreamProcessor,
+        tenure: Tenure,
         clock: Clock,
         windows: TumblingWindows | None = None,
         window_ended: Callable[[], None] = lambda: None,
     ) -> None:
         self._limits = limits
         self._processor = processor
+        self._tenure = tenure
         self._clock = clock
         self._windows = windows
         self._window_ended = window_ended
@@ -116,11 +119,13 @@ class Lane:
         """The final call, until it succeeds: no record is behind it, so nothing can be given up."""
         assert self._windows is not None
         waits = 0
+        await self._while_held()
         while not await self._processor.finish_window(self._windows):
             waits += 1
             if self._stopping:
                 return
             await self._pause(delay_s(waits))
+            await self._while_held()
         self._windows.close()
         self._window_ended()
 
@@ -131,6 +136,7 @@ class Lane:
             step = todo.popleft()
             if step.after_s:
                 await self._pause(step.after_s)
+            await self._while_held()
             if windows is not None and isinstance(step, Retry):
                 windows.fitting(step.attempt.batch.records)  # opens one, if the last was ended early
             todo.extendleft(reversed(await self._processor.process(step, windows)))
@@ -148,6 +154,12 @@ class Lane:
                     await self._changed.wait()
                     timer.cancel()
         self._changed.clear()
+
+    async def _while_held(self) -> None:
+        """Wait while the lease may be another daemon's by now."""
+        if self._tenure.over:
+            with self._cut_off_by_stop():
+                await self._tenure.resumed()
 
     async def _pause(self, for_s: float) -> None:
         with self._cut_off_by_stop():

@@ -36,6 +36,7 @@ from millstream.contract.streams import (
 from millstream.mappings.leases import forgettable, plan_leases
 from millstream.mappings.stream import StreamRunner
 from millstream.mappings.stream_decide import delay_s
+from millstream.mappings.tenure import Tenure
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,9 @@ TICK_S = 2.0
 
 LEASE_S = 7.0
 """How long a lease lasts without being renewed: how long the partitions of a killed daemon wait."""
+
+MARGIN_S = 1.0
+"""What a daemon stops before its leases are over: for clocks that run at different speeds."""
 
 DISCOVER_S = 20.0
 """Between two lists of a stream's partitions; also made when one has ended."""
@@ -65,8 +69,8 @@ class _Held:
 class PartitionsRunner:
     """Implements the supervisor's Runner for streams.
 
-    `make` builds the runner of one partition, for its reader, its lease, and its share (0 to 1) of
-    what the mapping may hold in memory.
+    `make` builds the runner of one partition, for its reader, its lease and how long that holds, and
+    its share (0 to 1) of what the mapping may hold in memory.
     """
 
     def __init__(
@@ -76,7 +80,7 @@ class PartitionsRunner:
         source: StreamSource,
         starting_position: StartingPosition,
         store: StateStore,
-        make: Callable[[StreamReader, Lease, float], StreamRunner],
+        make: Callable[[StreamReader, Lease, Tenure, float], StreamRunner],
         observer: Observer,
         clock: Clock,
     ) -> None:
@@ -93,6 +97,7 @@ class PartitionsRunner:
         self._missing_since: dict[str, float] = {}
         self._listed_at: float | None = None  # None: list them at the next look
         self._held: dict[str, _Held] = {}
+        self._tenure = Tenure(clock, LEASE_S - MARGIN_S)
         self._share_of = 1  # partitions that this daemon is to read
         self._wake = asyncio.Event()
         self._stopping = False
@@ -185,10 +190,12 @@ class PartitionsRunner:
 
     async def _renew(self) -> None:
         held = [each.lease for each in self._held.values()]
-        kept = set(await self._store.renew(held, LEASE_S)) if held else set()
+        asked_at = self._clock.monotonic()
+        kept = set(await self._store.renew(held, LEASE_S))
         for lease in held:
             if lease not in kept:
                 self._lost(lease)
+        self._tenure.renewed(asked_at)
 
     def _lost(self, lease: Lease) -> None:
         """End at once: whoever has it now reads from the last checkpoint on."""
@@ -266,7 +273,7 @@ class PartitionsRunner:
         partition = self._partitions.get(lease.partition, Partition(lease.partition))
         reader = await self._source.reader(partition, start)
         try:
-            held.runner = self._make(reader, lease, 1 / max(self._share_of, 1))
+            held.runner = self._make(reader, lease, self._tenure, 1 / max(self._share_of, 1))
             self._observer.poll_recovered(self._mapping)
             if held.stopping:
                 return False

@@ -36,6 +36,7 @@ from millstream.mappings.committer import Committer
 from millstream.mappings.filters import Filters
 from millstream.mappings.lane import Lane
 from millstream.mappings.stream_process import StreamProcessor, StreamRoute
+from millstream.mappings.tenure import Tenure
 from millstream.mappings.windows import TumblingWindows
 
 BACKOFF_FIRST_S = 0.5
@@ -94,6 +95,7 @@ class StreamRunner:
         invoker: Invoker,
         store: StateStore,
         lease: Lease,
+        tenure: Tenure,
         ahead: ReadAhead,
         observer: Observer,
         clock: Clock,
@@ -113,7 +115,7 @@ class StreamRunner:
         self._held: Checkpoint | None = None  # of an open window, which is resolved as a whole
         processor = StreamProcessor(route, trigger, invoker, observer, clock, self._resolve)
         self._lanes = [
-            Lane(trigger.limits, processor, clock, self._windows, self._release)
+            Lane(trigger.limits, processor, tenure, clock, self._windows, self._release)
             for _ in range(route.policy.lanes)
         ]
         self._records = 0  # not resolved

@@ -43,6 +43,10 @@ class VirtualClock:
         self._now = end
         await self.settle()
 
+    def freeze(self, for_s: float) -> None:
+        """Let `for_s` pass without anybody running, as for a process that is stopped."""
+        self._now += for_s
+
     async def settle(self) -> None:
         """Let every task run until all of them wait."""
         for _ in range(50):

@@ -18,6 +18,7 @@ from millstream.contract.streams import After, Oldest, Partition, Start, StreamP
 from millstream.mappings.filters import compile_filters
 from millstream.mappings.stream import ReadAhead, StreamRunner, read_ahead
 from millstream.mappings.stream_process import StreamRoute
+from millstream.mappings.tenure import Tenure
 from tests.clock import VirtualClock
 from tests.fakes import FUNCTION, SUCCESS, FakeDestination, FakeObserver
 from tests.stream_fakes import FakePartition, FakeStream, FakeStreamTrigger, MemoryStore
@@ -72,7 +73,7 @@ class World:
     has_destination: bool = True
     ahead: ReadAhead | None = None
 
-    def runner(self, reader: StreamReader, lease: Lease, share: float = 1.0) -> StreamRunner:
+    def runner(self, reader: StreamReader, lease: Lease, tenure: Tenure, share: float = 1.0) -> StreamRunner:
         policy, limits = self.trigger.policy, self.trigger.limits
         on_failure = self.destination if self.has_destination else None
         return StreamRunner(
@@ -84,6 +85,7 @@ class World:
             self.function,
             self.store,
             lease,
+            tenure,
             self.ahead or read_ahead(limits, policy.lanes, 1 << 24),
             self.observer,
             self.clock,
@@ -97,7 +99,7 @@ class World:
         cursor = await self.store.cursor(lease)
         start: Start = Oldest() if cursor is None else After(cursor)
         reader = await self.stream.reader(Partition("p"), start)
-        runner = self.runner(reader, lease)
+        runner = self.runner(reader, lease, Tenure(self.clock, LEASE_S))
         async with asyncio.TaskGroup() as group:
             task = group.create_task(runner.run())
             await self.clock.settle()

@@ -193,18 +193,34 @@ async def test_a_daemon_whose_leases_were_taken_stops_reading_them() -> None:
         assert it.stream.open_readers == 0
 
 
-async def test_a_store_that_is_down_for_a_while_stops_nothing() -> None:
+async def test_while_the_store_is_down_a_daemon_goes_on_as_long_as_its_leases_last() -> None:
     it = world()
     async with daemon(it) as me:
         await it.clock.advance(5.0)
         it.store.broken = True
-        await it.clock.advance(60.0)
         it.stream.put(stream_record(0))
-        await it.clock.advance(5.0)
+        await it.clock.advance(2.0)
+        assert it.function.seen == [0]
+        await it.clock.advance(60.0)
+        it.stream.put(stream_record(1))
+        await it.clock.advance(60.0)
         assert it.function.seen == [0]
         it.store.broken = False
-        await me.until_at("p", 0)
+        await me.until_at("p", 1)
+    assert it.function.seen == [0, 1]
     assert it.observer.recovered
+
+
+async def test_a_daemon_that_was_frozen_invokes_nothing_that_another_has_taken_over() -> None:
+    it = world(*[stream_record(n) for n in range(100)], takes_s=1.0)
+    async with daemon(it, "a"):
+        await it.clock.advance(2.5)
+        it.clock.freeze(30.0)
+        row = it.store.rows["m", "p"]
+        row.owner, row.epoch, row.expires_at = "b", row.epoch + 1, it.clock.monotonic() + 100.0
+        before = len(it.function.events)
+        await it.clock.advance(20.0)
+        assert len(it.function.events) == before
 
 
 async def test_a_list_that_cannot_be_had_is_asked_for_later() -> None:

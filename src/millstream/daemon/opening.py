@@ -19,6 +19,7 @@ from millstream.mappings.scaling import Scaler
 from millstream.mappings.stream import StreamRunner, read_ahead
 from millstream.mappings.stream_process import StreamRoute
 from millstream.mappings.supervise import Runner
+from millstream.mappings.tenure import Tenure
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ class Opening:
         stack.push_async_callback(source.aclose)
         route = StreamRoute(self.row.uuid, self.function, trigger.policy, on_success, on_failure)
 
-        def partition(reader: StreamReader, lease: Lease, share: float) -> StreamRunner:
+        def partition(reader: StreamReader, lease: Lease, tenure: Tenure, share: float) -> StreamRunner:
             return StreamRunner(
                 route,
                 trigger,
@@ -88,6 +89,7 @@ class Opening:
                 self.host.invoker,
                 self.store,
                 lease,
+                tenure,
                 read_ahead(trigger.limits, trigger.policy.lanes, int(self.buffer_bytes * share)),
                 self.observer,
                 self.host.clock,
