@@ -25,6 +25,7 @@ demo: $(VENV)/.demo
 	@$(BIN)/millstream demo $(DEMO_OPTIONS)
 
 test: $(VENV)/.dev
+	@$(PYTHON) scripts/brokers.py
 	@$(BIN)/pytest
 
 unit: $(VENV)/.dev
@@ -47,7 +48,7 @@ layers: $(VENV)/.dev
 	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
 
 bench: $(VENV)/.dev
-	@for name in sqs coldstart neighbours idle; do $(BIN)/python -m benchmarks $$name || exit 1; done
+	@for name in sqs kinesis dynamodb shards coldstart neighbours idle; do $(BIN)/python -m benchmarks $$name || exit 1; done
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist src/*.egg-info

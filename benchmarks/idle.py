@@ -56,10 +56,10 @@ def run() -> Result:
         try:
             with daemon_process(app, endpoint_url) as daemon:
                 time.sleep(SETTLE_S)
-                before = _cpu_s(daemon.pid), _cpu_s(bare.pid)
+                before = cpu_s(daemon.pid), cpu_s(bare.pid)
                 time.sleep(SPAN_S)
-                after = _cpu_s(daemon.pid), _cpu_s(bare.pid)
-                memory = {"memory_mb": _memory_mb(daemon.pid), "baseline_memory_mb": _memory_mb(bare.pid)}
+                after = cpu_s(daemon.pid), cpu_s(bare.pid)
+                memory = {"memory_mb": memory_mb(daemon.pid), "baseline_memory_mb": memory_mb(bare.pid)}
         finally:
             bare.kill()
             bare.wait()
@@ -69,12 +69,13 @@ def run() -> Result:
     return {"benchmark": "idle", "cases": {"ten-mappings": figures}}
 
 
-def _cpu_s(pid: int) -> float:
+def cpu_s(pid: int) -> float:
+    """CPU time that a process has used, its children not counted."""
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _memory_mb(pid: int) -> float:
+def memory_mb(pid: int) -> float:
     """Proportional set size."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines():
         if line.startswith("Pss:"):

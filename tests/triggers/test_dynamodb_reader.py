@@ -43,7 +43,7 @@ class LeapingClock(SystemClock):
 @pytest.fixture(autouse=True)
 def once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let botocore make each request once, so that every fault is seen."""
-    monkeypatch.setattr("millstream.aws.clients.MAX_ATTEMPTS", 0)
+    monkeypatch.setattr("millstream.aws.clients.MAX_ATTEMPTS", 1)
 
 
 @pytest.fixture

@@ -157,7 +157,7 @@ async def test_shards_of_all_pages_have_their_parents_and_tell_whether_they_are_
 async def test_a_list_of_shards_that_breaks_off_is_unavailable(
     dynamodb_fake: DynamoDbFake, stream: FakeStream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("millstream.aws.clients.MAX_ATTEMPTS", 0)
+    monkeypatch.setattr("millstream.aws.clients.MAX_ATTEMPTS", 1)
     stream.add_shard()
     async with opened(dynamodb_fake, "orders") as source:
         dynamodb_fake.fail("DescribeStream", "InternalServerError", status=500)

@@ -1,0 +1,47 @@
+"""Installs the system packages whose brokers the tests start: `brokers.py`. Does nothing where they are.
+
+As root on Debian or Ubuntu it installs what is missing; elsewhere it says what the tests will skip.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+CREATE_CLUSTER = Path("/etc/postgresql-common/createcluster.conf")
+
+
+def main() -> None:
+    missing = [package for package, found in needed().items() if not found]
+    if not missing:
+        return
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        names = " and ".join(missing)
+        print(f"{names}: not there; tests of what needs them are skipped", file=sys.stderr)
+        return
+    print(f"installing {' '.join(missing)}", file=sys.stderr)
+    if "postgresql" in missing:
+        # The tests start servers of their own; the package's would only take a port.
+        CREATE_CLUSTER.parent.mkdir(parents=True, exist_ok=True)
+        if not CREATE_CLUSTER.exists():
+            CREATE_CLUSTER.write_text("create_main_cluster = false\n", encoding="ascii")
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "UCF_FORCE_CONFFOLD": "1"}
+    subprocess.run(["apt-get", "update", "-qq"], check=True, env=environment)
+    install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing]
+    subprocess.run(install, check=True, env=environment, stdout=subprocess.DEVNULL)
+
+
+def needed() -> dict[str, bool]:
+    """Debian's packages, and whether what the tests want of each is there."""
+    return {
+        "postgresql": any(Path("/usr/lib/postgresql").glob("*/bin/postgres")),
+        "nodejs": shutil.which("node") is not None,
+        "npm": shutil.which("npm") is not None,
+    }
+
+
+if __name__ == "__main__":
+    main()
