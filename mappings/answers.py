@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from millstream.contract.records import Batch
+from millstream.contract.streams import plain_item_id
 
 
 def failed_items(batch: Batch, payload: bytes) -> frozenset[str]:
@@ -22,8 +24,13 @@ def failed_items(batch: Batch, payload: bytes) -> frozenset[str]:
     return frozenset(record.item_id for record in batch.records) if named is None else named
 
 
-def named_items(batch: Batch, payload: bytes) -> frozenset[str] | None:
-    """Ids that a ReportBatchItemFailures answer names, by the rules of `failed_items`. None: malformed."""
+def named_items(
+    batch: Batch, payload: bytes, item_id: Callable[[object], str | None] = plain_item_id
+) -> frozenset[str] | None:
+    """Ids that a ReportBatchItemFailures answer names, by the rules of `failed_items`. None: malformed.
+
+    `item_id` reads an `itemIdentifier`.
+    """
     try:
         answer = msgspec.json.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -37,7 +44,7 @@ def named_items(batch: Batch, payload: bytes) -> frozenset[str] | None:
         return frozenset()
     if not isinstance(failures, list):
         return None
-    return _named(failures, frozenset(record.item_id for record in batch.records))
+    return _named(failures, frozenset(record.item_id for record in batch.records), item_id)
 
 
 class _Answer(msgspec.Struct):
@@ -58,11 +65,13 @@ def window_state(payload: bytes) -> bytes | None:
     return state if state.lstrip()[:1] == b"{" else None
 
 
-def _named(failures: list[Any], ids: frozenset[str]) -> frozenset[str] | None:
+def _named(
+    failures: list[Any], ids: frozenset[str], item_id: Callable[[object], str | None]
+) -> frozenset[str] | None:
     named = set()
     for failure in failures:
-        name = failure.get("itemIdentifier") if isinstance(failure, dict) else None
-        if not isinstance(name, str) or name not in ids:
+        name = item_id(failure.get("itemIdentifier")) if isinstance(failure, dict) else None
+        if name is None or name not in ids:
             return None
         named.add(name)
     return frozenset(named)

@@ -1,16 +1,18 @@
-"""Writes the cursor of one partition."""
+"""Writes the cursors of partitions that are read together; most often one."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
+from typing import Protocol
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential_jitter
 
 from millstream.contract.clock import Clock
 from millstream.contract.errors import StateUnavailable
 from millstream.contract.records import Checkpoint
-from millstream.contract.state import Lease, StateStore
+from millstream.contract.state import Lease
 
 logger = logging.getLogger(__name__)
 
@@ -19,24 +21,36 @@ BACKOFF_MAX_S = 5.0
 """Waits between tries of a store that cannot be written: the first, doubled up to the longest."""
 
 
+class Cursors(Protocol):
+    """Where cursors are kept: a state store, or a broker that keeps those of its consumer groups."""
+
+    async def commit(self, lease: Lease, checkpoint: Checkpoint) -> None:
+        """Move the cursor.
+
+        Raises:
+            LeaseLost: the lease is another's by now.
+            StateUnavailable: it cannot be written now.
+        """
+
+
 class Committer:
-    """Writes a partition's newest checkpoint, one write at a time; older ones it skips.
+    """Writes each partition's newest checkpoint, one write at a time; older ones it skips.
 
     Lanes finish at once, and a store may answer out of step: two writes in
     flight could leave the older cursor behind. So there is never more than one.
     """
 
-    def __init__(self, store: StateStore, lease: Lease, clock: Clock) -> None:
-        self._store = store
-        self._lease = lease
+    def __init__(self, cursors: Cursors, leases: Sequence[Lease], clock: Clock) -> None:
+        self._cursors = cursors
+        self._leases = {lease.partition: lease for lease in leases}
         self._clock = clock
-        self._newest: Checkpoint | None = None
+        self._newest: dict[str, Checkpoint] = {}
         self._wake = asyncio.Event()
         self._closed = False
 
     def offer(self, checkpoint: Checkpoint) -> None:
         """Have a checkpoint written, unless a newer one comes before its turn."""
-        self._newest = checkpoint
+        self._newest[checkpoint.partition] = checkpoint
         self._wake.set()
 
     def close(self) -> None:
@@ -59,10 +73,10 @@ class Committer:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            newest, self._newest = self._newest, None
-            if newest is not None:
-                await retrying(self._store.commit, self._lease, newest)
-            elif self._closed:
+            newest, self._newest = self._newest, {}
+            for partition, checkpoint in newest.items():
+                await retrying(self._cursors.commit, self._leases[partition], checkpoint)
+            if not newest and self._closed:
                 return
             if self._closed:
                 self._wake.set()
@@ -71,5 +85,6 @@ class Committer:
         if state.attempt_number > 1:
             return  # said once, until it works again
         why = state.outcome.exception() if state.outcome is not None else None
-        extra = {"mapping": self._lease.mapping, "partition": self._lease.partition, "why": str(why)}
+        lease: Lease = state.args[0]
+        extra = {"mapping": lease.mapping, "partition": lease.partition, "why": str(why)}
         logger.warning("cursor not written, retrying", extra=extra)

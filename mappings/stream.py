@@ -1,11 +1,11 @@
-"""Runs one leased partition of a stream: read, filter, batch in lanes, resolve, checkpoint.
+"""Runs leased partitions of a stream, most often one: read, filter, batch in lanes, resolve, checkpoint.
 
             room? ── read ── admit ── filter ──┬─ no match: resolved at once
               ▲                                └─ lane of its ordering key ── batch ── function
               └───────── tracker ◄── resolutions ◄───────────────────────────────────────┘
                             └── checkpoint ──► committer ──► store
 
-What is held in memory is bounded by `ReadAhead`, whatever waits in the partition.
+What is held in memory is bounded by `ReadAhead`, whatever waits in the partitions.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from millstream.contract.records import (
     Resolution,
     resolve_all,
 )
-from millstream.contract.state import Lease, StateStore
+from millstream.contract.state import Lease
 from millstream.contract.streams import Page, StreamReader, StreamTrigger
-from millstream.mappings.committer import Committer
+from millstream.mappings.committer import Committer, Cursors
 from millstream.mappings.filters import Filters
 from millstream.mappings.lane import Lane
 from millstream.mappings.stream_process import StreamProcessor, StreamRoute
@@ -79,9 +79,9 @@ def read_ahead(limits: BatchLimits, lanes: int, buffer_bytes: int) -> ReadAhead:
 
 
 class StreamRunner:
-    """One partition under one lease.
+    """One partition under its lease, or several whose records share batches.
 
-    Owns the acknowledgement: nothing else calls `store.commit`. `run` returns True once the partition
+    Owns the acknowledgement: nothing else calls `cursors.commit`. `run` returns True once its reader
     has ended and all of it is resolved, False once stopped; raises LeaseLost if another daemon took it.
     """
 
@@ -93,8 +93,8 @@ class StreamRunner:
         event_source_arn: str,
         filters: Filters,
         invoker: Invoker,
-        store: StateStore,
-        lease: Lease,
+        cursors: Cursors,
+        leases: Sequence[Lease],
         tenure: Tenure,
         ahead: ReadAhead,
         observer: Observer,
@@ -106,13 +106,13 @@ class StreamRunner:
         self._ahead = ahead
         self._observer = observer
         self._clock = clock
-        self._tracker = CursorTracker(lease.partition)
-        self._committer = Committer(store, lease, clock)
+        self._tracker = CursorTracker(*(lease.partition for lease in leases))
+        self._committer = Committer(cursors, leases, clock)
         self._windows: TumblingWindows | None = None
         if route.policy.tumbling_window_s:
             size_s = route.policy.tumbling_window_s
-            self._windows = TumblingWindows(size_s, lease.partition, event_source_arn)
-        self._held: Checkpoint | None = None  # of an open window, which is resolved as a whole
+            self._windows = TumblingWindows(size_s, leases[0].partition, event_source_arn)
+        self._held: list[Checkpoint] = []  # of an open window, which is resolved as a whole
         processor = StreamProcessor(route, trigger, invoker, observer, clock, self._resolve)
         self._lanes = [
             Lane(trigger.limits, processor, tenure, clock, self._windows, self._release)
@@ -245,21 +245,21 @@ class StreamRunner:
 
     def _resolve(self, resolution: Resolution) -> None:
         records = resolution.batch.records
-        checkpoint = self._tracker.complete(resolution)
+        checkpoints = self._tracker.complete(resolution)
         self._records -= len(records)
         self._bytes -= sum(map(_event_size, records))
         self._room.set()
         self._observer.batch_resolved(self._mapping, resolution)
-        if checkpoint is not None:
-            self._held = checkpoint
+        if checkpoints:
+            self._held += checkpoints
             if self._windows is None or self._windows.window is None:
                 self._release()
 
     def _release(self) -> None:
-        """Have the newest checkpoint written; one within a tumbling window waits for the window's end."""
-        if self._held is not None:
-            self._committer.offer(self._held)
-            self._held = None
+        """Have checkpoints written; those within a tumbling window wait for the window's end."""
+        for checkpoint in self._held:
+            self._committer.offer(checkpoint)
+        self._held = []
 
 
 def _event_size(record: Record) -> int:

@@ -6,8 +6,8 @@ DynamoDB event source mappings"; where these are silent, docs/compatibility.md s
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
 from typing import TypeAlias, assert_never
 
 from millstream.contract.functions import FunctionFailed, Outcome, Success, Throttled
@@ -73,11 +73,10 @@ def drop_expired(attempt: Attempt, now: float, policy: StreamPolicy) -> tuple[Gi
     if policy.max_age_s is None:
         return None, attempt
     oldest = now - policy.max_age_s
-    old = tuple(takewhile(lambda record: record.arrived_at < oldest, records))
+    old, left = split_by_partition(records, lambda record: record.arrived_at < oldest)
     if not old:
         return None, attempt
     given_up = GiveUp(old, Reason.TOO_OLD, max(attempt.failures, 1), attempt.request_id)
-    left = records[len(old) :]
     return given_up, replace(attempt, batch=Batch(left)) if left else None
 
 
@@ -97,6 +96,22 @@ def decide(attempt: Attempt, outcome: Outcome, policy: StreamPolicy) -> list[Ste
             assert_never(outcome)
 
 
+def split_by_partition(
+    records: Sequence[Record], goes: Callable[[Record], bool]
+) -> tuple[tuple[Record, ...], tuple[Record, ...]]:
+    """Of each partition the records before the first one that does not go, and those from it on."""
+    going: list[Record] = []
+    staying: list[Record] = []
+    stopped: set[str] = set()
+    for record in records:
+        if record.partition in stopped or not goes(record):
+            stopped.add(record.partition)
+            staying.append(record)
+        else:
+            going.append(record)
+    return tuple(going), tuple(staying)
+
+
 def delay_s(waits: int) -> float:
     """How long to wait after so many tries in a row that brought nothing: 1, 2, 4 … 60 s."""
     return float(min(FIRST_DELAY_S * 2 ** min(waits - 1, 10), MAX_DELAY_S))
@@ -108,17 +123,17 @@ def _by_answer(attempt: Attempt, payload: bytes, policy: StreamPolicy) -> list[S
         return _whole(attempt, policy)
     if not policy.item_failures:
         return [Settle(records)]
-    named = named_items(attempt.batch, payload)
+    named = named_items(attempt.batch, payload, policy.item_id)
     if named is None:
         return _whole(attempt, policy)
     if not named:
         return [Settle(records)]
-    first = next(n for n, record in enumerate(records) if record.item_id in named)
-    if first == 0:
+    taken, left = split_by_partition(records, lambda record: record.item_id not in named)
+    if not taken:
         return [_retry(attempt, policy)]
     # What is left is a batch of its own: its tries are counted from the start.
-    rest = Attempt(Batch(records[first:]), request_id=attempt.request_id)
-    return [Settle(records[:first]), Retry(rest, 0.0)]
+    rest = Attempt(Batch(left), request_id=attempt.request_id)
+    return [Settle(taken), Retry(rest, 0.0)]
 
 
 def _whole(attempt: Attempt, policy: StreamPolicy) -> list[Step]:

@@ -62,8 +62,7 @@ def checkpoint(position: str, partition: str = "p") -> Checkpoint:
     )
     tracker = CursorTracker(partition)
     tracker.admit([record])
-    made = tracker.complete(resolve_all(Batch((record,)), Done()))
-    assert made is not None
+    (made,) = tracker.complete(resolve_all(Batch((record,)), Done()))
     return made
 
 

@@ -7,6 +7,7 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from millstream.contract.records import Batch, CursorTracker, Done, Returned, resolve, resolve_all
 from tests.fakes import record
@@ -23,14 +24,26 @@ def test_a_checkpoint_never_passes_an_unresolved_record(sizes: list[int], rnd: r
     resolved: set[int] = set()
     last = -1
     for batch in batches:
-        checkpoint = tracker.complete(resolve_all(batch, Done()))
+        checkpoints = tracker.complete(resolve_all(batch, Done()))
         resolved |= {int(r.position) for r in batch.records}
-        if checkpoint is not None:
+        for checkpoint in checkpoints:
             assert int(checkpoint.position) > last
             last = int(checkpoint.position)
         assert all(n in resolved for n in range(last + 1))
         assert last + 1 not in resolved or last + 1 == len(records)
     assert last == len(records) - 1
+    assert tracker.in_flight == 0
+
+
+def test_each_partition_of_a_batch_has_a_checkpoint_of_its_own() -> None:
+    tracker = CursorTracker("a", "b")
+    of_a = [structs.replace(record(n), partition="a") for n in range(3)]
+    of_b = [structs.replace(record(n), partition="b") for n in range(2)]
+    tracker.admit([*of_a, *of_b])
+    first = tracker.complete(resolve_all(Batch((of_a[1], *of_b)), Done()))
+    assert [(checkpoint.partition, checkpoint.position) for checkpoint in first] == [("b", "1")]
+    rest = tracker.complete(resolve_all(Batch((of_a[0], of_a[2])), Done()))
+    assert [(checkpoint.partition, checkpoint.position) for checkpoint in rest] == [("a", "2")]
     assert tracker.in_flight == 0
 
 

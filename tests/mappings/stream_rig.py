@@ -84,7 +84,7 @@ class World:
             compile_filters(self.filters, self.trigger.filter_rules),
             self.function,
             self.store,
-            lease,
+            [lease],
             tenure,
             self.ahead or read_ahead(limits, policy.lanes, 1 << 24),
             self.observer,

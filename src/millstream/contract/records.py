@@ -148,19 +148,17 @@ class Checkpoint:
 class CursorTracker:
     """Turns batches resolved in any order into checkpoints that skip nothing.
 
-    Records are admitted in read order; a checkpoint is the last of the unbroken
-    run of resolved records from the front. Cost: O(1) a record, amortized.
+    Records are admitted in the read order of their partitions; a partition's checkpoint is the last of
+    the unbroken run of resolved records from its front. Cost: O(1) a record, amortized.
     """
 
-    def __init__(self, partition: str) -> None:
-        self._partition = partition
-        self._order: deque[Position] = deque()  # in read order
-        self._resolved: dict[Position, bool] = {}
+    def __init__(self, *partitions: str) -> None:
+        self._parts = {partition: _Part() for partition in partitions}
 
     @property
     def in_flight(self) -> int:
         """Records admitted and not yet behind a checkpoint."""
-        return len(self._order)
+        return sum([len(part.order) for part in self._parts.values()])
 
     def admit(self, records: Sequence[Record]) -> None:
         """Take records in read order, filtered ones too, before anything else sees them.
@@ -169,24 +167,42 @@ class CursorTracker:
             ValueError: a position was admitted before and is not yet behind a checkpoint.
         """
         for record in records:
-            if record.position in self._resolved:
+            part = self._parts[record.partition]
+            if record.position in part.resolved:
                 raise ValueError(f"{record.position} admitted twice")
-            self._resolved[record.position] = False
-            self._order.append(record.position)
+            part.resolved[record.position] = False
+            part.order.append(record.position)
 
-    def complete(self, resolution: Resolution) -> Checkpoint | None:
-        """Mark a batch resolved; the new checkpoint, if the front moved.
+    def complete(self, resolution: Resolution) -> Sequence[Checkpoint]:
+        """Mark a batch resolved; the new checkpoint of each partition whose front moved.
 
         Raises:
             ValueError: a record was returned, which a stream cannot take back.
         """
+        touched: dict[str, _Part] = {}
         for record, verdict in zip(resolution.batch.records, resolution.verdicts, strict=True):
             if isinstance(verdict, Returned):
                 raise ValueError("a stream cannot take a record back")
-            self._resolved[record.position] = True
+            part = touched[record.partition] = self._parts[record.partition]
+            part.resolved[record.position] = True
+        moved = [(partition, part.advance()) for partition, part in touched.items()]
+        return [Checkpoint(_SEAL, partition, last) for partition, last in moved if last is not None]
+
+
+class _Part:
+    """What is in flight of one partition."""
+
+    __slots__ = ("order", "resolved")
+
+    def __init__(self) -> None:
+        self.order: deque[Position] = deque()  # in read order
+        self.resolved: dict[Position, bool] = {}
+
+    def advance(self) -> Position | None:
+        """Let go of the resolved run at the front; its last position."""
         last: Position | None = None
         # Not the dict's own order: to find its first key takes longer with each one removed before it.
-        while self._order and self._resolved[self._order[0]]:
-            last = self._order.popleft()
-            del self._resolved[last]
-        return None if last is None else Checkpoint(_SEAL, self._partition, last)
+        while self.order and self.resolved[self.order[0]]:
+            last = self.order.popleft()
+            del self.resolved[last]
+        return last

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self, TypeAlias, runtime_checkable
 
@@ -60,6 +60,11 @@ Start: TypeAlias = Oldest | At | After
 """Where a reader starts."""
 
 
+def plain_item_id(identifier: object) -> str | None:
+    """The `item_id` that an `itemIdentifier` of most sources is. None: it is of a wrong form."""
+    return identifier if isinstance(identifier, str) else None
+
+
 @dataclass(frozen=True, slots=True)
 class StreamPolicy:
     """What a mapping does with failures, as its options say."""
@@ -71,6 +76,7 @@ class StreamPolicy:
     on_failure_required: bool = False  # keep records until the on-failure destination holds them
     lanes: int = 1  # ParallelizationFactor
     tumbling_window_s: int = 0  # TumblingWindowInSeconds; 0: none
+    item_id: Callable[[object], str | None] = plain_item_id  # reads an `itemIdentifier`
 
 
 class StreamReader(Protocol):

@@ -88,7 +88,7 @@ class Opening:
                 self.planned.filters,
                 self.host.invoker,
                 self.store,
-                lease,
+                [lease],
                 tenure,
                 read_ahead(trigger.limits, trigger.policy.lanes, int(self.buffer_bytes * share)),
                 self.observer,
