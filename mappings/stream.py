@@ -166,9 +166,10 @@ class StreamRunner:
                 asked_at = self._clock.now()
                 page = await self._read()
                 self._take(page.records)
-                if not page.records and not page.lag_s:
-                    for lane in self._lanes:
-                        lane.caught_up(asked_at - LATENESS_S)
+                if page.records:  # those that the filters dropped tell the time, too
+                    self._say_read_up_to(page.records[-1].arrived_at)
+                elif page.lag_s == 0.0:
+                    self._say_read_up_to(asked_at - LATENESS_S)
                 self._ended = page.ended
         except (PartitionGone, InvalidConfiguration) as gone:
             self._observer.poll_failed(self._mapping, str(gone))
@@ -176,6 +177,10 @@ class StreamRunner:
         finally:
             for lane in self._lanes:
                 lane.close()
+
+    def _say_read_up_to(self, at: float) -> None:
+        for lane in self._lanes:
+            lane.caught_up(at)
 
     async def _until_room(self) -> None:
         """Wait until half of what may be held is free: small reads cost as much as large ones."""

@@ -56,6 +56,7 @@ class FakePartition:
     records: list[Record] = field(default_factory=list)
     ended: bool = False
     fault: Exception | None = None  # of each read
+    lag_s: float | None = 0.0  # that an empty page tells
     reads: int = 0
 
 
@@ -128,7 +129,7 @@ class FakeReader:
             if records or ended:
                 return Page(tuple(records), ended, 0.0)
             if self.stream.clock.monotonic() >= until:
-                return Page(lag_s=0.0)
+                return Page(lag_s=self.part.lag_s)
             await self.stream.clock.sleep(min(0.2, until - self.stream.clock.monotonic()))
 
     async def aclose(self) -> None:

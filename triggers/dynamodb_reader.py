@@ -127,7 +127,7 @@ class DynamoDbReader:
             self._due = now
         self._place = fetched.place
         self._ended = fetched.ended
-        self._lag_s = None if fetched.found else 0.0
+        self._lag_s = None if fetched.found or self._hurries else 0.0
         return fetched.records
 
     def _get(self, place: Place, limit: int, client: Any) -> _Fetched:

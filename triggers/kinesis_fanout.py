@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import socket
 import threading
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from millstream.contract.clock import Clock
@@ -32,6 +33,10 @@ RENEWAL_S = 1.0
 BUSY_TRIES = 6
 """Subscriptions that may be refused in a row. The service refuses within five seconds of the one before."""
 
+LISTENED_S = 1.0
+"""An event that was waited for as long was sent just now, and not long ago while nobody read on. The
+service sends one about every five seconds where there are no records."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Event:
@@ -40,6 +45,7 @@ class _Event:
     records: list[Record]
     lag_s: float | None
     ended: bool
+    sent_at: float  # monotonic, the latest that is certain
 
 
 _Fault = SourceUnavailable | PartitionGone | InvalidConfiguration
@@ -136,10 +142,13 @@ class Subscriptions:
                     return False
                 self._streaming = _response(stream)
             with self._calls.errors():
+                listening_at = -math.inf  # the first event is of now, too
                 for event in stream:
-                    heard = True
-                    if not self._hand_over(event[EVENT]):
+                    heard, now = True, self._clock.monotonic()
+                    sent_at = now if now - listening_at >= LISTENED_S else -math.inf
+                    if not self._hand_over(event[EVENT], sent_at):
                         break
+                    listening_at = self._clock.monotonic()
         except SourceUnavailable:
             if not self._over:  # else it is our own shutting of the connection
                 raise
@@ -168,7 +177,7 @@ class Subscriptions:
                 StartingPosition=place.starting_position,
             )["EventStream"]
 
-    def _hand_over(self, found: Found) -> bool:
+    def _hand_over(self, found: Found, sent_at: float) -> bool:
         """Queue an event once there is room; False if no further one is wanted."""
         place = self._place
         wanted = place.wanted(self._maker.records(found.records, self._clock.now()))
@@ -177,7 +186,7 @@ class Subscriptions:
             self._changed.wait_for(lambda: self._over or len(self._waiting) < WAITING)
             if self._over:
                 return False
-            self._waiting.append(_Event(wanted, found.lag_s, ended))
+            self._waiting.append(_Event(wanted, found.lag_s, ended, sent_at))
             self._place = _behind(place, found, wanted)
             self._over = ended
         self._tell()
@@ -199,15 +208,19 @@ class FanoutReader:
         self._arrived = asyncio.Event()
         self._subscriptions = Subscriptions(calls, maker, start, clock, self._arrived)
         self._backlog = Backlog()
+        self._told_at = -math.inf  # when the service last said how far behind this is
         self._closed = False
 
     async def read(self, limit: int, wait_s: float) -> Page:
+        asked_at = self._clock.monotonic()
         self._subscriptions.start()
         with suppress(TimeoutError):
             async with asyncio.timeout(wait_s):
                 while self._backlog.empty and not self._backlog.ended and not self._closed:
                     await self._next()
-        return self._backlog.take(limit)
+        page = self._backlog.take(limit)
+        # Silence does not say that there is nothing: the connection may hang.
+        return page if page.records or self._told_at >= asked_at else replace(page, lag_s=None)
 
     async def aclose(self) -> None:
         self._closed = True
@@ -219,6 +232,7 @@ class FanoutReader:
         found = self._subscriptions.take()
         if isinstance(found, _Event):
             self._backlog.add(found.records, found.lag_s, found.ended)
+            self._told_at = found.sent_at
         elif found is not None:
             raise found
         else:

@@ -75,7 +75,8 @@ class KinesisFake:
     asked_at: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     regions: list[str] = field(default_factory=list)  # that requests were signed for
     holding: threading.Event | None = None  # GetRecords answers once this is set
-    scripts: deque[list[dict[str, Any] | Refusal]] = field(default_factory=deque)  # one a subscription
+    # One a subscription: what it brings, in order. It brings nothing while an event is not set.
+    scripts: deque[list[dict[str, Any] | Refusal | threading.Event]] = field(default_factory=deque)
     sent_at: list[float] = field(default_factory=list)  # of each event of a subscription
 
     def put(self, data: bytes, key: str = "k", at: float = 1_760_000_000.123) -> None:
@@ -224,7 +225,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def _push(self, events: list[dict[str, Any] | Refusal]) -> None:
+    def _push(self, events: list[dict[str, Any] | Refusal | threading.Event]) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "application/vnd.amazon.eventstream")
         self.send_header("Transfer-Encoding", "chunked")
@@ -232,6 +233,9 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             self._chunk(_message({":message-type": "event", ":event-type": "initial-response"}, {}))
             for event in events:
+                if isinstance(event, threading.Event):
+                    event.wait(HELD_S)
+                    continue
                 if isinstance(event, Refusal):
                     headers = {":message-type": "exception", ":exception-type": event.code}
                     self._chunk(_message(headers, {"message": event.message}))

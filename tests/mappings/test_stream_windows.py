@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import pytest
 
 from millstream.contract.functions import Outcome, Success
 from millstream.contract.ports import BatchLimits
@@ -57,6 +58,33 @@ async def test_a_window_ends_by_time_only_once_its_partition_is_read_up_to_it() 
         assert finals(it) == []
         await it.clock.advance(10.0)
         assert len(finals(it)) == 1
+
+
+@pytest.mark.parametrize("lag_s", [None, 30.0])
+async def test_a_window_stays_open_while_its_partition_may_hold_more_of_it(lag_s: float | None) -> None:
+    it = windowed(1000.0)
+    it.part.lag_s = lag_s
+    async with it.running() as rig:
+        await it.clock.advance(60.0)
+        assert finals(it) == []
+        it.stream.put(stream_record(1, at=1010.0))
+        it.part.lag_s = 0.0
+        await rig.until_at(1)
+    (final,) = finals(it)
+    assert final["state"] == {"count": 2}
+
+
+async def test_records_that_the_filters_drop_end_windows_as_others_do() -> None:
+    it = windowed(1000.0)
+    it.filters = ({"key": ["k"]},)
+    it.part.lag_s = None
+    async with it.running() as rig:
+        for number in range(1, 31):
+            it.stream.put(stream_record(number, key="other", at=1000.0 + number))
+        await it.clock.advance(2.0)
+        assert len(finals(it)) == 1
+        await rig.until_at(30)
+    assert it.function.batches == [[0], []]
 
 
 async def test_a_record_of_the_next_window_ends_the_one_before() -> None:

@@ -122,6 +122,17 @@ async def test_a_closed_shard_is_read_at_full_pace_through_empty_pages(
     assert clock.slept == [0.25] * 20
 
 
+async def test_an_empty_page_of_a_closed_shard_does_not_say_that_all_is_read(
+    dynamodb_fake: DynamoDbFake, stream: FakeStream, shard: str
+) -> None:
+    put(stream, 1)
+    stream.shards[shard].empty_pages = 20
+    stream.close(shard)
+    async with reading(dynamodb_fake, stream) as reader:
+        page = await reader.read(10, 1.0)
+        assert (list(page.records), page.lag_s) == ([], None)
+
+
 async def test_no_call_asks_for_more_than_a_thousand_records(
     dynamodb_fake: DynamoDbFake, stream: FakeStream
 ) -> None:

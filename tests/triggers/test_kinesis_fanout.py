@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -191,6 +192,47 @@ async def test_packed_records_are_taken_apart_resumed_and_kept_to_their_shard(fa
         assert data(await read(reader, 1)) == ["2"]
     asked = fake.asked("SubscribeToShard")[-1]["StartingPosition"]
     assert asked == {"Type": "AT_SEQUENCE_NUMBER", "SequenceNumber": sequence(0)}
+
+
+async def test_the_service_says_by_an_empty_event_that_all_is_read(fake: KinesisFake) -> None:
+    silence = threading.Event()
+    fake.scripts.append([event(goes_on_at=0), silence])
+    async with reading(fake) as reader:
+        page = await reader.read(10, 0.5)
+        assert (list(page.records), page.lag_s) == ([], 0.0)
+        silence.set()
+
+
+async def test_a_service_that_is_silent_does_not_say_that_all_is_read(fake: KinesisFake) -> None:
+    silence = threading.Event()
+    fake.scripts.append([event(0), silence])
+    async with reading(fake) as reader:
+        await read(reader, 1)
+        page = await reader.read(10, 0.2)
+        assert (list(page.records), page.lag_s) == ([], None)
+        silence.set()
+
+
+async def test_a_subscription_that_takes_its_time_does_not_say_that_all_is_read(fake: KinesisFake) -> None:
+    silence = threading.Event()
+    fake.scripts.append([silence, event(0)])
+    async with reading(fake) as reader:
+        page = await reader.read(10, 0.2)
+        assert (list(page.records), page.lag_s) == ([], None)
+        silence.set()
+        assert data(await read(reader, 1)) == ["0"]
+
+
+async def test_an_empty_event_that_waited_does_not_say_that_all_is_read(fake: KinesisFake) -> None:
+    """It was true as it was sent; here the second one is read long after that."""
+    silence = threading.Event()
+    fake.scripts.append([event(0), event(goes_on_at=0), silence])
+    async with reading(fake) as reader:
+        await read(reader, 1)
+        await until(lambda: len(fake.sent_at) == 2 and time.monotonic() > fake.sent_at[-1] + 0.3)
+        page = await reader.read(10, 0.2)
+        assert (list(page.records), page.lag_s) == ([], None)
+        silence.set()
 
 
 async def test_a_closed_reader_ends_the_read_in_flight(fake: KinesisFake) -> None:
