@@ -9,9 +9,12 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 CREATE_CLUSTER = Path("/etc/postgresql-common/createcluster.conf")
+POLICY = Path("/usr/sbin/policy-rc.d")
 
 
 def main() -> None:
@@ -31,7 +34,25 @@ def main() -> None:
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "UCF_FORCE_CONFFOLD": "1"}
     subprocess.run(["apt-get", "update", "-qq"], check=True, env=environment)
     install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing]
-    subprocess.run(install, check=True, env=environment, stdout=subprocess.DEVNULL)
+    with no_service_starts():
+        subprocess.run(install, check=True, env=environment, stdout=subprocess.DEVNULL)
+
+
+@contextmanager
+def no_service_starts() -> Iterator[None]:
+    """Packages that are installed meanwhile start nothing, as the tests start servers of their own.
+
+    Source: Debian's invoke-rc.d(8); a policy that is there already stays as it is.
+    """
+    if POLICY.exists():
+        yield
+        return
+    POLICY.write_text("#!/bin/sh\nexit 101\n", encoding="ascii")
+    POLICY.chmod(0o755)
+    try:
+        yield
+    finally:
+        POLICY.unlink()
 
 
 def needed() -> dict[str, bool]:
@@ -40,6 +61,7 @@ def needed() -> dict[str, bool]:
         "postgresql": any(Path("/usr/lib/postgresql").glob("*/bin/postgres")),
         "nodejs": shutil.which("node") is not None,
         "npm": shutil.which("npm") is not None,
+        "rabbitmq-server": Path("/usr/lib/rabbitmq/bin/rabbitmq-server").exists(),
     }
 
 
