@@ -17,7 +17,6 @@ from millstream.contract.clock import Clock
 from millstream.contract.errors import (
     InvalidConfiguration,
     LeaseLost,
-    PartitionGone,
     SourceUnavailable,
     StateUnavailable,
 )
@@ -34,8 +33,8 @@ from millstream.contract.streams import (
     StreamSource,
 )
 from millstream.mappings.leases import forgettable, plan_leases
+from millstream.mappings.reading import read_on
 from millstream.mappings.stream import StreamRunner
-from millstream.mappings.stream_decide import delay_s
 from millstream.mappings.tenure import Tenure
 
 logger = logging.getLogger(__name__)
@@ -51,9 +50,6 @@ MARGIN_S = 1.0
 
 DISCOVER_S = 20.0
 """Between two lists of a stream's partitions; also made when one has ended."""
-
-RESTART_S = 5.0
-"""Pause after a fault of our own."""
 
 
 @dataclass(slots=True)
@@ -243,27 +239,14 @@ class PartitionsRunner:
 
     async def _until_ended(self, held: _Held) -> bool:
         """True: read to its end. False: stopped."""
-        waits = 0
-        while not held.stopping:
-            try:
-                return await self._read(held)
-            except PartitionGone as gone:
-                logger.warning(
-                    "partition gone, what was left unread is lost",
-                    extra=self._about(held.lease, why=str(gone)),
-                )
-                return True
-            except (SourceUnavailable, StateUnavailable) as unavailable:
-                self._observer.poll_failed(self._mapping, str(unavailable))
-                waits += 1
-                await self._clock.sleep(delay_s(waits))
-            except (LeaseLost, InvalidConfiguration):
-                raise
-            except Exception:
-                logger.exception("partition failed, it is read again", extra=self._about(held.lease))
-                await self._clock.sleep(RESTART_S)
-            held.runner = None
-        return False
+        return await read_on(
+            lambda: self._read(held),
+            lambda: held.stopping,
+            self._mapping,
+            held.lease.partition,
+            self._observer,
+            self._clock,
+        )
 
     async def _read(self, held: _Held) -> bool:
         lease = held.lease
@@ -279,6 +262,7 @@ class PartitionsRunner:
                 return False
             return await held.runner.run()
         finally:
+            held.runner = None
             await reader.aclose()
 
     async def _release(self, lease: Lease, ended: bool) -> None:

@@ -31,7 +31,8 @@ from millstream.contract.records import (
     resolve_all,
 )
 from millstream.contract.state import Lease
-from millstream.contract.streams import Page, StreamReader, StreamTrigger
+from millstream.contract.stream_trigger import StreamTrigger
+from millstream.contract.streams import Page, StreamReader
 from millstream.mappings.committer import Committer, Cursors
 from millstream.mappings.filters import Filters
 from millstream.mappings.lane import Lane

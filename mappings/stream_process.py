@@ -10,7 +10,15 @@ from typing import TypeAlias, assert_never
 
 from millstream.contract.clock import Clock
 from millstream.contract.errors import DestinationUnavailable
-from millstream.contract.functions import MAX_PAYLOAD_BYTES, FunctionSpec, Outcome, Success, Throttled
+from millstream.contract.functions import (
+    MAX_PAYLOAD_BYTES,
+    FunctionFailed,
+    FunctionSpec,
+    Outcome,
+    Success,
+    Throttled,
+)
+from millstream.contract.groups import Outputs
 from millstream.contract.ports import Destination, InvocationRecord, Invoker, Observer
 from millstream.contract.records import (
     Batch,
@@ -22,7 +30,8 @@ from millstream.contract.records import (
     Resolution,
     resolve_all,
 )
-from millstream.contract.streams import StreamPolicy, StreamTrigger
+from millstream.contract.stream_trigger import StreamTrigger
+from millstream.contract.streams import StreamPolicy
 from millstream.mappings.answers import window_state
 from millstream.mappings.invocation_record import failure_record, success_record
 from millstream.mappings.stream_decide import GiveUp, Retry, Settle, decide, delay_s, drop_expired
@@ -40,6 +49,7 @@ class StreamRoute:
     policy: StreamPolicy
     on_success: Destination | None = None
     on_failure: Destination | None = None
+    outputs: Outputs | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +121,17 @@ class StreamProcessor:
         outcome = await self._invoker.invoke(self._route.function.name, event)
         duration_s = self._clock.monotonic() - started_at
         self._observer.invoked(self._route.mapping, len(batch.records), outcome, duration_s)
+        if self._route.outputs is not None and isinstance(outcome, Success):
+            return await self._held(self._route.outputs, batch, outcome)
         return outcome
+
+    async def _held(self, outputs: Outputs, batch: Batch, answer: Success) -> Outcome:
+        """An answer that cannot be published is one of a function that failed."""
+        wrong = await outputs.take(batch.records, answer)
+        if wrong is None:
+            return answer
+        logger.warning("answer cannot be published", extra={"mapping": self._route.mapping, "why": wrong})
+        return FunctionFailed("Runtime.InvalidOutput", wrong, answer.payload, answer.request_id)
 
     def _tell_failure(self, count: int, outcome: Outcome, steps: list[Settle | Retry | GiveUp]) -> None:
         settled = len(steps) == 1 and isinstance(steps[0], Settle)

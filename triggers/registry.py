@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from millstream.contract.errors import InvalidConfiguration, Problem
 from millstream.contract.ports import QueueTrigger
 from millstream.contract.registry import load_plugin, plugin_names
-from millstream.contract.streams import StreamTrigger
+from millstream.contract.stream_trigger import StreamTrigger
 
 
 def parse_trigger(kind: str, options: Mapping[str, object]) -> QueueTrigger | StreamTrigger:

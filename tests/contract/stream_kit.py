@@ -20,6 +20,7 @@ from millstream.contract.clock import Clock, SystemClock
 from millstream.contract.errors import InvalidConfiguration, PartitionGone, SourceUnavailable
 from millstream.contract.ports import Host
 from millstream.contract.records import Position, Record
+from millstream.contract.stream_trigger import StreamTrigger
 from millstream.contract.streams import (
     After,
     At,
@@ -28,7 +29,6 @@ from millstream.contract.streams import (
     Start,
     StreamReader,
     StreamSource,
-    StreamTrigger,
 )
 from tests.brokers.relay import Relay
 from tests.contract.queue_kit import FUNCTION, NoInvoker, open_sockets, until

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self, TypeAlias, runtime_checkable
+from typing import Protocol, TypeAlias
 
-from millstream.contract.functions import FunctionSpec
-from millstream.contract.ports import BatchLimits, Capabilities, FilterRules, Host, JsonObject
 from millstream.contract.records import Position, Record
 
 
@@ -76,6 +74,7 @@ class StreamPolicy:
     on_failure_required: bool = False  # keep records until the on-failure destination holds them
     lanes: int = 1  # ParallelizationFactor
     tumbling_window_s: int = 0  # TumblingWindowInSeconds; 0: none
+    share_batches: bool = False  # a batch may hold records of several partitions
     item_id: Callable[[object], str | None] = plain_item_id  # reads an `itemIdentifier`
 
 
@@ -129,49 +128,3 @@ class StreamSource(Protocol):
 
     async def aclose(self) -> None:
         """Close what is the source's own; its readers are closed before."""
-
-
-@runtime_checkable
-class StreamTrigger(Protocol):
-    """The declared source of one mapping on a stream. Told from a queue's by `starting_position`."""
-
-    @property
-    def capabilities(self) -> Capabilities: ...
-
-    @property
-    def filter_rules(self) -> FilterRules: ...
-
-    @property
-    def limits(self) -> BatchLimits: ...
-
-    @property
-    def policy(self) -> StreamPolicy: ...
-
-    @property
-    def starting_position(self) -> StartingPosition: ...
-
-    @property
-    def source(self) -> str:
-        """The source in a user's words, as `millstream mappings` shows it: a name or an ARN."""
-
-    @classmethod
-    def parse(cls, options: Mapping[str, object]) -> Self:
-        """Check the options of a declaration, without a network.
-
-        Raises:
-            InvalidConfiguration: with every problem; `where` is left empty for the caller to fill.
-        """
-
-    async def open(self, host: Host, function: FunctionSpec) -> StreamSource:
-        """Find the stream and check what only it knows.
-
-        Raises:
-            InvalidConfiguration: there is no such stream, or it does not fit.
-            SourceUnavailable: it does not answer now.
-        """
-
-    def envelope(self, records: Sequence[Record]) -> bytes:
-        """The event for the function, from the records' own bytes joined once."""
-
-    def failure_details(self, records: Sequence[Record]) -> JsonObject:
-        """The part of an invocation record that tells which records failed: `{"…BatchInfo": {…}}`."""

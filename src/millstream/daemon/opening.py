@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from millstream.contract.errors import DestinationUnavailable, SourceUnavailable
 from millstream.contract.functions import FunctionSpec
+from millstream.contract.groups import GroupSource
 from millstream.contract.ports import Destination, Host, Observer, QueueTrigger
 from millstream.contract.state import Lease, MappingRow, StateStore
-from millstream.contract.streams import StreamReader, StreamTrigger
+from millstream.contract.stream_trigger import StreamTrigger
+from millstream.contract.streams import StreamReader, StreamSource
 from millstream.daemon.plan import PlannedMapping
+from millstream.mappings.committer import Cursors
+from millstream.mappings.group import GroupRunner
 from millstream.mappings.partitions import PartitionsRunner
 from millstream.mappings.process import Processor, Route
 from millstream.mappings.queue import QueueRunner, QueueSettings
@@ -77,23 +81,25 @@ class Opening:
     ) -> Runner:
         source = await trigger.open(self.host, self.function)
         stack.push_async_callback(source.aclose)
+        match source:
+            case GroupSource():
+                return self._group(trigger, source, on_success, on_failure)
+            case _:
+                return self._shards(trigger, source, on_success, on_failure)
+
+    def _shards(
+        self,
+        trigger: StreamTrigger,
+        source: StreamSource,
+        on_success: Destination | None,
+        on_failure: Destination | None,
+    ) -> Runner:
+        """Partitions that daemons share among themselves, by leases in the store."""
         route = StreamRoute(self.row.uuid, self.function, trigger.policy, on_success, on_failure)
+        arn = source.event_source_arn
 
         def partition(reader: StreamReader, lease: Lease, tenure: Tenure, share: float) -> StreamRunner:
-            return StreamRunner(
-                route,
-                trigger,
-                reader,
-                source.event_source_arn,
-                self.planned.filters,
-                self.host.invoker,
-                self.store,
-                [lease],
-                tenure,
-                read_ahead(trigger.limits, trigger.policy.lanes, int(self.buffer_bytes * share)),
-                self.observer,
-                self.host.clock,
-            )
+            return self._reading(route, trigger, reader, arn, self.store, [lease], tenure, share)
 
         return PartitionsRunner(
             self.row.uuid,
@@ -102,6 +108,60 @@ class Opening:
             trigger.starting_position,
             self.store,
             partition,
+            self.observer,
+            self.host.clock,
+        )
+
+    def _group(
+        self,
+        trigger: StreamTrigger,
+        source: GroupSource,
+        on_success: Destination | None,
+        on_failure: Destination | None,
+    ) -> Runner:
+        """Partitions that a broker shares among the members of a group."""
+        policy, arn = trigger.policy, source.event_source_arn
+        route = StreamRoute(self.row.uuid, self.function, policy, on_success, on_failure, source.outputs)
+
+        def partitions(
+            reader: StreamReader, leases: Sequence[Lease], tenure: Tenure, share: float
+        ) -> StreamRunner:
+            return self._reading(route, trigger, reader, arn, source, leases, tenure, share)
+
+        return GroupRunner(
+            self.row.uuid,
+            self.owner,
+            source,
+            trigger.starting_position,
+            policy.share_batches,
+            self.store,
+            partitions,
+            self.observer,
+            self.host.clock,
+        )
+
+    def _reading(
+        self,
+        route: StreamRoute,
+        trigger: StreamTrigger,
+        reader: StreamReader,
+        event_source_arn: str,
+        cursors: Cursors,
+        leases: Sequence[Lease],
+        tenure: Tenure,
+        share: float,
+    ) -> StreamRunner:
+        return StreamRunner(
+            route,
+            trigger,
+            reader,
+            event_source_arn,
+            self.planned.filters,
+            self.host.invoker,
+            cursors,
+            leases,
+            tenure,
+            read_ahead(trigger.limits, trigger.policy.lanes, int(self.buffer_bytes * share)),
             self.observer,
             self.host.clock,
         )

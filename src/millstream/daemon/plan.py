@@ -18,7 +18,8 @@ from millstream.contract.ports import (
     QueuePolicy,
     QueueTrigger,
 )
-from millstream.contract.streams import StreamPolicy, StreamTrigger
+from millstream.contract.stream_trigger import StreamTrigger
+from millstream.contract.streams import StreamPolicy
 from millstream.daemon.loader import Declared
 from millstream.destinations.registry import parse_destination
 from millstream.functions.options import SECRET_FIELDS, FunctionOptions

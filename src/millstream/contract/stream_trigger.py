@@ -1,0 +1,58 @@
+"""The port of what declares a mapping on a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol, Self, runtime_checkable
+
+from millstream.contract.functions import FunctionSpec
+from millstream.contract.groups import GroupSource
+from millstream.contract.ports import BatchLimits, Capabilities, FilterRules, Host, JsonObject
+from millstream.contract.records import Record
+from millstream.contract.streams import StartingPosition, StreamPolicy, StreamSource
+
+
+@runtime_checkable
+class StreamTrigger(Protocol):
+    """The declared source of one mapping on a stream. Told from a queue's by `starting_position`."""
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    @property
+    def filter_rules(self) -> FilterRules: ...
+
+    @property
+    def limits(self) -> BatchLimits: ...
+
+    @property
+    def policy(self) -> StreamPolicy: ...
+
+    @property
+    def starting_position(self) -> StartingPosition: ...
+
+    @property
+    def source(self) -> str:
+        """The source in a user's words, as `millstream mappings` shows it: a name or an ARN."""
+
+    @classmethod
+    def parse(cls, options: Mapping[str, object]) -> Self:
+        """Check the options of a declaration, without a network.
+
+        Raises:
+            InvalidConfiguration: with every problem; `where` is left empty for the caller to fill.
+        """
+
+    async def open(self, host: Host, function: FunctionSpec) -> StreamSource | GroupSource:
+        """Find the stream and check what only it knows.
+
+        Raises:
+            InvalidConfiguration: there is no such stream, or it does not fit.
+            SourceUnavailable: it does not answer now.
+        """
+
+    def envelope(self, records: Sequence[Record]) -> bytes:
+        """The event for the function, from the records' own bytes joined once."""
+
+    def failure_details(self, records: Sequence[Record]) -> JsonObject:
+        """The part of an invocation record that tells which records failed: `{"…BatchInfo": {…}}`."""
