@@ -19,6 +19,19 @@ def make_stream(kinesis: Any, shards: int) -> str:
     return name
 
 
+def make_table(dynamodb: Any) -> str:
+    """A new table's name; its key is the text `pk`, its stream has both images."""
+    name = f"t-{uuid.uuid4().hex[:12]}"
+    dynamodb.create_table(
+        TableName=name,
+        AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
+        KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
+        BillingMode="PAY_PER_REQUEST",
+        StreamSpecification={"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"},
+    )
+    return name
+
+
 def until_active(kinesis: Any, name: str) -> None:
     until = time.monotonic() + 20.0
     while time.monotonic() < until:
