@@ -19,6 +19,24 @@ def make_stream(kinesis: Any, shards: int) -> str:
     return name
 
 
+def stream_arn(kinesis: Any, name: str) -> str:
+    arn: str = kinesis.describe_stream_summary(StreamName=name)["StreamDescriptionSummary"]["StreamARN"]
+    return arn
+
+
+def make_consumer(kinesis: Any, stream: str) -> str:
+    """The ARN of a new enhanced fan-out consumer, which is active."""
+    arn = stream_arn(kinesis, stream)
+    made = kinesis.register_stream_consumer(StreamARN=arn, ConsumerName="c")["Consumer"]
+    until = time.monotonic() + 20.0
+    while time.monotonic() < until:
+        found = kinesis.describe_stream_consumer(ConsumerARN=made["ConsumerARN"])["ConsumerDescription"]
+        if found["ConsumerStatus"] == "ACTIVE":
+            return str(made["ConsumerARN"])
+        time.sleep(0.02)
+    raise AssertionError(f"{made['ConsumerARN']} is not active")
+
+
 def make_table(dynamodb: Any) -> str:
     """A new table's name; its key is the text `pk`, its stream has both images."""
     name = f"t-{uuid.uuid4().hex[:12]}"

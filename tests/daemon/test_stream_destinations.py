@@ -17,7 +17,7 @@ import pytest
 from tests.brokers.dynamodb_fake import DynamoDbFake
 from tests.brokers.ministack import Ministack
 from tests.daemon.conftest import RunningDaemon, wait_until
-from tests.daemon.streams import make_stream, make_table
+from tests.daemon.streams import make_stream, make_table, stream_arn
 
 pytestmark = pytest.mark.broker
 
@@ -82,7 +82,6 @@ def given_up(tmp_path_factory: pytest.TempPathFactory, ministack: Ministack) -> 
     kinesis = ministack.client("kinesis")
     stream = make_stream(kinesis, 1)
     sent = [put(kinesis, stream, data) for data in "abc"]
-    stream_arn = kinesis.describe_stream_summary(StreamName=stream)["StreamDescriptionSummary"]["StreamARN"]
     table = make_table(ministack.client("dynamodb"))
     for number in range(2):
         ministack.client("dynamodb").put_item(TableName=table, Item={"pk": {"S": str(number)}})
@@ -103,7 +102,7 @@ def given_up(tmp_path_factory: pytest.TempPathFactory, ministack: Ministack) -> 
         yield GivenUp(
             daemon,
             sent,
-            stream_arn,
+            stream_arn(kinesis, stream),
             ministack.client("dynamodb").describe_table(TableName=table)["Table"]["LatestStreamArn"],
             body(ministack, queues["sqs"]),
             body(ministack, queues["named"]),
