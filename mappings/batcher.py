@@ -16,7 +16,8 @@ class Batcher:
     """One batch being filled.
 
     Its window opens with it, that is when the batch before it was sent. A window that ends before
-    a record has come says nothing: the first record then opens a new one.
+    a record has come says nothing: the first record then opens a new one. Limits may say that it
+    always opens with the first record.
     Source: AWS, "How Lambda processes records from stream and queue-based event sources", batching.
     """
 
@@ -53,7 +54,7 @@ class Batcher:
             if self._records and self._bytes + size > self._max_bytes:
                 self._closed = True
                 return records[index:]
-            if not self._records and now >= self._ends_at:
+            if not self._records and (self._limits.from_first or now >= self._ends_at):
                 self._ends_at = now + self._limits.window_s
             self._records.append(record)
             self._bytes += size

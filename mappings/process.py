@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import logging
 import math
+import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
 from millstream.contract.clock import Clock
 from millstream.contract.errors import DestinationUnavailable, InvalidConfiguration, SourceUnavailable
-from millstream.contract.functions import FunctionFailed, FunctionSpec, Outcome, Success, Throttled
+from millstream.contract.functions import (
+    MAX_PAYLOAD_BYTES,
+    FunctionFailed,
+    FunctionSpec,
+    Outcome,
+    Success,
+    Throttled,
+)
 from millstream.contract.ports import (
     Destination,
     InvocationRecord,
@@ -138,16 +146,33 @@ class Processor:
 
     async def _process(self, batch: Batch) -> Resolution:
         event = self._trigger.envelope(batch.records)
+        if len(event) > MAX_PAYLOAD_BYTES and len(batch.records) == 1 and self._route.policy.drops_too_large:
+            resolution = await self._drop(batch)
+        else:
+            resolution = await self._attempt(batch, event)
+        await self.settle(resolution)
+        return resolution
+
+    async def _attempt(self, batch: Batch, event: bytes) -> Resolution:
         outcome = await self._invoke(batch, event)
         match outcome:
             case Throttled():
-                resolution = resolve_all(batch, Returned())
+                return resolve_all(batch, Returned())
             case Success() | FunctionFailed():
-                resolution = await self._resolve(batch, event, outcome)
+                return await self._resolve(batch, event, outcome)
             case _:
                 assert_never(outcome)
-        await self.settle(resolution)
-        return resolution
+
+    async def _drop(self, batch: Batch) -> Resolution:
+        """Give up a record that no event can hold; kept only while a declared destination does not take it.
+
+        Source: AWS, "Using Lambda with Amazon MQ", records above 6 MB; tests/mappings/test_queue.py.
+        """
+        reason = Reason.TOO_LARGE
+        if self._route.on_failure is not None:
+            return resolve(batch, await self._give_up(batch.records, reason, str(uuid.uuid4()), None))
+        self._observer.records_dropped(self._route.mapping, batch.records, reason)
+        return resolve_all(batch, Discarded(reason, DestinationReceipt(None)))
 
     async def _invoke(self, batch: Batch, event: bytes) -> Outcome:
         """Invoke until it is not throttled, or until the records' own time is up."""
@@ -194,7 +219,8 @@ class Processor:
                 case Return(records=records):
                     verdict = Returned()
                 case GiveUp(records=records, reason=reason):
-                    verdicts |= await self._give_up(records, reason, outcome)
+                    error = "Unhandled" if isinstance(outcome, FunctionFailed) else None
+                    verdicts |= await self._give_up(records, reason, outcome.request_id, error)
                     continue
                 case _:
                     assert_never(step)
@@ -206,7 +232,7 @@ class Processor:
         return resolve(batch, verdicts)
 
     async def _give_up(
-        self, records: tuple[Record, ...], reason: Reason, outcome: Success | FunctionFailed
+        self, records: tuple[Record, ...], reason: Reason, request_id: str, function_error: str | None
     ) -> dict[str, Verdict]:
         """Deliver first; what no destination holds goes back to the queue. Halves what is too large."""
         destination = self._route.on_failure
@@ -217,9 +243,9 @@ class Processor:
                 mapping_id=self._route.mapping,
                 partition=records[0].partition,
                 reason=reason,
-                request_id=outcome.request_id,
+                request_id=request_id,
                 invoke_count=max(record.delivery_count for record in records),
-                function_error="Unhandled" if isinstance(outcome, FunctionFailed) else None,
+                function_error=function_error,
                 details=self._trigger.failure_details(records),
                 event=self._trigger.envelope(records),
                 now=self._clock.now(),
@@ -227,8 +253,8 @@ class Processor:
             limit = destination.limit_bytes
             if limit is not None and len(record.body) > limit and len(records) > 1:
                 middle = len(records) // 2
-                first = await self._give_up(records[:middle], reason, outcome)
-                return first | await self._give_up(records[middle:], reason, outcome)
+                first = await self._give_up(records[:middle], reason, request_id, function_error)
+                return first | await self._give_up(records[middle:], reason, request_id, function_error)
             if limit is not None and len(record.body) > limit:
                 fields = self._about(destination=destination.name, bytes=len(record.body), limit=limit)
                 logger.error("failure record too large for its destination, kept on the queue", extra=fields)

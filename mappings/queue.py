@@ -33,9 +33,6 @@ BACKOFF_MAX_S = 30.0
 LONG_POLL_S = 20.0
 """How long a poll waits on an idle queue; SQS's own maximum."""
 
-PAGE = 10
-"""Records that one poll asks for at most; SQS's own maximum."""
-
 
 @dataclass(frozen=True, slots=True)
 class QueueSettings:
@@ -43,6 +40,7 @@ class QueueSettings:
 
     mapping: str
     limits: BatchLimits
+    page: int  # records that one poll asks for at most
     ordered: bool  # records of one ordering key must not overtake each other
 
 
@@ -119,7 +117,7 @@ class QueueRunner:
         """Records that one more poll may bring: what free permits can take, a page at most."""
         size = self._settings.limits.size
         free = self._scaler.concurrency - self._running - len(self._ready)
-        return min(PAGE, size, free * size - len(self._open) - self._reserved)
+        return min(self._settings.page, size, free * size - len(self._open) - self._reserved)
 
     async def _poll(self, limit: int, running: asyncio.TaskGroup) -> None:
         try:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
+from millstream.contract.ports import QueuePolicy
+
 START = 5
 """Concurrent batches of a queue that has just been enabled."""
 
@@ -22,7 +26,50 @@ MAX_POLLERS = 5
 """Polls at once; one brings ten records in milliseconds, so more would only cost threads."""
 
 
-class Scaler:
+class Scaler(Protocol):
+    """Says how much of one mapping may go on at once, and learns from what happens."""
+
+    @property
+    def concurrency(self) -> int:
+        """Batches that may run at once; at least 1."""
+
+    @property
+    def pollers(self) -> int:
+        """Polls that may wait at once; at least 1."""
+
+    def polled(self, wanted: int, got: int, saturated: bool, now: float) -> None:
+        """Learn from a poll: `saturated` says that every permit was taken."""
+
+    def failed(self) -> None:
+        """Learn that the function failed or was throttled."""
+
+    def succeeded(self) -> None:
+        """Learn that the function succeeded."""
+
+
+def scaler_of(policy: QueuePolicy, now: float) -> Scaler:
+    """What scales a mapping of that policy."""
+    if policy.concurrency is not None:
+        return FixedScaler(policy.concurrency)
+    return BacklogScaler(policy.max_concurrency, now)
+
+
+class FixedScaler:
+    """As many batches at once as were declared, whatever happens."""
+
+    pollers = 1
+
+    def __init__(self, concurrency: int) -> None:
+        self.concurrency = concurrency
+
+    def polled(self, wanted: int, got: int, saturated: bool, now: float) -> None: ...
+
+    def failed(self) -> None: ...
+
+    def succeeded(self) -> None: ...
+
+
+class BacklogScaler:
     """Grows by backlog, shrinks by function errors and idleness.
 
     `maximum` is MaximumConcurrency. Failures count only where the whole batch failed and

@@ -34,6 +34,13 @@ def test_a_window_that_passed_without_records_opens_again_with_the_first() -> No
     assert batcher.due_at == 160.0
 
 
+def test_a_window_may_open_with_each_batches_first_record() -> None:
+    batcher = Batcher(BatchLimits(3, 10.0, from_first=True), opened_at=100.0)
+    batcher.add([record(1)], now=104.0)
+    batcher.add([record(2)], now=109.0)
+    assert batcher.due_at == 114.0
+
+
 def test_a_batch_closes_before_it_passes_the_payload_limit() -> None:
     batcher = Batcher(BatchLimits(100, 10.0), opened_at=0.0, max_bytes=ENVELOPE_BYTES + 250)
     rest = batcher.add([record(n, size=80) for n in range(4)], now=0.0)

@@ -18,7 +18,7 @@ from millstream.contract.records import Discarded, Done, Record
 from millstream.mappings.filters import compile_filters
 from millstream.mappings.process import Processor, Route
 from millstream.mappings.queue import QueueRunner, QueueSettings
-from millstream.mappings.scaling import Scaler
+from millstream.mappings.scaling import scaler_of
 from tests.clock import VirtualClock
 from tests.fakes import (
     FAILURE,
@@ -72,14 +72,14 @@ async def rig(
     function = FakeFunction(clock, answer, takes_s)
     destination, observer = FakeDestination(), FakeObserver()
     trigger = FakeTrigger(queue, limits, policy, Capabilities(ordered_by_key=ordered))
-    scaler = Scaler(policy.max_concurrency, clock.monotonic())
+    scaler = scaler_of(policy, clock.monotonic())
     route = Route(
         "m", FUNCTION, policy, destination if on_success else None, destination if on_failure else None
     )
     processor = Processor(route, trigger, queue, function, scaler, observer, clock)
     compiled = compile_filters(filters, trigger.filter_rules)
     runner = QueueRunner(
-        QueueSettings("m", limits, ordered), queue, compiled, processor, scaler, observer, clock
+        QueueSettings("m", limits, policy.page, ordered), queue, compiled, processor, scaler, observer, clock
     )
     async with asyncio.TaskGroup() as group:
         running = group.create_task(runner.run())
@@ -154,6 +154,35 @@ async def test_no_event_passes_six_megabytes() -> None:
         await it.until_settled(10)
         assert max(len(batch) for batch in it.function.batches) * 1_000_000 < MAX_PAYLOAD_BYTES
         assert sorted(it.function.seen) == list(range(10))
+
+
+TOO_LARGE = record(1, size=MAX_PAYLOAD_BYTES)
+DROPS = QueuePolicy(drops_too_large=True)
+
+
+async def test_what_no_event_can_hold_is_dropped_where_the_source_says_so() -> None:
+    async with rig(TOO_LARGE, record(2), policy=DROPS, on_failure=False) as it:
+        await it.until_settled(2)
+        assert it.function.seen == [2]
+        assert it.observer.dropped == 1
+
+
+async def test_what_no_event_can_hold_goes_to_the_destination_if_there_is_one() -> None:
+    async with rig(policy=DROPS) as it:
+        it.destination.broken = True
+        it.queue.put(TOO_LARGE)
+        await it.clock.advance(5.0)
+        assert not it.queue.deleted
+        it.destination.broken = False
+        await it.until_settled(1)
+        assert it.function.seen == []
+        (given,) = it.destination.records
+        assert b'"condition":"MaximumPayloadSizeExceeded"' in given.body
+
+
+async def test_a_poll_asks_for_a_page_of_its_sources_size() -> None:
+    async with rig(limits=BatchLimits(1000, 0.0), policy=QueuePolicy(page=400)) as it:
+        assert set(it.queue.receives) == {400}
 
 
 async def test_filtered_records_are_deleted_and_never_invoked() -> None:
@@ -234,6 +263,16 @@ async def test_each_success_is_reported_if_asked_for() -> None:
     async with rig(record(1), on_success=True) as it:
         await it.until_settled(1)
         assert [r.succeeded for r in it.destination.records] == [True]
+
+
+@pytest.mark.parametrize("answer", [SUCCESS, FAILURE])
+async def test_a_fixed_concurrency_neither_grows_nor_shrinks(answer: Outcome) -> None:
+    policy = QueuePolicy(concurrency=2)
+    many = [record(n) for n in range(400)]
+    async with rig(*many, policy=policy, takes_s=1.0, lease_s=5.0, answer=lambda numbers: answer) as it:
+        await it.clock.advance(60.0)
+        assert it.function.most == 2
+        assert len(it.function.batches) >= 40
 
 
 async def test_concurrency_never_passes_its_maximum() -> None:

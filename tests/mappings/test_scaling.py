@@ -5,28 +5,28 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from millstream.mappings.scaling import CEILING, START, Scaler
+from millstream.mappings.scaling import CEILING, START, BacklogScaler
 
 
 def test_a_queue_starts_with_five_batches_at_once() -> None:
-    assert Scaler(None, now=0.0).concurrency == START == 5
+    assert BacklogScaler(None, now=0.0).concurrency == START == 5
 
 
 def test_a_minute_of_backlog_adds_three_hundred() -> None:
-    scaler = Scaler(None, now=0.0)
+    scaler = BacklogScaler(None, now=0.0)
     for second in range(1, 61):
         scaler.polled(10, 10, saturated=True, now=float(second))
     assert scaler.concurrency == 305
 
 
 def test_a_backlog_without_full_use_adds_nothing() -> None:
-    scaler = Scaler(None, now=0.0)
+    scaler = BacklogScaler(None, now=0.0)
     scaler.polled(10, 10, saturated=False, now=10.0)
     assert scaler.concurrency == START
 
 
 def test_an_idle_queue_goes_back_to_five_and_one_poll() -> None:
-    scaler = Scaler(None, now=0.0)
+    scaler = BacklogScaler(None, now=0.0)
     for second in range(1, 61):
         scaler.polled(10, 10, saturated=True, now=float(second))
     for _ in range(2):
@@ -35,7 +35,7 @@ def test_an_idle_queue_goes_back_to_five_and_one_poll() -> None:
 
 
 def test_a_record_ends_idleness() -> None:
-    scaler = Scaler(None, now=0.0)
+    scaler = BacklogScaler(None, now=0.0)
     for _ in range(2):
         scaler.polled(10, 0, saturated=False, now=1.0)
     scaler.polled(10, 1, saturated=False, now=2.0)
@@ -43,7 +43,7 @@ def test_a_record_ends_idleness() -> None:
 
 
 def test_failures_halve_and_successes_restore() -> None:
-    scaler = Scaler(None, now=0.0)
+    scaler = BacklogScaler(None, now=0.0)
     for _ in range(10):
         scaler.failed()
     assert scaler.concurrency == 1
@@ -59,7 +59,7 @@ def test_failures_halve_and_successes_restore() -> None:
 def test_concurrency_stays_between_one_and_its_maximum(
     maximum: int | None, events: list[tuple[str, float]]
 ) -> None:
-    scaler, now = Scaler(maximum, now=0.0), 0.0
+    scaler, now = BacklogScaler(maximum, now=0.0), 0.0
     for event, later in events:
         now += later
         if event == "full":

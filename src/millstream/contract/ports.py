@@ -62,6 +62,7 @@ class BatchLimits:
 
     size: int
     window_s: float
+    from_first: bool = False  # the window opens with a batch's first record; else with the batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,10 @@ class QueuePolicy:
 
     item_failures: bool = False  # ReportBatchItemFailures
     max_retries: int | None = None  # None: until the queue itself gives up
+    concurrency: int | None = None  # batches at once, always. None: as many as the backlog asks for
     max_concurrency: int | None = None  # MaximumConcurrency; None: the service's own scaling
+    page: int = 10  # records that one poll asks for at most
+    drops_too_large: bool = False  # what no event can hold is given up at once; else the queue keeps it
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +107,7 @@ class QueueReader(Protocol):
         """Hide `records` for `lease_s` from now on. One that is gone already is passed over."""
 
     async def settle(self, resolution: Resolution) -> None:
-        """Take Done and Discarded records off the queue; leave Returned ones to it, untouched."""
+        """Take Done and Discarded records off the queue; see that Returned ones are delivered again."""
 
     async def backlog(self) -> int | None:
         """About how many records wait. None: the source does not say."""

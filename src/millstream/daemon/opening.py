@@ -19,7 +19,7 @@ from millstream.mappings.group import GroupRunner
 from millstream.mappings.partitions import PartitionsRunner
 from millstream.mappings.process import Processor, Route
 from millstream.mappings.queue import QueueRunner, QueueSettings
-from millstream.mappings.scaling import Scaler
+from millstream.mappings.scaling import scaler_of
 from millstream.mappings.stream import StreamRunner, read_ahead
 from millstream.mappings.stream_process import StreamRoute
 from millstream.mappings.supervise import Runner
@@ -66,10 +66,11 @@ class Opening:
         clock, invoker, policy = self.host.clock, self.host.invoker, trigger.policy
         reader = await trigger.open(self.host, self.function)
         stack.push_async_callback(reader.aclose)
-        scaler = Scaler(policy.max_concurrency, clock.monotonic())
+        scaler = scaler_of(policy, clock.monotonic())
         route = Route(self.row.uuid, self.function, policy, on_success, on_failure)
         processor = Processor(route, trigger, reader, invoker, scaler, self.observer, clock)
-        settings = QueueSettings(self.row.uuid, trigger.limits, trigger.capabilities.ordered_by_key)
+        ordered = trigger.capabilities.ordered_by_key
+        settings = QueueSettings(self.row.uuid, trigger.limits, policy.page, ordered)
         return QueueRunner(settings, reader, self.planned.filters, processor, scaler, self.observer, clock)
 
     async def _stream(
