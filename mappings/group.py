@@ -32,7 +32,7 @@ class _Unit:
     leases: Sequence[Lease]
     over: asyncio.Event = field(default_factory=asyncio.Event)
     runner: StreamRunner | None = None  # None: being opened, or waiting to be
-    task: asyncio.Task[None] | None = None
+    task: asyncio.Task[None] | None = None  # None: not begun; one that is cancelled before never ends
     stopping: bool = False
 
     @property
@@ -168,7 +168,7 @@ class GroupRunner:
             return
         unit = _Unit(leases)
         self._units.append(unit)
-        unit.task = group.create_task(self._hold(unit))
+        group.create_task(self._hold(unit))
         self._tell()
 
     async def _finish(self, units: Sequence[_Unit], within_s: float) -> None:
@@ -195,6 +195,7 @@ class GroupRunner:
                 unit.task.cancel()
 
     async def _hold(self, unit: _Unit) -> None:
+        unit.task = asyncio.current_task()
         try:
             await read_on(
                 lambda: self._read(unit),

@@ -58,7 +58,7 @@ class _Held:
 
     lease: Lease
     runner: StreamRunner | None = None  # None: being opened
-    task: asyncio.Task[None] | None = None
+    task: asyncio.Task[None] | None = None  # None: not begun; one that is cancelled before never ends
     stopping: bool = False
 
 
@@ -196,8 +196,10 @@ class PartitionsRunner:
     def _lost(self, lease: Lease) -> None:
         """End at once: whoever has it now reads from the last checkpoint on."""
         held = self._held.get(lease.partition)
-        if held is not None and held.lease == lease and held.task is not None:
-            held.task.cancel()
+        if held is not None and held.lease == lease:
+            held.stopping = True
+            if held.task is not None:
+                held.task.cancel()
 
     def _stop(self, partitions: Sequence[str]) -> None:
         for partition in partitions:
@@ -214,11 +216,12 @@ class PartitionsRunner:
         if lease is None:
             return  # another daemon was quicker
         held = self._held[partition] = _Held(lease)
-        held.task = group.create_task(self._hold(held))
+        group.create_task(self._hold(held))
         self._observer.partitions_changed(self._mapping, len(self._held))
 
     async def _hold(self, held: _Held) -> None:
         """Read a partition under its lease until it ends, is lost or is to be released."""
+        held.task = asyncio.current_task()
         lease, ended, keep = held.lease, False, False
         try:
             ended = await self._until_ended(held)
