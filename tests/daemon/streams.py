@@ -7,6 +7,7 @@ import json
 import time
 import uuid
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -83,12 +84,19 @@ def key_of(number: int, keys: int = 97) -> str:
 class Recorded:
     """A JSON-lines file of invocation records that grows: numbers of the records in their events.
 
-    `payload` is "requestPayload" in an on-success file, "payload" in an on-failure file.
+    `payload` is "requestPayload" in an on-success file, "payload" in an on-failure file; `number_of`
+    tells the number of a record in an event.
     """
 
-    def __init__(self, file: Path, payload: str) -> None:
+    def __init__(
+        self,
+        file: Path,
+        payload: str = "requestPayload",
+        number_of: Callable[[dict[str, Any]], int] | None = None,
+    ) -> None:
         self.file = file
         self._payload = payload
+        self._number_of = number_of or number
         self._read = 0  # bytes
         self._numbers: list[int] = []
 
@@ -104,7 +112,7 @@ class Recorded:
                 self._read += len(line)
                 event = json.loads(line)[self._payload]
                 records = (json.loads(event) if isinstance(event, str) else event)["Records"]
-                self._numbers += map(number, records)
+                self._numbers += map(self._number_of, records)
         return self._numbers
 
 
