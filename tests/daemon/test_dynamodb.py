@@ -149,7 +149,7 @@ def test_split_shards_are_read_in_order_of_each_item_and_once_over_a_restart(run
     run.put(320)
     run.split()
     run.put(320)
-    run.start(batch_size=10, parallelization_factor=2)
+    run.start(batch_size=10)
     run.until_delivered(100)
     run.split()
     run.put(320)
