@@ -100,17 +100,26 @@ class PartitionsRunner:
         self._blind = False  # the store did not answer at the last look
         self._gone: InvalidConfiguration | None = None
 
+    async def begin(self) -> None:
+        """Fix where partitions without a cursor start, once for all daemons and restarts.
+
+        Before the mapping is said to be enabled: from then on LATEST misses nothing.
+
+        Raises:
+            InvalidConfiguration: the stream is gone.
+            SourceUnavailable: it cannot begin, for its source or its state does not answer.
+        """
+        try:
+            await self._fix_start()
+        except StateUnavailable as unavailable:
+            raise SourceUnavailable(str(unavailable)) from unavailable
+
     async def run(self) -> None:
-        """Read the daemon's share until stopped, then finish softly and release it.
+        """Read the daemon's share until stopped, then finish softly and release it; once it has begun.
 
         Raises:
             InvalidConfiguration: the stream is gone; what was read is resolved first.
-                SourceUnavailable: it cannot begin, for its source or its state does not answer.
         """
-        try:
-            await self._begin()
-        except StateUnavailable as unavailable:
-            raise SourceUnavailable(str(unavailable)) from unavailable
         async with asyncio.TaskGroup() as group:
             while not self._over():
                 await self._try_look(group)
@@ -128,8 +137,7 @@ class PartitionsRunner:
         """No stream says how many records wait; its iterator age does."""
         return None
 
-    async def _begin(self) -> None:
-        """Fix where partitions without a cursor start, once for all daemons and restarts."""
+    async def _fix_start(self) -> None:
         await self._list()
         position = self._starting_position
         if not isinstance(position, Latest):

@@ -183,6 +183,19 @@ def test_split_shards_are_read_in_order_of_each_item_within_each_life_over_kills
     assert repeated(numbers) <= 2 * 16 * 2 * 5
 
 
+def test_latest_begins_before_its_mapping_is_said_to_be_enabled(run: Run) -> None:
+    answer = run.fake.hold("GetShardIterator")
+    run.start(starting_position="LATEST")
+    run.daemon.started()
+    wait_until("its place is asked for", lambda: run.fake.count("GetShardIterator"))
+    assert run.daemon.status()["state"] == "Creating"
+    answer()
+    run.enabled()
+    run.put(32)
+    run.until_delivered(32)
+    assert sorted(run.numbers()) == list(range(32))
+
+
 def test_latest_misses_nothing_between_its_mark_and_its_first_read(run: Run) -> None:
     run.put(32, created_at=time.time() - 10)
     answer = run.fake.hold("GetRecords")

@@ -44,11 +44,16 @@ class Daemon:
         await self.it.clock.settle()
 
 
+async def live(runner: PartitionsRunner) -> None:
+    await runner.begin()
+    await runner.run()
+
+
 @asynccontextmanager
 async def daemon(it: World, owner: str = "me", start: StartingPosition = Oldest()) -> AsyncIterator[Daemon]:
     runner = PartitionsRunner("m", owner, it.stream, start, it.store, it.runner, it.observer, it.clock)
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(runner.run())
+        task = group.create_task(live(runner))
         await it.clock.settle()
         made = Daemon(it, runner, task)
         yield made

@@ -86,9 +86,9 @@ class Opening:
             case GroupSource():
                 return self._group(trigger, source, on_success, on_failure)
             case _:
-                return self._shards(trigger, source, on_success, on_failure)
+                return await self._shards(trigger, source, on_success, on_failure)
 
-    def _shards(
+    async def _shards(
         self,
         trigger: StreamTrigger,
         source: StreamSource,
@@ -102,7 +102,7 @@ class Opening:
         def partition(reader: StreamReader, lease: Lease, tenure: Tenure, share: float) -> StreamRunner:
             return self._reading(route, trigger, reader, arn, self.store, [lease], tenure, share)
 
-        return PartitionsRunner(
+        runner = PartitionsRunner(
             self.row.uuid,
             self.owner,
             source,
@@ -112,6 +112,8 @@ class Opening:
             self.observer,
             self.host.clock,
         )
+        await runner.begin()
+        return runner
 
     def _group(
         self,
