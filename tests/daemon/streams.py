@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
+import sys
 import time
 import uuid
 from collections import Counter, defaultdict
@@ -79,6 +81,14 @@ def data(number: int, keys: int = 97) -> bytes:
 
 def key_of(number: int, keys: int = 97) -> str:
     return f"k{number % keys}"
+
+
+def listed(data_dir: Path) -> list[dict[str, Any]]:
+    """What `millstream mappings --json` prints."""
+    command = [sys.executable, "-m", "millstream", "mappings", "--json", "--data-dir", str(data_dir)]
+    printed = subprocess.run(command, check=True, capture_output=True, timeout=30).stdout
+    found: list[dict[str, Any]] = json.loads(printed)
+    return found
 
 
 class Recorded:

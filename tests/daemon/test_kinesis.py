@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from typing import Any
 
@@ -16,6 +14,7 @@ from tests.daemon.streams import (
     Recorded,
     data,
     key_of,
+    listed,
     make_consumer,
     make_stream,
     out_of_order,
@@ -187,16 +186,9 @@ def test_records_that_the_filters_drop_are_counted_and_passed_over(run: Run) -> 
     assert run.daemon.stop() == 0
     assert {key_of(n) for n in run.done.numbers()} == {"k1", "k2"}
     assert repeated(run.done.numbers()) == 0
-    (shown,) = listed(run.daemon)
+    (shown,) = listed(run.daemon.data)
     counts = [shown["status"][name] for name in ("received", "filtered", "delivered", "state")]
     assert counts == [1067, 1045, 22, "Stopped"]
-
-
-def listed(daemon: RunningDaemon) -> list[dict[str, Any]]:
-    """What `millstream mappings --json` prints."""
-    command = [sys.executable, "-m", "millstream", "mappings", "--json", "--data-dir", str(daemon.data)]
-    found: list[dict[str, Any]] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
-    return found
 
 
 def test_a_poisoned_mapping_is_shown_and_does_not_hold_another_one_on_its_stream(
@@ -208,7 +200,7 @@ def test_a_poisoned_mapping_is_shown_and_does_not_hold_another_one_on_its_stream
     run.put(1, 299)
     run.until_delivered(300)
     wait_until("the other one fails", lambda: any(one["status"]["errors"] for one in daemon.mappings() or []))
-    shown = {one["row"]["function"]: one for one in listed(run.daemon)}
+    shown = {one["row"]["function"]: one for one in listed(run.daemon.data)}
     assert shown["handle"]["status"]["last_result"] == "OK"
     assert shown["handle"]["metrics"] == {
         "PolledEventCount": 300,
@@ -225,7 +217,7 @@ def test_a_poisoned_mapping_is_shown_and_does_not_hold_another_one_on_its_stream
     assert shown["poisoned"]["metrics"]["FailedInvokeEventCount"] > 0
     other = Recorded(daemon.folder / "other.jsonl", "requestPayload")
     wait_until("the poison wears off", lambda: len(other.numbers()) == 300)
-    healed = {one["row"]["function"]: one["status"]["last_result"] for one in listed(daemon)}
+    healed = {one["row"]["function"]: one["status"]["last_result"] for one in listed(daemon.data)}
     assert healed == {"handle": "OK", "poisoned": "OK"}
     assert run.daemon.stop() == 0
 
