@@ -25,7 +25,7 @@ from tests.brokers.postgres import free_port
 PROGRAM = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 USER, PASSWORD = "millstream", "hush-3c9a"
 POWERLESS = "powerless"
-"""A user with the same password and with no rights on any queue of `/`; the vhost `other` it may not enter."""
+"""A user with the same password, who has no rights in the vhost `/` and may enter no other."""
 
 READY_WITHIN_S = 60.0
 ENDED_WITHIN_S = 20.0
