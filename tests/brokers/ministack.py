@@ -20,6 +20,7 @@ class Ministack:
 
     def __init__(self, log: Path) -> None:
         self._endpoint = AwsEndpoint(log)
+        self._session = boto3.session.Session()  # one for all clients: to load the models takes 50 ms each
         self.endpoint_url = self._endpoint.url
 
     def start(self) -> None:
@@ -30,8 +31,7 @@ class Ministack:
 
     def client(self, service: str) -> Any:
         """A boto3 client of this endpoint."""
-        session = boto3.session.Session()
-        return session.client(service, endpoint_url=self.endpoint_url)  # type: ignore[call-overload]
+        return self._session.client(service, endpoint_url=self.endpoint_url)  # type: ignore[call-overload]
 
     def queue(self, fifo: bool = False, **attributes: str) -> str:
         """A new queue's URL."""
