@@ -1,8 +1,21 @@
 """Fixtures that every test can use."""
 
 from tests.brokers.dynamodb_fake import dynamodb_fake
+from tests.brokers.kafka import kafka, own_kafka
 from tests.brokers.kinesis_local import kinesis_local
 from tests.brokers.ministack import ministack, own_ministack
 from tests.brokers.postgres import own_postgres, postgres
+from tests.brokers.rabbitmq import own_rabbitmq, rabbitmq
 
-__all__ = ["dynamodb_fake", "kinesis_local", "ministack", "own_ministack", "own_postgres", "postgres"]
+__all__ = [
+    "dynamodb_fake",
+    "kafka",
+    "kinesis_local",
+    "ministack",
+    "own_kafka",
+    "own_ministack",
+    "own_postgres",
+    "own_rabbitmq",
+    "postgres",
+    "rabbitmq",
+]

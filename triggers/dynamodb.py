@@ -26,7 +26,7 @@ from millstream.contract.ports import (
     Mismatch,
 )
 from millstream.contract.records import Record
-from millstream.contract.stream_options import StreamOptions
+from millstream.contract.stream_options import ShardOptions
 from millstream.contract.streams import Latest, Oldest, StartingPosition, StreamPolicy
 from millstream.triggers.dynamodb_client import open_stream
 from millstream.triggers.dynamodb_source import DynamoDbSource
@@ -51,7 +51,7 @@ def _stream(text: str) -> str:
     return text
 
 
-class DynamoDbOptions(StreamOptions):
+class DynamoDbOptions(ShardOptions):
     """Options of a mapping on a DynamoDB stream."""
 
     stream: Annotated[str, AfterValidator(_stream)] = Field(description=STREAM)

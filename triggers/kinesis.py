@@ -28,7 +28,7 @@ from millstream.contract.ports import (
     Mismatch,
 )
 from millstream.contract.records import Record
-from millstream.contract.stream_options import TimedStreamOptions
+from millstream.contract.stream_options import ShardOptions, TimedStreamOptions
 from millstream.contract.streams import StartingPosition, StreamPolicy
 from millstream.triggers.kinesis_client import (
     KinesisCalls,
@@ -57,7 +57,7 @@ def _stream(text: str) -> str:
     return text
 
 
-class KinesisOptions(TimedStreamOptions):
+class KinesisOptions(TimedStreamOptions, ShardOptions):
     """Options of a Kinesis mapping; `deaggregate` is ours."""
 
     stream: Annotated[str, AfterValidator(_stream)] = Field(description=STREAM)

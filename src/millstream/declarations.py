@@ -64,6 +64,35 @@ class KinesisOptions(StreamOptions, total=False):
     deaggregate: bool
 
 
+class KafkaOptions(TypedDict, total=False):
+    """Options of a Kafka source: AWS's, and Kafka's own. Durations in seconds; -1: no limit."""
+
+    bootstrap_servers: str | Sequence[str]
+    starting_position: str  # "TRIM_HORIZON", "LATEST", "AT_TIMESTAMP"
+    starting_position_timestamp: float | str
+    consumer_group_id: str
+    batch_size: int
+    batching_window: float
+    maximum_retry_attempts: int
+    maximum_record_age: int
+    bisect_batch_on_function_error: bool
+    report_batch_item_failures: bool
+    on_failure_required: bool
+    one_partition_per_batch: bool
+    client: str  # "auto", "confluent", "kafka-python"
+    group_instance_id: str
+    isolation_level: str
+    session_timeout: int
+    security_protocol: str
+    sasl_mechanism: str
+    sasl_username: str
+    sasl_password: str
+    ssl_ca_file: str
+    ssl_certificate_file: str
+    ssl_key_file: str
+    ssl_key_password: str
+
+
 class Source:
     """A source of records of any registered kind: `Source("sqs", queue="orders", batch_size=10)`."""
 
@@ -91,6 +120,13 @@ class DynamoDB(Source):
 
     def __init__(self, stream: str, **options: Unpack[StreamOptions]) -> None:
         super().__init__("dynamodb", stream=stream, **options)
+
+
+class Kafka(Source):
+    """A topic of a Kafka cluster, read as a member of a consumer group."""
+
+    def __init__(self, topic: str, **options: Unpack[KafkaOptions]) -> None:
+        super().__init__("kafka", topic=topic, **options)
 
 
 class Destination:

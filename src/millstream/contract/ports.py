@@ -86,6 +86,7 @@ class Host:
     invoker: Invoker
     endpoint_url: str | None = None  # None: the vendor's own
     region: str | None = None  # None: by the client library's own chain
+    mapping: str = ""  # UUID of the mapping that a source is opened for
 
 
 class QueueReader(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -49,10 +50,6 @@ class StreamOptions(Options):
         description="a whole number of seconds from 60 to 604800, or -1 for no limit",
     )
     on_failure_required: bool = Field(default=False, description="True or False")
-    parallelization_factor: int = Field(default=1, ge=1, le=10, description="a whole number from 1 to 10")
-    tumbling_window: int = Field(
-        default=0, ge=0, le=900, description="a whole number of seconds from 0 to 900"
-    )
 
     @field_validator("maximum_record_age")
     @classmethod
@@ -60,13 +57,6 @@ class StreamOptions(Options):
         if value != UNLIMITED and value < YOUNGEST_LIMIT_S:
             raise ValueError("a whole number of seconds from 60 to 604800, or -1 for no limit")
         return value
-
-    def misfits(self) -> list[Problem]:
-        if self.tumbling_window and self.parallelization_factor > 1:
-            # A window's state is handed from each invocation of a shard to the next.
-            wanted = "1 beside tumbling_window"
-            return [Problem("", "parallelization_factor", wanted, str(self.parallelization_factor))]
-        return []
 
     @property
     def limits(self) -> BatchLimits:
@@ -82,8 +72,30 @@ class StreamOptions(Options):
             max_age_s=None if self.maximum_record_age == UNLIMITED else float(self.maximum_record_age),
             bisect=self.bisect_batch_on_function_error,
             on_failure_required=self.on_failure_required,
-            lanes=self.parallelization_factor,
-            tumbling_window_s=self.tumbling_window,
+        )
+
+
+class ShardOptions(StreamOptions):
+    """Options of a stream whose partitions may be read by several lanes, or in tumbling windows."""
+
+    parallelization_factor: int = Field(default=1, ge=1, le=10, description="a whole number from 1 to 10")
+    tumbling_window: int = Field(
+        default=0, ge=0, le=900, description="a whole number of seconds from 0 to 900"
+    )
+
+    def misfits(self) -> list[Problem]:
+        problems = super().misfits()
+        if self.tumbling_window and self.parallelization_factor > 1:
+            # A window's state is handed from each invocation of a shard to the next.
+            wanted = "1 beside tumbling_window"
+            found = str(self.parallelization_factor)
+            problems.append(Problem("", "parallelization_factor", wanted, found))
+        return problems
+
+    @property
+    def policy(self) -> StreamPolicy:
+        return replace(
+            super().policy, lanes=self.parallelization_factor, tumbling_window_s=self.tumbling_window
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from millstream.contract.errors import DestinationUnavailable, SourceUnavailable
 from millstream.contract.functions import FunctionSpec
@@ -64,7 +64,7 @@ class Opening:
         stack: AsyncExitStack,
     ) -> Runner:
         clock, invoker, policy = self.host.clock, self.host.invoker, trigger.policy
-        reader = await trigger.open(self.host, self.function)
+        reader = await trigger.open(self._lent, self.function)
         stack.push_async_callback(reader.aclose)
         scaler = scaler_of(policy, clock.monotonic())
         route = Route(self.row.uuid, self.function, policy, on_success, on_failure)
@@ -80,7 +80,7 @@ class Opening:
         on_failure: Destination | None,
         stack: AsyncExitStack,
     ) -> Runner:
-        source = await trigger.open(self.host, self.function)
+        source = await trigger.open(self._lent, self.function)
         stack.push_async_callback(source.aclose)
         match source:
             case GroupSource():
@@ -168,6 +168,10 @@ class Opening:
             self.observer,
             self.host.clock,
         )
+
+    @property
+    def _lent(self) -> Host:
+        return replace(self.host, mapping=self.row.uuid)
 
     async def _opened(self, destination: Destination | None, stack: AsyncExitStack) -> Destination | None:
         if destination is None:

@@ -1,0 +1,224 @@
+"""Reads the properties of messages from AMQP's own bytes.
+
+pika's reading cuts the fractions off floating-point headers, closes the connection at one that is
+infinite, and does not tell byte arrays from strings; so this stands in for that part of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+from collections.abc import Callable
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+import msgspec
+import pika
+from pika import frame
+
+logger = logging.getLogger(__name__)
+
+Field: TypeAlias = "bool | int | float | Decimal | bytes | list[Field] | dict[str, Field] | None"
+"""A value of a header; a string is `bytes`, as AMQP does not promise that it is UTF-8."""
+
+_HEADER_FRAME = b"\x02"
+_FRAME_START = struct.Struct(">BHI")
+_CONTENT = struct.Struct(">HHQ")
+_FRAME_END = 0xCE
+_LONG = struct.Struct(">Q")
+
+
+class ByteArray(bytes):
+    """A header of AMQP's type `x`, told from a string."""
+
+
+class Timestamp(int):
+    """A header that is a time, in Unix seconds."""
+
+
+class Properties(msgspec.Struct, gc=False):
+    """AMQP's basic properties; None: not set. `timestamp` is in Unix seconds."""
+
+    content_type: str | None = None
+    content_encoding: str | None = None
+    headers: dict[str, Any] | None = None
+    delivery_mode: int | None = None
+    priority: int | None = None
+    correlation_id: str | None = None
+    reply_to: str | None = None
+    expiration: str | None = None
+    message_id: str | None = None
+    timestamp: int | None = None
+    type: str | None = None
+    user_id: str | None = None
+    app_id: str | None = None
+    cluster_id: str | None = None
+
+
+class Connection(pika.SelectConnection):  # type: ignore[misc]  # pika has no types
+    """A connection whose messages carry `Properties`, and which can be cut off."""
+
+    def abort(self) -> None:
+        """End without asking the broker, who may not answer."""
+        self._terminate_stream(pika.exceptions.StreamLostError("cut off"))
+
+    def _read_frame(self) -> tuple[int, Any]:
+        found = read_header_frame(self._frame_buffer)
+        return found or super()._read_frame()
+
+
+def read_header_frame(data: bytes) -> tuple[int, Any] | None:
+    """Length and value of the content header frame that `data` begins with. None: another, or not whole."""
+    if data[:1] != _HEADER_FRAME or len(data) < _FRAME_START.size:
+        return None
+    _, channel, size = _FRAME_START.unpack_from(data)
+    end = _FRAME_START.size + size + 1
+    if len(data) < end or data[end - 1] != _FRAME_END:
+        return None  # pika waits for the rest, or refuses it
+    _, _, body_bytes = _CONTENT.unpack_from(data, _FRAME_START.size)
+    properties = read_properties(data, _FRAME_START.size + _CONTENT.size)
+    return end, frame.Header(channel, body_bytes, properties)
+
+
+def read_properties(data: bytes, at: int) -> Properties:
+    """The properties whose flags begin at `at`. With a header of an unknown type all headers are left out."""
+    properties = Properties()
+    flags = data[at] << 8 | data[at + 1]
+    at += 2
+    for name, read in _flagged(flags):
+        try:
+            value, at = read(data, at)
+        except UnknownType as unknown:
+            logger.warning("headers of a message not read", extra={"type": unknown.args[0]})
+            value, at = None, at + 4 + int.from_bytes(data[at : at + 4], "big")
+        setattr(properties, name, value)
+    return properties
+
+
+class UnknownType(ValueError):
+    """A header of a type that RabbitMQ does not have; how long it is, nobody knows."""
+
+
+@lru_cache(maxsize=256)
+def _flagged(flags: int) -> tuple[tuple[str, _Read], ...]:
+    """The properties that a message has, and how each is read."""
+    return tuple(named for bit, named in enumerate(_PROPERTIES) if flags >> (15 - bit) & 1)
+
+
+def _short_string(data: bytes, at: int) -> tuple[str, int]:
+    end = at + 1 + data[at]
+    return data[at + 1 : end].decode("utf-8", "replace"), end
+
+
+def _octet(data: bytes, at: int) -> tuple[int, int]:
+    return data[at], at + 1
+
+
+def _time(data: bytes, at: int) -> tuple[int, int]:
+    seconds: int = _LONG.unpack_from(data, at)[0]
+    return seconds, at + 8
+
+
+def _table(data: bytes, at: int) -> tuple[dict[str, Field], int]:
+    end = at + 4 + int.from_bytes(data[at : at + 4], "big")
+    at += 4
+    table: dict[str, Field] = {}
+    while at < end:
+        key, at = _short_string(data, at)
+        table[key], at = _value(data, at)
+    return table, end
+
+
+def _array(data: bytes, at: int) -> tuple[list[Field], int]:
+    end = at + 4 + int.from_bytes(data[at : at + 4], "big")
+    at += 4
+    values: list[Field] = []
+    while at < end:
+        value, at = _value(data, at)
+        values.append(value)
+    return values, end
+
+
+def _value(data: bytes, at: int) -> tuple[Field, int]:
+    kind = data[at : at + 1]
+    number = _NUMBERS.get(kind)
+    if number is not None:
+        value: int | float = number.unpack_from(data, at + 1)[0]
+        return value, at + 1 + number.size
+    read = _OTHERS.get(kind)
+    if read is None:
+        raise UnknownType(kind.decode("latin-1"))
+    return read(data, at + 1)
+
+
+def _long_string(data: bytes, at: int) -> tuple[bytes, int]:
+    end = at + 4 + int.from_bytes(data[at : at + 4], "big")
+    return data[at + 4 : end], end
+
+
+def _byte_array(data: bytes, at: int) -> tuple[ByteArray, int]:
+    value, end = _long_string(data, at)
+    return ByteArray(value), end
+
+
+def _boolean(data: bytes, at: int) -> tuple[bool, int]:
+    return data[at] != 0, at + 1
+
+
+def _decimal(data: bytes, at: int) -> tuple[Decimal, int]:
+    value = int.from_bytes(data[at + 1 : at + 5], "big", signed=True)
+    return Decimal(value).scaleb(-data[at]), at + 5
+
+
+def _timestamp(data: bytes, at: int) -> tuple[Timestamp, int]:
+    seconds, end = _time(data, at)
+    return Timestamp(seconds), end
+
+
+def _nothing(data: bytes, at: int) -> tuple[None, int]:
+    return None, at
+
+
+_Read: TypeAlias = Callable[[bytes, int], tuple[Any, int]]
+
+_PROPERTIES: tuple[tuple[str, _Read], ...] = (
+    ("content_type", _short_string),
+    ("content_encoding", _short_string),
+    ("headers", _table),
+    ("delivery_mode", _octet),
+    ("priority", _octet),
+    ("correlation_id", _short_string),
+    ("reply_to", _short_string),
+    ("expiration", _short_string),
+    ("message_id", _short_string),
+    ("timestamp", _time),
+    ("type", _short_string),
+    ("user_id", _short_string),
+    ("app_id", _short_string),
+    ("cluster_id", _short_string),
+)
+"""In the order of their flags, from the highest bit on. Source: AMQP 0-9-1, class basic."""
+
+_NUMBERS = {
+    b"b": struct.Struct(">b"),
+    b"B": struct.Struct(">B"),
+    b"s": struct.Struct(">h"),
+    b"u": struct.Struct(">H"),
+    b"I": struct.Struct(">i"),
+    b"i": struct.Struct(">I"),
+    b"l": struct.Struct(">q"),
+    b"f": struct.Struct(">f"),
+    b"d": struct.Struct(">d"),
+}
+_OTHERS: dict[bytes, _Read] = {
+    b"S": _long_string,
+    b"x": _byte_array,
+    b"t": _boolean,
+    b"T": _timestamp,
+    b"D": _decimal,
+    b"F": _table,
+    b"A": _array,
+    b"V": _nothing,
+}
+"""Types of headers. Source: RabbitMQ, "AMQP 0-9-1 Errata", field types."""

@@ -1,0 +1,1 @@
+"""What triggers and destinations on Kafka share."""

@@ -1,0 +1,136 @@
+"""How a client reaches a cluster: addresses, and what proves who it is."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from millstream.contract.errors import InvalidConfiguration, Problem
+from millstream.kafka.options import KafkaConnectionOptions
+
+
+@dataclass(frozen=True)
+class Access:
+    """Resolved options: certificates are PEM text. Its repr holds no secret."""
+
+    bootstrap_servers: str
+    mechanism: str | None = None
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    tls: bool = False
+    ca: str | None = field(default=None, repr=False)
+    certificate: str | None = field(default=None, repr=False)
+    key: str | None = field(default=None, repr=False)
+    key_password: str | None = field(default=None, repr=False)
+
+    @property
+    def protocol(self) -> str:
+        """Kafka's security.protocol."""
+        transport = "SSL" if self.tls else "PLAINTEXT"
+        return transport if self.mechanism is None else f"SASL_{transport}"
+
+    def for_librdkafka(self) -> dict[str, Any]:
+        """The connection's part of a librdkafka configuration."""
+        found: dict[str, Any] = {
+            "bootstrap.servers": self.bootstrap_servers,
+            "security.protocol": self.protocol,
+            "sasl.mechanism": self.mechanism,
+            "sasl.username": self.username,
+            "sasl.password": self.password,
+            "ssl.ca.pem": self.ca,
+            "ssl.certificate.pem": self.certificate,
+            "ssl.key.pem": self.key,
+            "ssl.key.password": self.key_password,
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+    def for_kafka_python(self) -> dict[str, Any]:
+        """The connection's part of a kafka-python configuration.
+
+        Raises:
+            InvalidConfiguration: a certificate or key cannot be read.
+        """
+        found: dict[str, Any] = {
+            "bootstrap_servers": self.bootstrap_servers.split(","),
+            "security_protocol": self.protocol,
+        }
+        if self.mechanism is not None:
+            found |= {
+                "sasl_mechanism": self.mechanism,
+                "sasl_plain_username": self.username,
+                "sasl_plain_password": self.password,
+            }
+        if self.tls:
+            found["ssl_context"] = self._ssl_context()
+        return found
+
+    def _ssl_context(self) -> ssl.SSLContext:
+        try:
+            context = ssl.create_default_context(cadata=self.ca)
+            if self.certificate is not None and self.key is not None:
+                _load(context, f"{self.certificate}\n{self.key}", self.key_password or "")
+        except (ssl.SSLError, ValueError) as error:
+            wanted = "a certificate, and a key that fits it and its password"
+            raise InvalidConfiguration(
+                [Problem("", "ssl_certificate_file", wanted, _reason(error))]
+            ) from error
+        return context
+
+
+def _load(context: ssl.SSLContext, pem: str, password: str) -> None:
+    """Give a context a certificate and key, which it takes from a file alone: one in memory."""
+    descriptor = os.memfd_create("certificate")
+    try:
+        os.write(descriptor, pem.encode())
+        context.load_cert_chain(f"/proc/self/fd/{descriptor}", password=password)
+    finally:
+        os.close(descriptor)
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "reason", None) or type(error).__name__
+
+
+def access_of(options: KafkaConnectionOptions) -> Access:
+    """What plain options say; reads their files.
+
+    Raises:
+        InvalidConfiguration: a file cannot be read.
+    """
+    problems: list[Problem] = []
+
+    def pem(name: str) -> str | None:
+        path = getattr(options, name)
+        if path is None:
+            return None
+        try:
+            return Path(path).read_text(encoding="ascii")
+        except (OSError, UnicodeDecodeError) as error:
+            found = error.strerror if isinstance(error, OSError) and error.strerror else "no PEM file"
+            problems.append(Problem("", name, "a PEM file that can be read", f"{path}: {found}"))
+            return None
+
+    access = Access(
+        options.bootstrap_servers,
+        options.sasl_mechanism,
+        options.sasl_username,
+        options.sasl_password,
+        _has_tls(options),
+        pem("ssl_ca_file"),
+        pem("ssl_certificate_file"),
+        pem("ssl_key_file"),
+        options.ssl_key_password,
+    )
+    if problems:
+        raise InvalidConfiguration(problems)
+    return access
+
+
+def _has_tls(options: KafkaConnectionOptions) -> bool:
+    """By the protocol that is named; where none is, TLS is used as soon as a file for it is given."""
+    if options.security_protocol is not None:
+        return options.security_protocol.endswith("SSL")
+    return options.ssl_ca_file is not None or options.ssl_certificate_file is not None

@@ -1,0 +1,64 @@
+"""Options of every connection to Kafka, by Kafka's own names in snake_case."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from millstream.contract.errors import Problem
+from millstream.contract.options import Options
+
+SERVERS = '"host:port", or a list of them'
+
+SECRET_FIELDS = frozenset({"sasl_password", "ssl_key_password"})
+
+_SERVER = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/,]+):[0-9]{1,5}")
+
+
+def _servers(value: Any) -> Any:
+    """A comma-joined list, as it stands in events."""
+    given = value.split(",") if isinstance(value, str) else value
+    if not isinstance(given, (list, tuple)) or not given:
+        raise ValueError(SERVERS)
+    for server in given:
+        if not isinstance(server, str) or _SERVER.fullmatch(server.strip()) is None:
+            raise ValueError(SERVERS)
+    return ",".join(server.strip() for server in given)
+
+
+class KafkaConnectionOptions(Options):
+    """How to reach a cluster, and as whom."""
+
+    bootstrap_servers: Annotated[str, BeforeValidator(_servers)] = Field(description=SERVERS)
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] | None = Field(
+        default=None, description='"PLAINTEXT", "SSL", "SASL_PLAINTEXT" or "SASL_SSL"'
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
+        default=None, description='"PLAIN", "SCRAM-SHA-256" or "SCRAM-SHA-512"'
+    )
+    sasl_username: str | None = Field(default=None, description="a string")
+    sasl_password: str | None = Field(default=None, description="a string")
+    ssl_ca_file: str | None = Field(default=None, description="a PEM file's path")
+    ssl_certificate_file: str | None = Field(default=None, description="a PEM file's path")
+    ssl_key_file: str | None = Field(default=None, description="a PEM file's path")
+    ssl_key_password: str | None = Field(default=None, description="a string")
+
+    def misfits(self) -> list[Problem]:
+        problems = super().misfits()
+        if self.sasl_mechanism is not None:
+            for field in ("sasl_username", "sasl_password"):
+                if getattr(self, field) is None:
+                    problems.append(Problem("", field, "a string beside sasl_mechanism", "nothing"))
+        elif self.sasl_username is not None or self.sasl_password is not None:
+            wanted = "a mechanism beside a username or password"
+            problems.append(Problem("", "sasl_mechanism", wanted, "nothing"))
+        if (self.ssl_certificate_file is None) != (self.ssl_key_file is None):
+            missing = "ssl_key_file" if self.ssl_key_file is None else "ssl_certificate_file"
+            problems.append(Problem("", missing, "the other half of the client's certificate", "nothing"))
+        sasl = self.sasl_mechanism is not None
+        if self.security_protocol is not None and self.security_protocol.startswith("SASL") != sasl:
+            wanted = "a SASL protocol beside sasl_mechanism, and only there"
+            problems.append(Problem("", "security_protocol", wanted, repr(self.security_protocol)))
+        return problems

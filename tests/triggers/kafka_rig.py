@@ -1,0 +1,126 @@
+"""A Kafka source, opened on a real broker, and what its tests do with it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from confluent_kafka import Producer
+
+from millstream.contract.clock import SystemClock
+from millstream.contract.errors import SourceUnavailable
+from millstream.contract.groups import Assigned, Change, Revoked
+from millstream.contract.ports import Host
+from millstream.contract.records import Batch, CursorTracker, Done, Record, resolve_all
+from millstream.contract.state import Lease
+from millstream.contract.streams import At, Oldest, StreamReader
+from millstream.triggers.kafka import KafkaTrigger
+from millstream.triggers.kafka_source import KafkaSource
+from tests.fakes import FUNCTION, FakeFunction
+
+WITHIN_S = 30.0
+
+
+@dataclass
+class Opened:
+    """One member of the group."""
+
+    trigger: KafkaTrigger
+    source: KafkaSource
+
+    async def change(self) -> Change:
+        async with asyncio.timeout(WITHIN_S):
+            return await self.source.change()
+
+    async def assigned(self, *, count: int) -> list[Lease]:
+        """Leases of partitions as they come, until it has so many."""
+        leases: list[Lease] = []
+        while len(leases) < count:
+            change = await self.change()
+            leases += _leases(change)
+        return sorted(leases, key=lambda lease: lease.partition)
+
+    async def revoked(self) -> Revoked:
+        change = await self.change()
+        assert isinstance(change, Revoked)
+        return change
+
+    async def read(self, reader: StreamReader, count: int) -> list[Record]:
+        """So many records, and not one more."""
+        found: list[Record] = []
+        async with asyncio.timeout(WITHIN_S):
+            while len(found) < count:
+                found += (await reader.read(count, 0.5)).records
+        assert len(found) == count
+        return found
+
+    async def read_through(self, reader: StreamReader, count: int) -> list[Record]:
+        """So many records, over faults and a new assignment of the partitions."""
+        found: list[Record] = []
+        async with asyncio.timeout(2 * WITHIN_S), asyncio.TaskGroup() as group:
+            change = group.create_task(self.source.change())
+            while len(found) < count:
+                if change.done():
+                    if isinstance(change.result(), Assigned):
+                        reader = await self.source.reader(_leases(change.result()))
+                    change = group.create_task(self.source.change())
+                with suppress(SourceUnavailable):
+                    found += (await reader.read(count, 0.2)).records
+            change.cancel()
+        return found
+
+    async def commit(self, lease: Lease, records: Sequence[Record]) -> None:
+        """Resolve records that were read, and have their cursor committed."""
+        tracker = CursorTracker(lease.partition)
+        tracker.admit(records)
+        for checkpoint in tracker.complete(resolve_all(Batch(tuple(records)), Done())):
+            await self.source.commit(lease, checkpoint)
+
+
+@asynccontextmanager
+async def opened(
+    bootstrap: str,
+    topic: str,
+    start: Oldest | At | None = Oldest(),
+    *,
+    group: str = "",
+    **options: Any,
+) -> AsyncIterator[Opened]:
+    """An opened source that has joined, unless `start` is None."""
+    declared = {"bootstrap_servers": bootstrap, "starting_position": "TRIM_HORIZON", "session_timeout": 3}
+    trigger = KafkaTrigger.parse({"topic": topic, **declared, **options})
+    clock = SystemClock()
+    host = Host(Path(), clock, FakeFunction(clock), mapping=group or f"g-{topic}")
+    source = await trigger.open(host, FUNCTION)
+    try:
+        if start is not None:
+            await source.join(start)
+        yield Opened(trigger, source)
+    finally:
+        async with asyncio.timeout(WITHIN_S):
+            await source.aclose()
+
+
+def _leases(change: Change) -> list[Lease]:
+    assert isinstance(change, Assigned)
+    return [Lease("m", partition, "me", change.epoch) for partition in change.partitions]
+
+
+def produce(bootstrap: str, topic: str, partition: int, values: Sequence[bytes | None], **more: Any) -> None:
+    """Messages to one partition, in order."""
+    producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 5, "log_level": 0})
+    for value in values:
+        producer.produce(topic, value, partition=partition, **more)
+    assert producer.flush(WITHIN_S) == 0
+
+
+def numbered(first: int, count: int) -> list[bytes]:
+    return [str(number).encode() for number in range(first, first + count)]
+
+
+def offsets(records: Sequence[Record]) -> list[int]:
+    return [int(record.position) for record in records]

@@ -1,0 +1,180 @@
+"""Kafka topics as event sources: options, the event, and failure records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field
+
+from millstream.contract.blocking import BlockingClient
+from millstream.contract.errors import InvalidConfiguration, Problem
+from millstream.contract.functions import FunctionSpec
+from millstream.contract.options import parse_options
+from millstream.contract.ports import (
+    BatchLimits,
+    Capabilities,
+    DataFormat,
+    FilterRules,
+    Host,
+    JsonObject,
+    Mismatch,
+)
+from millstream.contract.records import Record
+from millstream.contract.stream_options import TimedStreamOptions
+from millstream.contract.streams import StartingPosition, StreamPolicy
+from millstream.kafka.access import access_of
+from millstream.kafka.options import SECRET_FIELDS, KafkaConnectionOptions
+from millstream.triggers.kafka_client import Client, GroupSettings, chosen, new_client
+from millstream.triggers.kafka_records import RecordMaker, item_id
+from millstream.triggers.kafka_source import KafkaSource
+
+TOPIC = "a topic's name"
+
+DEFAULT_WINDOW_S = 0.5
+"""Source: AWS, CreateEventSourceMapping: 500 ms for Kafka where no window is set."""
+
+EVENT_SOURCE = "aws:SelfManagedKafka"
+
+
+def _topic(text: str) -> str:
+    valid = 0 < len(text) <= 249 and text not in (".", "..")
+    if not valid or not all(c.isascii() and (c.isalnum() or c in "._-") for c in text):
+        raise ValueError(TOPIC)
+    return text
+
+
+class KafkaOptions(KafkaConnectionOptions, TimedStreamOptions):
+    """Options of a Kafka mapping. The last six are ours."""
+
+    topic: Annotated[str, AfterValidator(_topic)] = Field(description=TOPIC)
+    consumer_group_id: str | None = Field(
+        default=None, min_length=1, max_length=200, description="a string of 1 to 200 characters"
+    )
+    batching_window: float = Field(  # type: ignore[assignment]  # half a second, which whole ones cannot say
+        default=DEFAULT_WINDOW_S, ge=0, le=300, description="a number of seconds from 0 to 300"
+    )
+    client: Literal["auto", "confluent", "kafka-python"] = Field(
+        default="auto", description='"auto", "confluent" or "kafka-python"'
+    )
+    group_instance_id: str | None = Field(
+        default=None, min_length=1, max_length=200, description="a string of 1 to 200 characters"
+    )
+    isolation_level: Literal["read_committed", "read_uncommitted"] = Field(
+        default="read_committed", description='"read_committed" or "read_uncommitted"'
+    )
+    one_partition_per_batch: bool = Field(default=True, description="True or False")
+    session_timeout: int = Field(
+        default=10, ge=1, le=1800, description="a whole number of seconds from 1 to 1800"
+    )
+
+
+@dataclass(frozen=True)
+class KafkaTrigger:
+    """The declared source of one mapping on a topic."""
+
+    options: KafkaOptions
+
+    capabilities = Capabilities(ordered_by_key=True)
+    filter_rules = FilterRules("value", ("value",), DataFormat.BASE64, Mismatch.DROP)
+
+    @classmethod
+    def parse(cls, options: Mapping[str, object]) -> Self:
+        return cls(parse_options(KafkaOptions, options, SECRET_FIELDS))
+
+    @property
+    def limits(self) -> BatchLimits:
+        return BatchLimits(self.options.batch_size, float(self.options.batching_window))
+
+    @property
+    def policy(self) -> StreamPolicy:
+        shared = not self.options.one_partition_per_batch
+        return replace(self.options.policy, share_batches=shared, item_id=item_id)
+
+    @property
+    def starting_position(self) -> StartingPosition:
+        return self.options.start
+
+    @property
+    def source(self) -> str:
+        return self.options.topic
+
+    async def open(self, host: Host, function: FunctionSpec) -> KafkaSource:
+        """Connect and find the topic.
+
+        Raises:
+            InvalidConfiguration: there is no such topic, the cluster refuses us, or a file cannot be read.
+            SourceUnavailable: no broker answers now.
+        """
+        options = self.options
+        name = f"kafka-{options.topic}"
+        calls = BlockingClient(name, 1)
+        maker = RecordMaker(options.topic)
+        settings = GroupSettings(
+            options.topic,
+            options.consumer_group_id or host.mapping,
+            options.group_instance_id,
+            float(options.session_timeout),
+            float(options.session_timeout),
+            options.isolation_level == "read_committed",
+        )
+
+        def connect() -> Client:
+            client = new_client(chosen(options.client), settings, access_of(options), maker)
+            try:
+                found = client.partitions()
+            except BaseException:
+                client.close()
+                raise
+            if not found:
+                raise InvalidConfiguration([Problem("", "topic", "a topic with partitions", options.topic)])
+            return client
+
+        try:
+            client = await calls.call(connect)
+        except BaseException:
+            calls.close()
+            raise
+        return KafkaSource(name, client, maker, calls, options.topic, settings.drain_s)
+
+    def envelope(self, records: Sequence[Record]) -> bytes:
+        parts: dict[str, list[bytes]] = {}
+        for record in records:
+            parts.setdefault(record.partition, []).append(record.event)
+        joined = b",".join(b'"%b":[%b]' % (name.encode(), b",".join(part)) for name, part in parts.items())
+        servers = self.options.bootstrap_servers.encode()
+        head = b'{"eventSource":"%b","bootstrapServers":"%b","records":{' % (EVENT_SOURCE.encode(), servers)
+        return head + joined + b"}}"
+
+    def failure_details(self, records: Sequence[Record]) -> JsonObject:
+        """Which records failed, and when they came.
+
+        Source: AWS, "Capturing discarded batches for a self-managed Apache Kafka event source".
+        """
+        parts: dict[str, list[Record]] = {}
+        for record in records:
+            parts.setdefault(record.partition, []).append(record)
+        return {
+            "KafkaBatchInfo": {
+                "batchSize": len(records),
+                "bootstrapServers": self.options.bootstrap_servers,
+                "payloadSize": len(self.envelope(records)),
+                "recordsInfo": {name: _span(part) for name, part in parts.items()},
+            }
+        }
+
+
+def _span(records: Sequence[Record]) -> JsonObject:
+    first, last = records[0], records[-1]
+    return {
+        "firstRecordOffset": first.position,
+        "lastRecordOffset": last.position,
+        "firstRecordTimestamp": _iso(first.arrived_at),
+        "lastRecordTimestamp": _iso(last.arrived_at),
+    }
+
+
+def _iso(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

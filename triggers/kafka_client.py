@@ -1,0 +1,150 @@
+"""What a Kafka client library must do for us, and how one is chosen."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Protocol
+
+from millstream.contract.errors import InvalidConfiguration, Problem
+from millstream.contract.records import Record
+from millstream.kafka.access import Access
+from millstream.triggers.kafka_records import RecordMaker
+
+CONFLUENT = "confluent"
+KAFKA_PYTHON = "kafka-python"
+
+MARGIN_S = 1.0
+"""What a client waits longer for revoked partitions than their runner may take."""
+
+CALL_S = 10.0
+"""How long a call may take, other than a poll."""
+
+PREFETCH_BYTES = 16 * 1024 * 1024
+"""What a client may fetch ahead, all partitions of a mapping together."""
+
+NOT_COMMITTED = "offsets not committed, their records are read again"
+
+METADATA_S = 30.0
+"""Between two looks for new partitions."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSettings:
+    """A member of a consumer group."""
+
+    topic: str
+    group_id: str
+    instance_id: str | None  # group.instance.id: a restart within the session is no rebalance
+    session_timeout_s: float
+    drain_s: float  # how long a revoked partition may take to be finished
+    read_committed: bool
+
+
+class Listener(Protocol):
+    """Told of rebalances, in a thread of the client's."""
+
+    def assigned(self, partitions: Sequence[int]) -> Mapping[int, int]:
+        """The offset at which each of them is to begin. May ask the client."""
+
+    def revoking(self, partitions: Sequence[int]) -> threading.Event:
+        """They are to be finished: set as soon as they are. The client waits for it, `drain_s` at most."""
+
+    def offsets(self, partitions: Sequence[int]) -> Mapping[int, int]:
+        """What is to be committed of them now."""
+
+    def revoked(self, partitions: Sequence[int]) -> None:
+        """They are another member's from now on."""
+
+    def lost(self, partitions: Sequence[int]) -> None:
+        """They are another member's already."""
+
+    def committed(self, offsets: Mapping[int, int]) -> None:
+        """The group has these offsets now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """What one poll brought."""
+
+    records: Mapping[int, list[Record]]  # by partition, in order
+    out_of_range: Sequence[int] = ()  # partitions whose next offset the cluster does not have
+
+
+class Client(Protocol):
+    """One consumer, used by one thread at a time.
+
+    Every call raises SourceUnavailable where no broker answers, and InvalidConfiguration where the
+    cluster refuses us or has no such topic.
+    """
+
+    name: str
+
+    def partitions(self) -> Sequence[int]:
+        """All of the topic."""
+
+    def committed(self, partitions: Sequence[int]) -> Mapping[int, int]:
+        """The group's offsets; a partition without one is left out."""
+
+    def bounds(self, partitions: Sequence[int]) -> Mapping[int, tuple[int, int]]:
+        """The oldest offset, and the one that follows the newest."""
+
+    def at(self, partitions: Sequence[int], timestamp_s: float) -> Mapping[int, int]:
+        """Offsets of the first records at or after a time; of a partition without one, where it ends."""
+
+    def subscribe(self, listener: Listener) -> None:
+        """Join the group; the listener is called from `poll`."""
+
+    def poll(self, limit: int, wait_s: float) -> Polled:
+        """Up to about `limit` records; nothing after `wait_s` without any.
+
+        A fault is raised by a call that brings nothing, so that none drops a record.
+        """
+
+    def seek(self, offsets: Mapping[int, int]) -> None:
+        """Go on elsewhere with partitions that are assigned."""
+
+    def pause(self, partitions: Sequence[int]) -> None:
+        """Bring no more records of them until `resume`."""
+
+    def resume(self, partitions: Sequence[int]) -> None: ...
+
+    def commit(self, offsets: Mapping[int, int], *, wait: bool) -> None:
+        """Move the group's offsets, each the one to read next; the listener is told once they are written."""
+
+    def check(self) -> None:
+        """Ask the cluster something cheap."""
+
+    def close(self) -> None:
+        """Leave the group, a static member excepted."""
+
+
+def chosen(client: str) -> str:
+    """The client library that is used: the one named, or the fastest that is installed.
+
+    Raises:
+        InvalidConfiguration: it is not installed.
+    """
+    if client == "auto":
+        return CONFLUENT if _has("confluent_kafka") else KAFKA_PYTHON
+    if client == CONFLUENT and not _has("confluent_kafka"):
+        wanted = 'an installed client (pip install "millstream[kafka]")'
+        raise InvalidConfiguration([Problem("", "client", wanted, repr(client))])
+    return client
+
+
+def new_client(name: str, settings: GroupSettings, access: Access, maker: RecordMaker) -> Client:
+    """A client of that library, not yet connected."""
+    if name == CONFLUENT:
+        from millstream.triggers.kafka_confluent import ConfluentClient
+
+        return ConfluentClient(settings, access, maker)
+    from millstream.triggers.kafka_python import KafkaPythonClient
+
+    return KafkaPythonClient(settings, access, maker)
+
+
+def _has(module: str) -> bool:
+    return find_spec(module) is not None

@@ -1,0 +1,107 @@
+"""Makes records from Kafka messages: the event's bytes as the function sees them, encoded once.
+
+A record's position is its offset, its item id `TOPIC-PARTITION:OFFSET`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from millstream.contract.records import Position, Record
+
+TIMESTAMP_TYPES = {0: "CREATE_TIME", 1: "LOG_APPEND_TIME"}
+"""By their number in the protocol."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+class KafkaEvent(msgspec.Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
+    """One record of the event, its keys in the order of the wire; `bytes` become base64.
+
+    Source: AWS, "Using Lambda with self-managed Apache Kafka", example event. A record without a key
+    has no `key`; a tombstone's `value` is null.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int  # ms
+    timestamp_type: str
+    key: bytes | msgspec.UnsetType = msgspec.UNSET
+    value: bytes | msgspec.UnsetType | None = msgspec.UNSET
+    headers: list[dict[str, list[int]]] | msgspec.UnsetType = msgspec.UNSET
+
+
+class RecordMaker:
+    """Makes the records of one topic."""
+
+    def __init__(self, topic: str) -> None:
+        self._topic = topic
+        self._names: dict[int, str] = {}
+
+    def name(self, partition: int) -> str:
+        """`TOPIC-PARTITION`, as events and batchItemFailures have it."""
+        name = self._names.get(partition)
+        if name is None:
+            name = self._names[partition] = f"{self._topic}-{partition}"
+        return name
+
+    def number(self, name: str) -> int:
+        """The partition of a name."""
+        return int(name.rpartition("-")[2])
+
+    def record(
+        self,
+        partition: int,
+        offset: int,
+        timestamp_type: str,
+        timestamp_ms: int,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[tuple[str, bytes | None]] | None,
+        received_at: float,
+    ) -> Record:
+        """One record of the batch that arrived at `received_at` (Unix seconds)."""
+        name = self.name(partition)
+        position = str(offset)
+        event = KafkaEvent(
+            self._topic,
+            partition,
+            offset,
+            timestamp_ms,
+            timestamp_type,
+            msgspec.UNSET if key is None else key,
+            value,
+            signed(headers) if headers else [],
+        )
+        return Record(
+            partition=name,
+            position=Position(position),
+            item_id=f"{name}:{position}",
+            event=_encode(event),
+            arrived_at=timestamp_ms / 1000,
+            received_at=received_at,
+            ordering_key=name,
+        )
+
+
+def signed(headers: Sequence[tuple[str, bytes | None]]) -> list[dict[str, list[int]]]:
+    """Headers as in events: in order, doubles included, bytes from -128 to 127; a null value is empty."""
+    return [{name: list(memoryview(value or b"").cast("b"))} for name, value in headers]
+
+
+def item_id(identifier: object) -> str | None:
+    """The id of the record that an `itemIdentifier` names. None: it is of a wrong form.
+
+    Source: AWS, "Configuring error handling controls for Kafka event sources": `{"partition":
+    "TOPIC-PARTITION", "offset": N}`; an earlier version of the page has `topic-partition` as the key.
+    """
+    if not isinstance(identifier, dict):
+        return None
+    partition = identifier.get("partition", identifier.get("topic-partition"))
+    offset = identifier.get("offset")
+    if not isinstance(partition, str) or type(offset) is not int:
+        return None
+    return f"{partition}:{offset}"

@@ -1,0 +1,142 @@
+"""An opened topic: a member of its consumer group, as the core wants it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+
+from millstream.contract.blocking import BlockingClient
+from millstream.contract.errors import SourceUnavailable
+from millstream.contract.groups import Change, Outputs
+from millstream.contract.records import Checkpoint
+from millstream.contract.state import Lease
+from millstream.contract.streams import At, Oldest, Page
+from millstream.triggers.kafka_client import Client
+from millstream.triggers.kafka_member import Member
+from millstream.triggers.kafka_records import RecordMaker
+
+LEAVE_S = 5.0
+"""How long a stop waits for the last commit and for the group to be left."""
+
+
+class KafkaSource:
+    """Implements GroupSource over one client."""
+
+    def __init__(
+        self,
+        name: str,
+        client: Client,
+        maker: RecordMaker,
+        calls: BlockingClient,
+        event_source_arn: str,
+        drain_s: float,
+    ) -> None:
+        self._client = client
+        self._maker = maker
+        self._calls = calls
+        self._arn = event_source_arn
+        self._drain_s = drain_s
+        self._name = name
+        self._loop = asyncio.get_running_loop()
+        self._arrived = asyncio.Event()  # a change
+        self._readers: set[KafkaReader] = set()
+        self._member: Member | None = None
+        self._ends: dict[int, int] = {}
+        self._closed = False
+
+    @property
+    def event_source_arn(self) -> str:
+        return self._arn
+
+    @property
+    def outputs(self) -> Outputs | None:
+        return None
+
+    async def mark(self) -> float:
+        marked_at = time.time()
+        self._ends = await self._calls.call(self._find_ends)
+        return marked_at
+
+    async def join(self, start: Oldest | At, *, marked: bool = False) -> None:
+        if marked:
+            await self._calls.call(self._keep_ends)
+        self._member = Member(self._client, start, self._drain_s, self._maker.name, self._tell)
+        threading.Thread(target=self._member.run, name=self._name, daemon=True).start()
+
+    async def change(self) -> Change:
+        assert self._member is not None
+        while (change := self._member.change()) is None:
+            self._arrived.clear()
+            await self._arrived.wait()
+        return change
+
+    async def reader(self, leases: Sequence[Lease]) -> KafkaReader:
+        assert self._member is not None
+        parts = [(self._maker.number(lease.partition), lease.epoch) for lease in leases]
+        for partition, epoch in parts:
+            self._member.rewind(partition, epoch)
+        return KafkaReader(self._member, parts, self._readers)
+
+    async def commit(self, lease: Lease, checkpoint: Checkpoint) -> None:
+        assert self._member is not None
+        number = self._maker.number(lease.partition)
+        self._member.commit(number, lease.epoch, int(checkpoint.position) + 1)
+
+    async def aclose(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        if self._member is not None:
+            self._member.close()
+            await self._calls.call(self._member.over.wait, LEAVE_S)
+        else:
+            with suppress(SourceUnavailable):
+                await self._calls.call(self._client.close)
+        self._calls.close()
+
+    def _find_ends(self) -> dict[int, int]:
+        bounds = self._client.bounds(self._client.partitions())
+        return {partition: end for partition, (_, end) in bounds.items()}
+
+    def _keep_ends(self) -> None:
+        """Make the ends the group's offsets, where it has none. Refused once the group has members."""
+        known = self._client.committed(list(self._ends))
+        unknown = {p: end for p, end in self._ends.items() if p not in known}
+        if unknown:
+            self._client.commit(unknown, wait=True)
+
+    def _tell(self) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        self._arrived.set()
+        for reader in self._readers:
+            reader.arrived.set()
+
+
+class KafkaReader:
+    """Implements StreamReader. A cancelled read takes nothing."""
+
+    def __init__(self, member: Member, parts: Sequence[tuple[int, int]], among: set[KafkaReader]) -> None:
+        self.arrived = asyncio.Event()
+        self._member = member
+        self._parts = parts
+        self._among = among
+        among.add(self)
+
+    async def read(self, limit: int, wait_s: float) -> Page:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                while True:
+                    self.arrived.clear()
+                    if records := self._member.take(self._parts, limit):
+                        return Page(records)
+                    await self.arrived.wait()
+        return Page()
+
+    async def aclose(self) -> None:
+        self._among.discard(self)
