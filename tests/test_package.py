@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_the_public_names_are_these() -> None:
-    names = ["App", "Destination", "DynamoDB", "Function", "Kinesis", "Source", "Sqs", "__version__"]
+    kinds = ["DynamoDB", "Kafka", "Kinesis", "RabbitMq", "Source", "Sqs"]
+    names = sorted(["App", "Destination", "Function", "__version__", *kinds])
     assert millstream.__all__ == names
 
 

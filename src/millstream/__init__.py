@@ -3,8 +3,29 @@
 This module is imported inside function sandboxes too: it must stay cheap and do nothing.
 """
 
-from millstream.declarations import App, Destination, DynamoDB, Function, Kafka, Kinesis, Source, Sqs
+from millstream.declarations import (
+    App,
+    Destination,
+    DynamoDB,
+    Function,
+    Kafka,
+    Kinesis,
+    RabbitMq,
+    Source,
+    Sqs,
+)
 
 __version__ = "0.1.0"
 
-__all__ = ["App", "Destination", "DynamoDB", "Function", "Kafka", "Kinesis", "Source", "Sqs", "__version__"]
+__all__ = [
+    "App",
+    "Destination",
+    "DynamoDB",
+    "Function",
+    "Kafka",
+    "Kinesis",
+    "RabbitMq",
+    "Source",
+    "Sqs",
+    "__version__",
+]

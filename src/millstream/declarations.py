@@ -93,6 +93,30 @@ class KafkaOptions(TypedDict, total=False):
     ssl_key_password: str
 
 
+class BasicAuth(TypedDict):
+    """A login, as AWS's BASIC_AUTH has it."""
+
+    username: str
+    password: str
+
+
+class RabbitMqOptions(TypedDict, total=False):
+    """Options of a RabbitMQ source: AWS's, and RabbitMQ's own. Durations in seconds."""
+
+    url: str  # "amqps://user:password@host/vhost"; without one, that of MILLSTREAM_RABBITMQ_URL
+    virtual_host: str
+    basic_auth: BasicAuth
+    ca_file: str
+    heartbeat: int
+    batch_size: int
+    batching_window: float
+    concurrency: int
+    report_batch_item_failures: bool  # items are named by their deliveryTag
+    maximum_retry_attempts: int
+    requeue: bool
+    event_source_arn: str
+
+
 class Source:
     """A source of records of any registered kind: `Source("sqs", queue="orders", batch_size=10)`."""
 
@@ -127,6 +151,13 @@ class Kafka(Source):
 
     def __init__(self, topic: str, **options: Unpack[KafkaOptions]) -> None:
         super().__init__("kafka", topic=topic, **options)
+
+
+class RabbitMq(Source):
+    """A RabbitMQ queue, quorum or classic."""
+
+    def __init__(self, queue: str, **options: Unpack[RabbitMqOptions]) -> None:
+        super().__init__("rabbitmq", queue=queue, **options)
 
 
 class Destination:

@@ -1,0 +1,71 @@
+"""Options that name a RabbitMQ broker and a login."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from millstream.amqp.address import URL_FORM, URL_VARIABLE, Address, declared_url, parse_address
+from millstream.contract.errors import Problem
+from millstream.contract.options import Options
+
+LOGIN = 'a dictionary with "username" and "password"'
+
+SECRET_FIELDS = frozenset({"url", "basic_auth"})
+"""Options whose values no message repeats."""
+
+
+def _url(text: str) -> str:
+    parse_address(text)
+    return text
+
+
+def _login(given: dict[str, str]) -> dict[str, str]:
+    if set(given) != {"username", "password"}:
+        raise ValueError(LOGIN)
+    return given
+
+
+class RabbitMqConnectionOptions(Options):
+    """Where a broker is: the URL, declared or in the environment, and what stands in place of its parts.
+
+    `basic_auth` is AWS's BASIC_AUTH, `virtual_host` its VIRTUAL_HOST: where they are given, those of the
+    URL do not count. `heartbeat` is in seconds; without it the broker's proposal holds.
+    """
+
+    url: Annotated[str, AfterValidator(_url)] | None = Field(default=None, repr=False)
+    virtual_host: str | None = Field(
+        default=None, min_length=1, max_length=255, description="a virtual host's name"
+    )
+    basic_auth: Annotated[dict[str, str], AfterValidator(_login)] | None = Field(
+        default=None, repr=False, description=LOGIN
+    )
+    ca_file: str | None = Field(default=None, min_length=1, description="a file of PEM certificates")
+    heartbeat: int | None = Field(
+        default=None, ge=1, le=3600, description="a whole number of seconds from 1 to 3600"
+    )
+
+    def misfits(self) -> list[Problem]:
+        url = declared_url(self.url)
+        if url is None:
+            return [Problem("", "url", f"{URL_FORM}, here or in {URL_VARIABLE}", "nothing")]
+        try:
+            address = parse_address(url)
+        except ValueError as invalid:
+            return [Problem("", "url", f"{invalid}, here or in {URL_VARIABLE}", "something else there")]
+        if self.ca_file is not None and not address.tls:
+            return [Problem("", "ca_file", "an amqps:// URL beside it", "an amqp:// URL")]
+        return []
+
+    @property
+    def address(self) -> Address:
+        """The broker and the login, all options taken together."""
+        address = parse_address(declared_url(self.url) or "")
+        if self.virtual_host is not None:
+            address = replace(address, virtual_host=self.virtual_host)
+        if self.basic_auth is not None:
+            login = self.basic_auth
+            address = replace(address, username=login["username"], password=login["password"])
+        return replace(address, ca_file=self.ca_file, heartbeat_s=self.heartbeat)

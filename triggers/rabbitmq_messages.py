@@ -1,0 +1,169 @@
+"""Makes records from RabbitMQ's messages: the event's bytes as the function sees them, encoded once."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from millstream.amqp.wire import ByteArray, Properties, Timestamp
+from millstream.contract.records import Position, Record
+
+DELIVERY_COUNT = "x-delivery-count"
+"""How often a quorum queue has taken the message back. Source: RabbitMQ, "Quorum Queues", poison messages."""
+
+DEATHS = "x-death"
+"""Where a message was dead-lettered, and how often. Source: RabbitMQ, "Dead Letter Exchanges"."""
+
+STREAM_OFFSET = "x-stream-offset"
+"""What each message of a stream has, and no other. Source: RabbitMQ, "Streams and Superstreams"."""
+
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_DAY_S = 86_400
+_FOUR_CENTURIES_S = 146_097 * _DAY_S
+_LAST_SAFE_S = 8000 * 365 * _DAY_S
+
+_encode = msgspec.json.Encoder(decimal_format="number").encode
+
+
+class RecordMaker:
+    """Makes the records of one queue; `numbered` ones tell the function their delivery tags."""
+
+    def __init__(self, queue: str, virtual_host: str, numbered: bool) -> None:
+        self.queue = queue
+        self._partition = partition(queue, virtual_host)
+        self._numbered = numbered
+
+    def record(
+        self, number: int, redelivered: bool, properties: Properties, body: bytes, received_at: float
+    ) -> Record:
+        """The record of a message; `number` tells it from each other one that this daemon has had."""
+        item_id = str(number)
+        p = properties
+        event = Message(
+            BasicProperties(
+                p.content_type,
+                p.content_encoding,
+                None if p.headers is None else {name: _json(value) for name, value in p.headers.items()},
+                p.delivery_mode,
+                p.priority,
+                p.correlation_id,
+                p.reply_to,
+                p.expiration,
+                p.message_id,
+                None if p.timestamp is None else english(p.timestamp),
+                p.type,
+                p.user_id,
+                p.app_id,
+                p.cluster_id,
+                len(body),
+            ),
+            redelivered,
+            body,
+            item_id if self._numbered else msgspec.UNSET,
+        )
+        return Record(
+            partition=self._partition,
+            position=Position(item_id),
+            item_id=item_id,
+            event=_encode(event),
+            arrived_at=_arrival(p.timestamp, received_at),
+            received_at=received_at,
+            delivery_count=delivery_count(redelivered, p.headers, self.queue),
+            receipt=item_id,
+        )
+
+
+class BasicProperties(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    """The properties of a message in the event, in the order of the wire."""
+
+    content_type: str | None
+    content_encoding: str | None
+    headers: dict[str, Any] | None
+    delivery_mode: int | None
+    priority: int | None
+    correlation_id: str | None
+    reply_to: str | None
+    expiration: str | None
+    message_id: str | None
+    timestamp: str | None
+    type: str | None
+    user_id: str | None
+    app_id: str | None
+    cluster_id: str | None
+    body_size: int
+
+
+class Message(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    """One message in the event; msgspec writes `bytes` as base64. `delivery_tag` is ours.
+
+    Source: AWS, "Using Lambda with Amazon MQ", example event; tests/triggers/test_rabbitmq_messages.py.
+    """
+
+    basic_properties: BasicProperties
+    redelivered: bool
+    data: bytes
+    delivery_tag: str | msgspec.UnsetType
+
+
+def partition(queue: str, virtual_host: str) -> str:
+    """A queue as events name it. Source: AWS, "Using Lambda with Amazon MQ", example event."""
+    return f"{queue}::{virtual_host}"
+
+
+def delivery_count(redelivered: bool, headers: dict[str, Any] | None, queue: str) -> int:
+    """How often the message was delivered, this time included.
+
+    A quorum queue counts itself. Where rejected messages come back by way of a dead-letter exchange,
+    each round counts. A classic queue tells only the first delivery from the others: 1, or 2.
+    """
+    if not headers:
+        return 2 if redelivered else 1
+    rounds = 0
+    for death in headers.get(DEATHS) or ():
+        if isinstance(death, dict) and death.get("reason") == b"rejected":
+            rounds += death.get("count", 0) if death.get("queue") == queue.encode() else 0
+    returned = headers.get(DELIVERY_COUNT)
+    if not isinstance(returned, int):
+        returned = 1 if redelivered else 0
+    return 1 + returned + rounds
+
+
+@lru_cache(maxsize=1024)  # most messages of a batch have been sent within a few seconds
+def english(seconds: int) -> str:
+    """A time as events have it: `Jan 1, 1970, 12:33:41 AM`, in UTC, and in English on any host."""
+    cycles = 0
+    if seconds > _LAST_SAFE_S:  # a producer that gave milliseconds: the calendar repeats itself
+        cycles, seconds = divmod(seconds, _FOUR_CENTURIES_S)
+    at = datetime.fromtimestamp(seconds, UTC)
+    clock = f"{at.hour % 12 or 12}:{at:%M:%S} {'AM' if at.hour < 12 else 'PM'}"
+    return f"{_MONTHS[at.month - 1]} {at.day}, {at.year + 400 * cycles}, {clock}"
+
+
+def _arrival(timestamp: int | None, received_at: float) -> float:
+    """When it was sent, as its producer says, unless that is far ahead: some give milliseconds."""
+    sent = timestamp is not None and timestamp < received_at + _DAY_S
+    return float(timestamp or 0) if sent else received_at
+
+
+def _json(value: object) -> Any:
+    """A header as events have it: a string as an object of its bytes, which are signed as Java's are."""
+    match value:
+        case ByteArray():
+            return _signed(value)
+        case bytes():
+            return {"bytes": _signed(value)}
+        case Timestamp():
+            return english(value)
+        case list():
+            return [_json(each) for each in value]
+        case dict():
+            return {name: _json(each) for name, each in value.items()}
+        case _:
+            return value
+
+
+def _signed(data: bytes) -> list[int]:
+    return [byte - 256 if byte > 127 else byte for byte in data]
