@@ -110,7 +110,7 @@ class RabbitMqTrigger:
     address: Address  # by the options and the environment
     event_source_arn: str
 
-    capabilities = Capabilities(counts_deliveries=True)
+    capabilities = Capabilities(counts_deliveries=True, keeps_ids=False)
     filter_rules = FilterRules("data", ("data",), DataFormat.BASE64, Mismatch.IGNORE_DATA)
 
     @classmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
@@ -22,8 +22,8 @@ def _url(text: str) -> str:
     return text
 
 
-def _login(given: dict[str, str]) -> dict[str, str]:
-    if set(given) != {"username", "password"}:
+def _login(given: dict[str, Any]) -> dict[str, Any]:
+    if set(given) != {"username", "password"} or not all(isinstance(part, str) for part in given.values()):
         raise ValueError(LOGIN)
     return given
 
@@ -39,7 +39,7 @@ class RabbitMqConnectionOptions(Options):
     virtual_host: str | None = Field(
         default=None, min_length=1, max_length=255, description="a virtual host's name"
     )
-    basic_auth: Annotated[dict[str, str], AfterValidator(_login)] | None = Field(
+    basic_auth: Annotated[dict[str, Any], AfterValidator(_login)] | None = Field(
         default=None, repr=False, description=LOGIN
     )
     ca_file: str | None = Field(default=None, min_length=1, description="a file of PEM certificates")

@@ -54,6 +54,7 @@ class Capabilities:
 
     ordered_by_key: bool = False
     counts_deliveries: bool = False  # records carry a true `delivery_count`
+    keeps_ids: bool = True  # a record that is delivered again has the same `item_id`
 
 
 @dataclass(frozen=True, slots=True)
