@@ -74,14 +74,33 @@ class GroupRunner:
         self._stopping = False
         self._gone: InvalidConfiguration | SourceUnavailable | None = None
 
+    async def begin(self) -> None:
+        """Join the group, which fixes where partitions without a cursor start.
+
+        Before the mapping is said to be enabled: from then on LATEST misses nothing.
+
+        Raises:
+            InvalidConfiguration: the source is gone.
+            SourceUnavailable: it cannot begin, for its source or its state does not answer.
+        """
+        position = self._starting_position
+        if not isinstance(position, Latest):
+            await self._source.join(position)
+            return
+        marked = await self._source.mark()
+        try:
+            started_at = await self._store.started_at(self._mapping, marked)
+        except StateUnavailable as unavailable:
+            raise SourceUnavailable(str(unavailable)) from unavailable
+        await self._source.join(At(started_at), marked=started_at == marked)
+
     async def run(self) -> None:
-        """Read what the group assigns until stopped, then finish softly.
+        """Read what the group assigns until stopped, then finish softly; once it has begun.
 
         Raises:
             InvalidConfiguration: the source is gone; what was read is resolved first.
             SourceUnavailable: it does not answer; the membership is over.
         """
-        await self._join()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow(group))
         if self._gone is not None:
@@ -97,19 +116,6 @@ class GroupRunner:
     async def backlog(self) -> int | None:
         """No group says how many records wait; its iterator age does."""
         return None
-
-    async def _join(self) -> None:
-        """Fix where partitions without a cursor start, once for all daemons and restarts."""
-        position = self._starting_position
-        if not isinstance(position, Latest):
-            await self._source.join(position)
-            return
-        marked = await self._source.mark()
-        try:
-            started_at = await self._store.started_at(self._mapping, marked)
-        except StateUnavailable as unavailable:
-            raise SourceUnavailable(str(unavailable)) from unavailable
-        await self._source.join(At(started_at), marked=started_at == marked)
 
     async def _follow(self, group: asyncio.TaskGroup) -> None:
         while (change := await self._next()) is not None:

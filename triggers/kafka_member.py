@@ -19,7 +19,7 @@ from millstream.contract.errors import InvalidConfiguration, LeaseLost, SourceUn
 from millstream.contract.groups import Assigned, Change, Revoked
 from millstream.contract.records import Record
 from millstream.contract.streams import At, Oldest
-from millstream.triggers.kafka_client import NOT_COMMITTED, Client
+from millstream.triggers.kafka_client import NOT_COMMITTED, Client, Polled
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +30,9 @@ POLL_RECORDS = 1000
 
 COMMIT_S = 1.0
 """Between two commits while a partition is read on."""
+
+CHECK_S = 5.0
+"""How long nothing may come before the cluster is asked whether it is there."""
 
 FULL_S = 0.05
 """How long the thread waits for a full buffer before it has the client pass over that partition."""
@@ -91,6 +94,7 @@ class Member:
         self._closing = False
         self._fault: SourceUnavailable | None = None  # no broker answers now
         self._committed_at = 0.0
+        self._heard_at = time.monotonic()
 
     # ---- called by the event loop
 
@@ -183,8 +187,7 @@ class Member:
             found = self._client.poll(POLL_RECORDS, POLL_S)
             if found.out_of_range:
                 self._restart(found.out_of_range)
-            if self._fault is not None and not found.records:
-                self._client.check()
+            self._check(found)
         except SourceUnavailable as unavailable:
             if self._fault is None:
                 self._fault = unavailable
@@ -194,6 +197,15 @@ class Member:
             if found.records:
                 self._hand_over(found.records)
         self._commit_when_due()
+
+    def _check(self, found: Polled) -> None:
+        """Ask the cluster something where polls bring nothing: not every client says that it is cut off."""
+        now = time.monotonic()
+        if not found.records and (self._fault is not None or now - self._heard_at >= CHECK_S):
+            self._client.check()
+        elif not found.records:
+            return
+        self._heard_at = now
 
     def _seek(self) -> None:
         with self._lock:

@@ -33,6 +33,7 @@ from millstream.triggers.kafka_client import (
 from millstream.triggers.kafka_records import TIMESTAMP_TYPES, RecordMaker
 
 logger = logging.getLogger(__name__)
+logging.getLogger("kafka").setLevel(logging.CRITICAL)  # what matters comes as an error of ours
 
 TICK_S = 0.02
 """How often the library's own loop looks whether revoked partitions are finished."""
@@ -81,6 +82,7 @@ class KafkaPythonClient:
                 allow_auto_create_topics=False,
                 metadata_max_age_ms=int(METADATA_S * 1000),
                 fetch_max_bytes=PREFETCH_BYTES,
+                fetch_max_wait_ms=100,  # half a second by default, which a partition that is resumed waits
                 bootstrap_timeout_ms=int(CALL_S * 1000),
                 **access.for_kafka_python(),
             )
@@ -188,8 +190,7 @@ class KafkaPythonClient:
 
     def check(self) -> None:
         with self._errors():
-            if not self._consumer.bootstrap_connected():
-                raise SourceUnavailable(f"{self._topic}: no broker answers")
+            self._consumer.end_offsets([self._place(0)], timeout_ms=_CHECK_MS)
 
     def close(self) -> None:
         with self._errors():
@@ -286,6 +287,7 @@ class _Rebalances(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the 
 
 
 _CALL_MS = int(CALL_S * 1000)
+_CHECK_MS = 2000
 
 
 def _written(topic: str, offsets: Mapping[int, int]) -> dict[TopicPartition, OffsetAndMetadata]:

@@ -83,6 +83,7 @@ async def member(
         )
 
     runner = GroupRunner("m", "me", group, start, policy.share_batches, rows, make, observer, clock)
+    await runner.begin()
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(runner.run())
         await clock.settle()

@@ -84,7 +84,7 @@ class Opening:
         stack.push_async_callback(source.aclose)
         match source:
             case GroupSource():
-                return self._group(trigger, source, on_success, on_failure)
+                return await self._group(trigger, source, on_success, on_failure)
             case _:
                 return await self._shards(trigger, source, on_success, on_failure)
 
@@ -115,7 +115,7 @@ class Opening:
         await runner.begin()
         return runner
 
-    def _group(
+    async def _group(
         self,
         trigger: StreamTrigger,
         source: GroupSource,
@@ -131,7 +131,7 @@ class Opening:
         ) -> StreamRunner:
             return self._reading(route, trigger, reader, arn, source, leases, tenure, share)
 
-        return GroupRunner(
+        runner = GroupRunner(
             self.row.uuid,
             self.owner,
             source,
@@ -142,6 +142,8 @@ class Opening:
             self.observer,
             self.host.clock,
         )
+        await runner.begin()
+        return runner
 
     def _reading(
         self,
