@@ -1,6 +1,7 @@
-"""Installs the system packages whose brokers the tests start: `brokers.py`. Does nothing where they are.
+"""Installs the brokers that the tests start: `brokers.py`. Does nothing where they are.
 
-As root on Debian or Ubuntu it installs what is missing; elsewhere it says what the tests will skip.
+As root on Debian or Ubuntu it installs the system packages that are missing; elsewhere it says what the
+tests will skip. Kafka comes from Maven.
 """
 
 from __future__ import annotations
@@ -14,10 +15,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 CREATE_CLUSTER = Path("/etc/postgresql-common/createcluster.conf")
+KAFKA = Path(__file__).with_name("kafka_broker.py")
 POLICY = Path("/usr/sbin/policy-rc.d")
 
 
 def main() -> None:
+    install_packages()
+    # A program of its own, which says itself what is missing.
+    subprocess.run([sys.executable, str(KAFKA)], stdout=subprocess.DEVNULL, check=False)
+
+
+def install_packages() -> None:
     missing = [package for package, found in needed().items() if not found]
     if not missing:
         return
@@ -61,6 +69,8 @@ def needed() -> dict[str, bool]:
         "postgresql": any(Path("/usr/lib/postgresql").glob("*/bin/postgres")),
         "nodejs": shutil.which("node") is not None,
         "npm": shutil.which("npm") is not None,
+        "default-jre-headless": shutil.which("java") is not None,
+        "maven": shutil.which("mvn") is not None,
         "rabbitmq-server": Path("/usr/lib/rabbitmq/bin/rabbitmq-server").exists(),
     }
 
