@@ -153,7 +153,7 @@ class RabbitMqTrigger:
         asked = Subscription(
             self.address,
             queue,
-            self._prefetch(timeout_s),
+            self.prefetch(timeout_s),
             self.options.requeue,
             f"millstream-{function.name}",
         )
@@ -164,7 +164,7 @@ class RabbitMqTrigger:
             stack.pop_all()
         return reader
 
-    def _prefetch(self, timeout_s: float) -> int:
+    def prefetch(self, timeout_s: float) -> int:
         """What may run at once, and a batch ahead, so that reading goes on while functions run."""
         size, concurrency = self.options.batch_size, self.options.concurrency
         ahead = 2 * timeout_s + self.options.batching_window <= LONGEST_HELD_S

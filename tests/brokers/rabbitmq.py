@@ -27,6 +27,9 @@ USER, PASSWORD = "millstream", "hush-3c9a"
 POWERLESS = "powerless"
 """A user with the same password, who has no rights in the vhost `/` and may enter no other."""
 
+KEPT_AFTER_S = 2.5
+"""RabbitMQ 3.10 writes what was declared to the disk up to two seconds later, though it has answered."""
+
 READY_WITHIN_S = 60.0
 ENDED_WITHIN_S = 20.0
 
@@ -56,6 +59,7 @@ class RabbitMqServer:
         self._epmd: subprocess.Popen[bytes] | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._log = folder / "stdout"
+        self._declared_at = 0.0
         self.certificate = folder / "certificate.pem"
         self._configure()
 
@@ -76,12 +80,9 @@ class RabbitMqServer:
         raise TimeoutError(f"RabbitMQ did not answer: {self._log.read_text()[-2000:]}")
 
     def kill(self) -> None:
-        """End it with SIGKILL, as a host that loses its power would.
-
-        RabbitMQ 3.10 registers a quorum queue on the disk up to two seconds after it has declared it;
-        one that is younger is not there any more when the server comes back.
-        """
+        """End it with SIGKILL, as a host without power would; not before its queues are on the disk."""
         assert self._process is not None
+        time.sleep(max(0.0, self._declared_at + KEPT_AFTER_S - time.monotonic()))
         self._process.kill()
         self._process.wait(ENDED_WITHIN_S)
 
@@ -129,12 +130,15 @@ class RabbitMqServer:
             if connection.is_open:
                 connection.close()
 
-    def queue(self, kind: str = "quorum", *, virtual_host: str = "/", **arguments: Any) -> str:
+    def queue(
+        self, kind: str = "quorum", *, name: str = "", virtual_host: str = "/", **arguments: Any
+    ) -> str:
         """A new queue's name; `single_active_consumer=True` becomes `x-single-active-consumer`."""
-        name = f"q-{uuid.uuid4().hex[:12]}"
+        name = name or f"q-{uuid.uuid4().hex[:12]}"
         given = {f"x-{key.replace('_', '-')}": value for key, value in arguments.items()}
         with self.channel(virtual_host) as channel:
             channel.queue_declare(name, durable=True, arguments={"x-queue-type": kind, **given})
+        self._declared_at = time.monotonic()
         return name
 
     def publish(self, queue: str, *bodies: bytes, virtual_host: str = "/", **properties: Any) -> None:

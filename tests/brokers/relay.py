@@ -1,4 +1,4 @@
-"""A TCP relay before a broker: tells what a client sent, and can be cut and restored."""
+"""A TCP relay before a broker: tells what a client sent, and can be cut, stalled and restored."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ class Relay:
         self._serving: set[asyncio.Task[object]] = set()
         self._heard = bytearray()
         self._hearing = asyncio.Condition()
+        self._to_broker, self._to_client = asyncio.Event(), asyncio.Event()  # set: data flows that way
+        self.resume()
 
     @property
     def url(self) -> str:
@@ -39,7 +41,8 @@ class Relay:
         self._port = self._server.sockets[0].getsockname()[1]
 
     async def cut(self) -> None:
-        """Close every connection and refuse new ones."""
+        """Close every connection and refuse new ones; nothing is stalled any more."""
+        self.resume()
         if self._server is not None:
             self._server.close()
             for writer in tuple(self._writers):
@@ -47,6 +50,18 @@ class Relay:
             if self._serving:
                 await asyncio.wait(self._serving, timeout=WITHIN_S)
             self._server = None
+
+    def stall(self, *, to_broker: bool = True, to_client: bool = True) -> None:
+        """Keep connections open and hold back what is sent over them, one way or both."""
+        if to_broker:
+            self._to_broker.clear()
+        if to_client:
+            self._to_client.clear()
+
+    def resume(self) -> None:
+        """Let all flow again, what was held back first."""
+        self._to_broker.set()
+        self._to_client.set()
 
     async def hears(self, mark: bytes) -> None:
         """Wait until a client has sent `mark`; what was sent before the last call does not count."""
@@ -86,6 +101,7 @@ class Relay:
                 async with self._hearing:
                     self._heard += data
                     self._hearing.notify_all()
+            await (self._to_broker if listen else self._to_client).wait()
             writer.write(data)
             await writer.drain()
         writer.close()
