@@ -137,5 +137,5 @@ class RabbitMqReader:
         self._changed = asyncio.Event()
 
     def _check(self, consumer: Consumer) -> None:
-        if consumer.over and consumer.fault is not None:
+        if consumer.over:
             raise consumer.fault
