@@ -14,6 +14,9 @@ from scripts.kafka_broker import libraries
 
 ENDED_WITHIN_S = 20.0
 
+FILES = "@files@"
+"""In a setting: the folder of the broker's files, where the broker sees it."""
+
 SETTINGS = {
     "process.roles": "broker,controller",
     "node.id": "1",
@@ -72,7 +75,7 @@ class LocalKafka:
         self._settings = folder / "server.properties"
         self._process: subprocess.Popen[bytes] | None = None
         self._settings.write_text(
-            properties("127.0.0.1", controller_port, listeners, {"log.dirs": str(folder / "data"), **more})
+            properties("127.0.0.1", controller_port, listeners, {"log.dirs": f"{FILES}/data", **more}, folder)
         )
         command = ["java", "-cp", self._classes, "kafka.tools.StorageTool", "format"]
         command += [f"--cluster-id={cluster_id()}", "-c", str(self._settings)]
@@ -122,7 +125,9 @@ class LocalKafka:
         return self._log.read_text(errors="replace") if self._log.exists() else ""
 
 
-def properties(host: str, controller_port: int, listeners: list[Listener], more: Mapping[str, str]) -> str:
+def properties(
+    host: str, controller_port: int, listeners: list[Listener], more: Mapping[str, str], files: Path
+) -> str:
     """A server.properties, which listens at `host` and says that it is at 127.0.0.1."""
     protocols = [*((one.name, one.protocol) for one in listeners), ("CONTROLLER", "PLAINTEXT")]
     controller = f"127.0.0.1:{controller_port}"
@@ -139,7 +144,7 @@ def properties(host: str, controller_port: int, listeners: list[Listener], more:
     for one in listeners:
         prefix = f"listener.name.{one.name.lower()}"
         found |= {f"{prefix}.{name}": value for name, value in one.settings.items()}
-    return "".join(f"{name}={value}\n" for name, value in found.items())
+    return "".join(f"{name}={value}\n" for name, value in found.items()).replace(FILES, str(files))
 
 
 def cluster_id() -> str:

@@ -1,0 +1,187 @@
+"""Kafka through whole daemons: rebalances, kills, a broker that dies, a network that is cut."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.brokers.kafka import Kafka
+from tests.daemon import topics
+from tests.daemon.conftest import RunningDaemon, wait_until
+
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(240)]
+
+SECONDS_UNCOMMITTED = 1.0
+"""Offsets are committed once a second; a kill takes back what was taken since, and what was in flight."""
+
+MakeDaemon = Callable[[str], RunningDaemon]
+
+
+@pytest.fixture
+def make_daemon(tmp_path: Path) -> Iterator[MakeDaemon]:
+    """Makes daemons in folders of their own; all are ended."""
+    made: list[RunningDaemon] = []
+
+    def make(name: str) -> RunningDaemon:
+        folder = tmp_path / name
+        folder.mkdir()
+        made.append(RunningDaemon(folder, "http://127.0.0.1:1"))
+        return made[-1]
+
+    yield make
+    for daemon in made:
+        if daemon.process is not None and daemon.process.poll() is None:
+            daemon.kill()
+
+
+def out_of_order(numbers: Sequence[int], partitions: int) -> dict[int, list[int]]:
+    """Partitions in which a number was taken first after a higher one."""
+    firsts = list(dict.fromkeys(numbers))
+    parts = {part: [number for number in firsts if number % partitions == part] for part in range(partitions)}
+    return {part: found for part, found in parts.items() if found != sorted(found)}
+
+
+@pytest.mark.parametrize("client", ["confluent", "kafka-python"])
+def test_every_record_is_taken_once_and_in_order(
+    kafka: Kafka, tmp_path: Path, make_daemon: MakeDaemon, client: str
+) -> None:
+    topic, daemon = kafka.create_topic(3), make_daemon("d")
+    topics.put(kafka.bootstrap, topic, range(3000), 3)
+    daemon.start(topics.app(tmp_path, kafka.bootstrap, topic, f'client="{client}"'))
+    done = tmp_path / "done.jsonl"
+    wait_until("all are taken", lambda: len(topics.numbers(done)) >= 3000)
+    assert daemon.stop() == 0
+    found = topics.numbers(done)
+    assert sorted(found) == [*range(3000)]
+    assert out_of_order(found, 3) == {}
+    uuid = json.loads(done.read_text().splitlines()[0])["requestContext"]["requestId"]
+    assert uuid
+    topics.put(kafka.bootstrap, topic, range(3000, 3030), 3)
+    daemon.start()
+    wait_until("the new ones are taken", lambda: len(topics.numbers(done)) >= 3030)
+    assert daemon.stop() == 0
+    assert sorted(topics.numbers(done)) == [*range(3030)]
+
+
+def test_the_mapping_says_its_client_group_and_partitions(
+    kafka: Kafka, tmp_path: Path, make_daemon: MakeDaemon
+) -> None:
+    topic, daemon = kafka.create_topic(2), make_daemon("d")
+    daemon.start(topics.app(tmp_path, kafka.bootstrap, topic))
+    wait_until("it reads both", lambda: daemon.mappings() and daemon.status()["partitions"] == 2)
+    found = daemon.mappings()
+    assert found is not None
+    group = found[0]["row"]["uuid"]
+    topics.put(kafka.bootstrap, topic, range(10), 2)
+    wait_until("it has committed", lambda: kafka.committed(group, topic) == {0: 5, 1: 5})
+
+
+def test_over_twenty_kills_nothing_is_lost(kafka: Kafka, tmp_path: Path, make_daemon: MakeDaemon) -> None:
+    """What comes twice is what was taken or in flight since the last commit before each kill."""
+    count, partitions, kills, batch = 100_000, 4, 20, 500
+    topic, daemon = kafka.create_topic(partitions), make_daemon("d")
+    topics.put(kafka.bootstrap, topic, range(count), partitions)
+    options = f'batch_size={batch}, session_timeout=6, group_instance_id="one"'
+    daemon.start(topics.app(tmp_path, kafka.bootstrap, topic, options, takes_s=0.02))
+    done, chance, killed_at = tmp_path / "done.jsonl", random.Random(7), []
+    for nth in range(kills):
+        least = count * (nth + 1) // (kills + 2)
+        wait_until(f"progress before kill {nth}", lambda least=least: len(set(topics.numbers(done))) >= least)
+        time.sleep(chance.uniform(0.0, 0.3))  # the kill comes at any moment; not a wait for anything
+        daemon.kill()
+        killed_at.append(time.time())
+        daemon.start()
+    wait_until("all are taken", lambda: len(set(topics.numbers(done))) == count, 120.0)
+    assert daemon.stop() == 0
+    found = topics.numbers(done)
+    assert set(found) == set(range(count))
+    assert out_of_order(found, partitions) == {}
+    taken_late = sum(
+        len(batch)
+        for at, batch in topics.deliveries(done)
+        if any(0 <= killed - at <= SECONDS_UNCOMMITTED + 0.5 for killed in killed_at)
+    )
+    assert len(found) - count <= taken_late + kills * partitions * batch
+
+
+def test_daemons_that_join_and_die_share_a_topic_without_loss(
+    kafka: Kafka, tmp_path: Path, make_daemon: MakeDaemon
+) -> None:
+    count, partitions = 30_000, 6
+    topic = kafka.create_topic(partitions)
+    topics.put(kafka.bootstrap, topic, range(count), partitions)
+    daemons = [make_daemon(name) for name in "abc"]
+    group = 'batch_size=100, session_timeout=2, consumer_group_id="shared-by-three"'
+
+    def start(daemon: RunningDaemon) -> None:
+        # Each writes a file of its own; all are members of one group.
+        daemon.start(topics.app(daemon.folder, kafka.bootstrap, topic, group, takes_s=0.05))
+
+    def seen() -> list[int]:
+        return [number for daemon in daemons for number in topics.numbers(daemon.folder / "done.jsonl")]
+
+    def shares() -> list[int]:
+        known = [daemon.mappings() or [] for daemon in daemons]
+        return [(found[0]["status"]["partitions"] or 0) if found else 0 for found in known]
+
+    start(daemons[0])
+    wait_until("the first reads", lambda: len(seen()) > 1000)
+    start(daemons[1])
+    wait_until("two share", lambda: sorted(shares()) == [0, 3, 3])
+    start(daemons[2])
+    wait_until("three share", lambda: shares() == [2, 2, 2])
+    daemons[0].kill()
+    wait_until("two share what the dead one had", lambda: sorted(shares()) == [0, 3, 3])
+    assert daemons[1].stop() == 0
+    wait_until("one has all", lambda: sorted(shares()) == [0, 0, 6])
+    wait_until("all are taken", lambda: set(seen()) == set(range(count)), 120.0)
+    assert daemons[2].stop() == 0
+    for daemon in daemons:
+        assert out_of_order(topics.numbers(daemon.folder / "done.jsonl"), partitions) == {}
+
+
+def test_a_broker_that_dies_and_comes_back_costs_nothing(
+    own_kafka: Kafka, tmp_path: Path, make_daemon: MakeDaemon
+) -> None:
+    count = 6000
+    topic, daemon = own_kafka.create_topic(2), make_daemon("d")
+    topics.put(own_kafka.bootstrap, topic, range(count), 2)
+    options = "batch_size=50, session_timeout=6"
+    daemon.start(topics.app(tmp_path, own_kafka.bootstrap, topic, options, takes_s=0.05))
+    done = tmp_path / "done.jsonl"
+    wait_until("it reads", lambda: len(topics.numbers(done)) > 500)
+    own_kafka.kill()
+    wait_until("it says so", lambda: "source unavailable" in daemon.text())
+    own_kafka.start()
+    wait_until("all are taken", lambda: set(topics.numbers(done)) == set(range(count)), 120.0)
+    assert daemon.text().count("source unavailable") == 1
+    assert out_of_order(topics.numbers(done), 2) == {}
+    assert daemon.stop() == 0
+
+
+def test_a_poisoned_partition_slows_no_other_and_is_given_up_at_last(
+    kafka: Kafka, tmp_path: Path, make_daemon: MakeDaemon
+) -> None:
+    topic, daemon = kafka.create_topic(2), make_daemon("d")
+    topics.put(kafka.bootstrap, topic, range(2000), 2)
+    values = 'base64.b64decode(r["value"]) for part in event["records"].values() for r in part'
+    poison = f'import base64; assert b"1000" not in [{values}]'
+    failed = tmp_path / "failed.jsonl"
+    more = f'on_failure="{failed.as_uri()}",'
+    options = "maximum_retry_attempts=2, bisect_batch_on_function_error=True"
+    daemon.start(topics.app(tmp_path, kafka.bootstrap, topic, options, body=poison, more=more))
+    done = tmp_path / "done.jsonl"
+    wait_until("all others are taken", lambda: len(topics.numbers(done)) >= 1999)
+    wait_until("it is given up", failed.exists)
+    document = json.loads(failed.read_text())
+    assert document["requestContext"]["condition"] == "RetryAttemptsExhausted"
+    assert document["requestContext"]["approximateInvokeCount"] == 3
+    info = document["KafkaBatchInfo"]["recordsInfo"][f"{topic}-0"]
+    assert (info["firstRecordOffset"], info["lastRecordOffset"]) == ("500", "500")
+    assert sorted(topics.numbers(done)) == [n for n in range(2000) if n != 1000]
+    assert daemon.stop() == 0
