@@ -2,6 +2,7 @@
 
 from tests.brokers.dynamodb_fake import dynamodb_fake
 from tests.brokers.kafka import kafka, own_kafka
+from tests.brokers.kafka_secure import secure_kafka
 from tests.brokers.kinesis_local import kinesis_local
 from tests.brokers.ministack import ministack, own_ministack
 from tests.brokers.postgres import own_postgres, postgres
@@ -18,4 +19,5 @@ __all__ = [
     "own_rabbitmq",
     "postgres",
     "rabbitmq",
+    "secure_kafka",
 ]
