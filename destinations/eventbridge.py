@@ -12,7 +12,7 @@ from millstream.aws.arn import is_arn_of
 from millstream.aws.target import AwsTarget
 from millstream.contract.errors import DestinationUnavailable
 from millstream.contract.options import Options
-from millstream.contract.ports import Host, InvocationRecord
+from millstream.contract.ports import Host, InvocationRecord, Payload
 from millstream.contract.records import DestinationReceipt
 from millstream.destinations.targets import parse_target
 
@@ -42,7 +42,7 @@ class EventBridgeDestination:
     """Implements Destination."""
 
     limit_bytes = LIMIT_BYTES
-    wants_payload = False
+    payload = Payload.NONE
 
     def __init__(self, options: EventBridgeDestinationOptions) -> None:
         self.name = options.target

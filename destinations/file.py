@@ -18,7 +18,7 @@ from pydantic import AfterValidator
 from millstream.contract.blocking import BlockingClient
 from millstream.contract.errors import DestinationUnavailable, InvalidConfiguration, Problem
 from millstream.contract.options import Options
-from millstream.contract.ports import Host, InvocationRecord
+from millstream.contract.ports import Host, InvocationRecord, Payload
 from millstream.contract.records import DestinationReceipt
 from millstream.destinations.targets import parse_target
 
@@ -53,7 +53,7 @@ class FileDestination:
     """Implements Destination."""
 
     limit_bytes = None
-    wants_payload = True
+    payload = Payload.EVENT
 
     def __init__(self, options: FileDestinationOptions) -> None:
         self.name = options.target

@@ -12,7 +12,7 @@ from millstream.aws.arn import is_arn_of
 from millstream.contract.errors import DestinationUnavailable
 from millstream.contract.functions import MAX_PAYLOAD_BYTES, FunctionFailed, Success, Throttled
 from millstream.contract.options import Options
-from millstream.contract.ports import Host, InvocationRecord
+from millstream.contract.ports import Host, InvocationRecord, Payload
 from millstream.contract.records import DestinationReceipt
 from millstream.destinations.targets import parse_target
 
@@ -43,7 +43,7 @@ class FunctionDestination:
     """Implements Destination."""
 
     limit_bytes = MAX_PAYLOAD_BYTES
-    wants_payload = True
+    payload = Payload.EVENT
 
     def __init__(self, options: FunctionDestinationOptions) -> None:
         self.name = options.target

@@ -15,7 +15,7 @@ from urllib3.exceptions import HTTPError
 from millstream.contract.blocking import BlockingClient
 from millstream.contract.errors import DestinationUnavailable
 from millstream.contract.options import Options, parse_options
-from millstream.contract.ports import Host, InvocationRecord
+from millstream.contract.ports import Host, InvocationRecord, Payload
 from millstream.contract.records import DestinationReceipt
 from millstream.destinations.targets import is_queue_url
 
@@ -70,7 +70,7 @@ class HttpDestination:
     """Implements Destination."""
 
     limit_bytes = None
-    wants_payload = True
+    payload = Payload.EVENT
 
     def __init__(self, options: HttpDestinationOptions) -> None:
         parts = urlsplit(options.target)

@@ -13,7 +13,7 @@ from pydantic import AfterValidator
 from millstream.aws.arn import is_arn_of
 from millstream.aws.target import AwsTarget
 from millstream.contract.options import Options
-from millstream.contract.ports import Host, InvocationRecord
+from millstream.contract.ports import Host, InvocationRecord, Payload
 from millstream.contract.records import DestinationReceipt
 from millstream.destinations.targets import parse_target
 
@@ -37,7 +37,7 @@ class S3Destination:
     """Implements Destination."""
 
     limit_bytes = None
-    wants_payload = True
+    payload = Payload.EVENT
 
     def __init__(self, options: S3DestinationOptions) -> None:
         self.name = options.target

@@ -11,7 +11,7 @@ from pydantic import AfterValidator
 from millstream.aws.arn import is_arn_of, parse_arn
 from millstream.aws.target import AwsTarget
 from millstream.contract.options import Options
-from millstream.contract.ports import Host, InvocationRecord
+from millstream.contract.ports import Host, InvocationRecord, Payload
 from millstream.contract.records import DestinationReceipt
 from millstream.destinations.targets import is_queue_url, parse_target
 
@@ -40,7 +40,7 @@ class SqsDestination:
     """Implements Destination."""
 
     limit_bytes = LIMIT_BYTES
-    wants_payload = False
+    payload = Payload.NONE
 
     def __init__(self, options: SqsDestinationOptions) -> None:
         self.name = options.target

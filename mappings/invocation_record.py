@@ -17,6 +17,9 @@ from millstream.contract.records import Reason
 VERSION = "1.0"
 STATUS_OK = 200  # of a failed function too: the invocation itself took place
 
+RETRIES_EXHAUSTED = "RetriesExhausted"
+"""How records of single failures spell Reason.RETRIES_EXHAUSTED, as those of asynchronous invocations do."""
+
 
 def failure_record(
     function: FunctionSpec,
@@ -30,6 +33,8 @@ def failure_record(
     details: JsonObject,
     event: bytes | None,
     now: float,
+    single: bool = False,
+    key: bytes | None = None,
 ) -> InvocationRecord:
     """What an on-failure destination is given when a mapping gives records up.
 
@@ -38,13 +43,17 @@ def failure_record(
     too large a null one. `details` is the trigger's part. `event`, the whole
     event, becomes `payload`, a JSON string; None leaves it out.
 
-    Source: AWS, "Capturing discarded batches for a Kinesis Data Streams event source in Lambda".
+    A `single` one is about one record: its `payload` is an object, its function's ARN qualified.
+
+    Source: AWS, "Capturing discarded batches for a Kinesis Data Streams event source in Lambda", and "…for
+    a self-managed Apache Kafka event source" for single ones, as a topic is given them.
     """
+    spelled_else = single and reason is Reason.RETRIES_EXHAUSTED
     document: JsonObject = {
         "requestContext": {
             "requestId": request_id,
-            "functionArn": function.arn,
-            "condition": reason.value,
+            "functionArn": f"{function.arn}:{function.version}" if single else function.arn,
+            "condition": RETRIES_EXHAUSTED if spelled_else else reason.value,
             "approximateInvokeCount": invoke_count,
         }
     }
@@ -58,8 +67,8 @@ def failure_record(
         document["responseContext"] = None
     document |= {"version": VERSION, "timestamp": iso_ms(now), **details}
     if event is not None:
-        document["payload"] = event.decode()
-    return _record(document, function, mapping_id, partition, request_id, now, succeeded=False)
+        document["payload"] = msgspec.Raw(event) if single else event.decode()
+    return _record(document, function, mapping_id, partition, request_id, now, key, succeeded=False)
 
 
 def success_record(
@@ -72,6 +81,7 @@ def success_record(
     payload: bytes,
     now: float,
     invoke_count: int = 1,
+    key: bytes | None = None,
 ) -> InvocationRecord:
     """What an on-success destination is given; event and payload are taken over unparsed.
 
@@ -90,7 +100,7 @@ def success_record(
         "responseContext": {"statusCode": STATUS_OK, "executedVersion": function.version},
         "responsePayload": msgspec.Raw(payload),
     }
-    return _record(document, function, mapping_id, partition, request_id, now, succeeded=True)
+    return _record(document, function, mapping_id, partition, request_id, now, key, succeeded=True)
 
 
 def iso_ms(at: float) -> str:
@@ -105,6 +115,7 @@ def _record(
     partition: str,
     request_id: str,
     now: float,
+    key: bytes | None,
     *,
     succeeded: bool,
 ) -> InvocationRecord:
@@ -116,4 +127,5 @@ def _record(
         partition=partition,
         request_id=request_id,
         written_at=now,
+        key=key,
     )

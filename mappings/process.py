@@ -251,12 +251,12 @@ class Processor:
                 now=self._clock.now(),
             )
             limit = destination.limit_bytes
-            if limit is not None and len(record.body) > limit and len(records) > 1:
+            if limit is not None and record.size_bytes > limit and len(records) > 1:
                 middle = len(records) // 2
                 first = await self._give_up(records[:middle], reason, request_id, function_error)
                 return first | await self._give_up(records[middle:], reason, request_id, function_error)
-            if limit is not None and len(record.body) > limit:
-                fields = self._about(destination=destination.name, bytes=len(record.body), limit=limit)
+            if limit is not None and record.size_bytes > limit:
+                fields = self._about(destination=destination.name, bytes=record.size_bytes, limit=limit)
                 logger.error("failure record too large for its destination, kept on the queue", extra=fields)
                 return dict.fromkeys((record.item_id for record in records), verdict)
             receipt = await self._deliver(destination, record)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeAlias, assert_never
 
 from millstream.contract.clock import Clock
-from millstream.contract.errors import DestinationUnavailable
 from millstream.contract.functions import (
     MAX_PAYLOAD_BYTES,
     FunctionFailed,
@@ -19,7 +17,7 @@ from millstream.contract.functions import (
     Throttled,
 )
 from millstream.contract.groups import Outputs
-from millstream.contract.ports import Destination, InvocationRecord, Invoker, Observer
+from millstream.contract.ports import Destination, Invoker, Observer
 from millstream.contract.records import (
     Batch,
     DestinationReceipt,
@@ -33,8 +31,9 @@ from millstream.contract.records import (
 from millstream.contract.stream_trigger import StreamTrigger
 from millstream.contract.streams import StreamPolicy
 from millstream.mappings.answers import window_state
-from millstream.mappings.invocation_record import failure_record, success_record
+from millstream.mappings.invocation_record import success_record
 from millstream.mappings.stream_decide import GiveUp, Retry, Settle, decide, delay_s, drop_expired
+from millstream.mappings.stream_delivery import FailureDelivery
 from millstream.mappings.windows import TumblingWindows
 
 logger = logging.getLogger(__name__)
@@ -82,6 +81,7 @@ class StreamProcessor:
         self._observer = observer
         self._clock = clock
         self._resolved = resolved
+        self._delivery = FailureDelivery(route.mapping, route.function, trigger, observer, clock)
 
     async def process(self, todo: Next, windows: TumblingWindows | None = None) -> list[Next]:
         """Do one thing; what it leaves to do, in record order. `windows` are the partition's, if any."""
@@ -156,40 +156,23 @@ class StreamProcessor:
 
     async def _give_up(self, step: GiveUp) -> list[Next]:
         """Deliver, then resolve. As on AWS, what the destination does not take is dropped, unless it must."""
-        destination, records = self._route.on_failure, step.records
-        receipt: DestinationReceipt | None = None
-        if destination is not None:
-            receipt = await self._deliver(destination, self._record(step, destination))
-            if receipt is None and self._route.policy.on_failure_required:
+        left = step.records
+        if self._route.on_failure is not None:
+            delivered = await self._delivery.deliver(step, self._route.on_failure)
+            left = delivered.left
+            if delivered.receipt is not None:
+                self._discard(delivered.taken, step.reason, delivered.receipt)
+            if left and self._route.policy.on_failure_required:
                 waits = step.waits + 1
-                return [Deliver(replace(step, waits=waits), delay_s(waits))]
-        if receipt is None:
-            self._observer.records_dropped(self._route.mapping, records, step.reason)
-            receipt = DestinationReceipt(accepted_by=None)
-        self._observer.record_discarded(self._route.mapping, records, step.reason)
-        self._resolved(resolve_all(Batch(records), Discarded(step.reason, receipt)))
+                return [Deliver(replace(step, records=left, waits=waits), delay_s(waits))]
+        if left:
+            self._observer.records_dropped(self._route.mapping, left, step.reason)
+            self._discard(left, step.reason, DestinationReceipt(accepted_by=None))
         return []
 
-    def _record(self, step: GiveUp, destination: Destination) -> InvocationRecord:
-        def record(event: bytes | None) -> InvocationRecord:
-            return failure_record(
-                self._route.function,
-                mapping_id=self._route.mapping,
-                partition=step.records[0].partition,
-                reason=step.reason,
-                request_id=step.request_id or str(uuid.uuid4()),
-                invoke_count=step.invoke_count,
-                function_error=step.function_error,
-                details=self._trigger.failure_details(step.records),
-                event=event,
-                now=self._clock.now(),
-            )
-
-        if not destination.wants_payload:
-            return record(None)
-        whole = record(self._trigger.envelope(step.records))
-        limit = destination.limit_bytes
-        return whole if limit is None or len(whole.body) <= limit else record(None)
+    def _discard(self, records: tuple[Record, ...], reason: Reason, receipt: DestinationReceipt) -> None:
+        self._observer.record_discarded(self._route.mapping, records, reason)
+        self._resolved(resolve_all(Batch(records), Discarded(reason, receipt)))
 
     async def _report_success(
         self, destination: Destination, records: tuple[Record, ...], outcome: Success
@@ -202,12 +185,6 @@ class StreamProcessor:
             event=self._trigger.envelope(records),
             payload=outcome.payload,
             now=self._clock.now(),
+            key=records[0].partition.encode(),
         )
-        await self._deliver(destination, record)
-
-    async def _deliver(self, destination: Destination, record: InvocationRecord) -> DestinationReceipt | None:
-        try:
-            return await destination.deliver(record)
-        except DestinationUnavailable as unavailable:
-            self._observer.delivery_failed(self._route.mapping, destination.name, str(unavailable))
-            return None
+        await self._delivery.send(record, destination)

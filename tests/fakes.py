@@ -23,6 +23,7 @@ from millstream.contract.ports import (
     InvocationRecord,
     JsonObject,
     Mismatch,
+    Payload,
     QueuePolicy,
 )
 from millstream.contract.records import (
@@ -192,7 +193,7 @@ class FakeDestination:
 
     name: str = "fake"
     limit_bytes: int | None = None
-    wants_payload: bool = False
+    payload: Payload = Payload.NONE
     broken: bool = False
     records: list[InvocationRecord] = field(default_factory=list)
 

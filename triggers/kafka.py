@@ -24,11 +24,12 @@ from millstream.contract.ports import (
 )
 from millstream.contract.records import Record
 from millstream.contract.stream_options import TimedStreamOptions
+from millstream.contract.stream_trigger import RecordFailure
 from millstream.contract.streams import StartingPosition, StreamPolicy
 from millstream.kafka.access import access_of
 from millstream.kafka.options import SECRET_FIELDS, KafkaConnectionOptions
 from millstream.triggers.kafka_client import Client, GroupSettings, chosen, new_client
-from millstream.triggers.kafka_records import RecordMaker, item_id
+from millstream.triggers.kafka_records import RecordMaker, item_id, key_of
 from millstream.triggers.kafka_source import KafkaSource
 
 TOPIC = "a topic's name"
@@ -164,6 +165,19 @@ class KafkaTrigger:
                 "recordsInfo": {name: _span(part) for name, part in parts.items()},
             }
         }
+
+    def record_failure(self, record: Record) -> RecordFailure:
+        """One record, as a topic for failures is told of it.
+
+        Source: AWS, as above: `recordInfo`, and the record's own key.
+        """
+        details = {
+            "batchSize": 1,
+            "bootstrapServers": self.options.bootstrap_servers,
+            "payloadSize": len(self.envelope([record])),
+            "recordInfo": {"offset": record.position, "timestamp": _iso(record.arrived_at)},
+        }
+        return RecordFailure({"KafkaBatchInfo": details}, key_of(record))
 
 
 def _span(records: Sequence[Record]) -> JsonObject:

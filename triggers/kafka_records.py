@@ -87,6 +87,15 @@ class RecordMaker:
         )
 
 
+class _Key(msgspec.Struct):
+    key: bytes | None = None
+
+
+def key_of(record: Record) -> bytes | None:
+    """The key of a record, read from its event."""
+    return msgspec.json.decode(record.event, type=_Key).key
+
+
 def signed(headers: Sequence[tuple[str, bytes | None]]) -> list[dict[str, list[int]]]:
     """Headers as in events: in order, doubles included, bytes from -128 to 127; a null value is empty."""
     return [{name: list(memoryview(value or b"").cast("b"))} for name, value in headers]

@@ -104,6 +104,34 @@ def test_the_payload_is_the_event_as_a_string_and_stands_last() -> None:
     assert json.loads(record["payload"]) == json.loads(event)
 
 
+def test_a_failure_of_one_record_is_written_as_on_aws() -> None:
+    event = b'{"eventSource":"aws:SelfManagedKafka","records":{"t-0":[{"offset": 7}]}}'
+    made = failure_record(
+        FUNCTION,
+        mapping_id="mapping-1",
+        partition="t-0",
+        reason=Reason.RETRIES_EXHAUSTED,
+        request_id="request-1",
+        invoke_count=1,
+        function_error="Unhandled",
+        details={"KafkaBatchInfo": {"batchSize": 1, "recordInfo": {"offset": "7"}}},
+        event=event,
+        now=NOW,
+        single=True,
+        key=b"k",
+    )
+    assert made.body.decode() == (
+        '{"requestContext":{"requestId":"request-1",'
+        '"functionArn":"arn:aws:lambda:us-east-1:000000000000:function:f:$LATEST",'
+        '"condition":"RetriesExhausted","approximateInvokeCount":1},'
+        + RESPONSE
+        + '"version":"1.0","timestamp":"2025-11-25T16:35:32.123Z",'
+        '"KafkaBatchInfo":{"batchSize":1,"recordInfo":{"offset":"7"}},'
+        f'"payload":{event.decode()}}}'
+    )
+    assert (made.key, made.size_bytes) == (b"k", len(made.body) + 1)
+
+
 def test_a_success_is_written_as_on_aws() -> None:
     assert success(b'{"Records":[ 1.0 ]}', b"null").decode() == (
         '{"version":"1.0","timestamp":"2025-11-25T16:35:32.123Z",'

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from millstream.contract.functions import MAX_PAYLOAD_BYTES, Outcome, Throttled
-from millstream.contract.ports import BatchLimits
+from millstream.contract.ports import BatchLimits, Payload
 from millstream.contract.streams import StreamPolicy
 from tests.fakes import FAILURE, SUCCESS, failures
 from tests.mappings.stream_rig import by_numbers, world
@@ -168,10 +168,10 @@ async def test_a_required_destination_holds_the_shard_until_it_takes_the_record(
 
 async def test_payloads_go_only_to_destinations_that_want_them() -> None:
     it = world(stream_record(0), policy=StreamPolicy(max_retries=0), answer=lambda event: FAILURE)
-    it.destination.wants_payload = True
+    it.destination.payload = Payload.EVENT
     async with it.running() as rig:
         await rig.until_at(0)
-        it.destination.wants_payload = False
+        it.destination.payload = Payload.NONE
         it.stream.put(stream_record(1))
         await rig.until_at(1)
     with_payload, without = it.failed

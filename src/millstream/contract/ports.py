@@ -215,6 +215,14 @@ class Sandbox(Protocol):
 # ---- destinations
 
 
+class Payload(Enum):
+    """What the failure records of a stream carry of the event that was given up."""
+
+    NONE = "none"  # which records they were, no more
+    EVENT = "event"  # all of it, as a JSON string
+    RECORD = "record"  # one document for each record, with its own event as an object
+
+
 @dataclass(frozen=True, slots=True)
 class InvocationRecord:
     """What a destination is given: `body` is the compact JSON document, the rest is for addressing."""
@@ -226,6 +234,12 @@ class InvocationRecord:
     partition: str
     request_id: str
     written_at: float  # Unix seconds, the document's own timestamp
+    key: bytes | None = None  # documents of one key keep their order, where the destination has keys
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of what is sent."""
+        return len(self.body) + len(self.key or b"")
 
 
 class Destination(Protocol):
@@ -237,13 +251,14 @@ class Destination(Protocol):
 
     @property
     def limit_bytes(self) -> int | None:
-        """Largest `body` that it takes. None: no limit."""
+        """Largest `size_bytes` that it takes; known once it is open. None: no limit."""
 
     @property
-    def wants_payload(self) -> bool:
-        """True if failure records of streams carry the whole event, too.
+    def payload(self) -> Payload:
+        """What failure records of streams carry for it.
 
-        Source: AWS, "Capturing discarded batches for a Kinesis Data Streams event source": S3 alone of AWS's.
+        Source: AWS, "Capturing discarded batches for a self-managed Apache Kafka event source": the whole
+        event to S3 alone, and one document a record to Kafka topics.
         """
 
     @classmethod

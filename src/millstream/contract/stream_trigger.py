@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol, Self, runtime_checkable
 
 from millstream.contract.functions import FunctionSpec
@@ -10,6 +11,22 @@ from millstream.contract.groups import GroupSource
 from millstream.contract.ports import BatchLimits, Capabilities, FilterRules, Host, JsonObject
 from millstream.contract.records import Record
 from millstream.contract.streams import StartingPosition, StreamPolicy, StreamSource
+
+
+@dataclass(frozen=True, slots=True)
+class RecordFailure:
+    """One record's part of an invocation record that is about it alone."""
+
+    details: JsonObject  # `{"…BatchInfo": {…}}`
+    key: bytes | None  # as the record had it at its source. None: it had none
+
+
+@runtime_checkable
+class TellsSingly(Protocol):
+    """What a stream's trigger has beside its port, where its records can be given up one document each."""
+
+    def record_failure(self, record: Record) -> RecordFailure:
+        """What an invocation record tells of one record. May be costly: the record's event is read again."""
 
 
 @runtime_checkable
