@@ -100,13 +100,9 @@ class Consumer:
         """Let `depth` be what waits on the queue at the broker."""
         self._thread.call(partial(self._ask_depth, depth))
 
-    def close(self) -> None:
-        """End once what was settled is sent; does not wait."""
-        self._thread.close()
-
-    def abort(self) -> None:
-        """End whatever the broker does; does not wait."""
-        self._thread.abort()
+    async def aclose(self) -> None:
+        """End once what was settled is sent, and within a second."""
+        await self._thread.aclose()
 
     # ---- called in the connection's thread
 

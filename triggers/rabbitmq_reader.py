@@ -24,9 +24,6 @@ RETURN_MAX_S = 10.0
 """How long records are held before they are given back: the first time, doubled with each further batch
 that fails, up to the longest. RabbitMQ has no visibility timeout: what is given back comes at once."""
 
-CLOSED_WITHIN_S = 0.5
-"""How long the broker may take to answer that a connection is closed."""
-
 DEPTH_WITHIN_S = 5.0
 
 
@@ -103,15 +100,8 @@ class RabbitMqReader:
 
     async def aclose(self) -> None:
         self._closed = True
-        consumer = self._consumer
-        if consumer is None:
-            return
-        for end in (consumer.close, consumer.abort):
-            end()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(CLOSED_WITHIN_S / 2):
-                    while not consumer.over:
-                        await self._changed.wait()
+        if self._consumer is not None:
+            await self._consumer.aclose()
 
     def _started(self) -> Consumer:
         if self._closed:

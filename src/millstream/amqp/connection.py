@@ -18,6 +18,9 @@ from millstream.amqp.address import Address
 from millstream.amqp.faults import quiet
 from millstream.amqp.wire import Connection
 
+CLOSED_WITHIN_S = 0.8
+"""How long the end may take: half of it in the broker's way, and half of it in ours."""
+
 
 class ConnectionThread:
     """One connection with one channel on it.
@@ -41,6 +44,7 @@ class ConnectionThread:
         self._on_channel = on_channel
         self._on_over = on_over
         self._loop = asyncio.get_running_loop()
+        self._gone = asyncio.Event()
         self._guard = threading.Lock()  # over `over`, so that no call goes to an I/O loop that has ended
         self._io = IOLoop()
         self._connection: Any = None
@@ -56,13 +60,13 @@ class ConnectionThread:
                 self._io.add_callback_threadsafe(work)
             return not self.over
 
-    def close(self) -> None:
-        """End once what was called before is done; does not wait."""
-        self.call(self.end)
-
-    def abort(self) -> None:
-        """End whatever the broker does; does not wait."""
-        self.call(self._cut_off)
+    async def aclose(self) -> None:
+        """End once what was called before is done, and within a second whatever the broker does."""
+        for end in (self.end, self._cut_off):
+            if self.call(end):
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(CLOSED_WITHIN_S / 2):
+                        await self._gone.wait()
 
     # ---- called in the thread
 
@@ -94,6 +98,7 @@ class ConnectionThread:
             with self._guard:
                 self.over = True
             self._io.close()
+            self.tell(self._gone.set)
             self.tell(self._on_over)
 
     def _on_open(self, connection: Any) -> None:

@@ -28,23 +28,43 @@ def _login(given: dict[str, Any]) -> dict[str, Any]:
     return given
 
 
-class RabbitMqConnectionOptions(Options):
-    """Where a broker is: the URL, declared or in the environment, and what stands in place of its parts.
+class LoginOptions(Options):
+    """What stands beside a broker's URL, and in place of the login in it.
 
-    `basic_auth` is AWS's BASIC_AUTH, `virtual_host` its VIRTUAL_HOST: where they are given, those of the
-    URL do not count. `heartbeat` is in seconds; without it the broker's proposal holds.
+    `basic_auth` is AWS's BASIC_AUTH. `heartbeat` is in seconds; without it the broker's proposal holds.
     """
 
-    url: Annotated[str, AfterValidator(_url)] | None = Field(default=None, repr=False)
-    virtual_host: str | None = Field(
-        default=None, min_length=1, max_length=255, description="a virtual host's name"
-    )
     basic_auth: Annotated[dict[str, Any], AfterValidator(_login)] | None = Field(
         default=None, repr=False, description=LOGIN
     )
     ca_file: str | None = Field(default=None, min_length=1, description="a file of PEM certificates")
     heartbeat: int | None = Field(
         default=None, ge=1, le=3600, description="a whole number of seconds from 1 to 3600"
+    )
+
+    def ca_file_misfits(self, address: Address) -> list[Problem]:
+        """A CA for a connection that is not encrypted."""
+        if self.ca_file is None or address.tls:
+            return []
+        return [Problem("", "ca_file", "an amqps:// URL beside it", "an amqp:// URL")]
+
+    def applied(self, address: Address) -> Address:
+        """The address with these options."""
+        if self.basic_auth is not None:
+            login = self.basic_auth
+            address = replace(address, username=login["username"], password=login["password"])
+        return replace(address, ca_file=self.ca_file, heartbeat_s=self.heartbeat)
+
+
+class RabbitMqConnectionOptions(LoginOptions):
+    """Where a broker is: the URL, declared or in the environment, and what stands in place of its parts.
+
+    `virtual_host` is AWS's VIRTUAL_HOST: where it is given, that of the URL does not count.
+    """
+
+    url: Annotated[str, AfterValidator(_url)] | None = Field(default=None, repr=False)
+    virtual_host: str | None = Field(
+        default=None, min_length=1, max_length=255, description="a virtual host's name"
     )
 
     def misfits(self) -> list[Problem]:
@@ -55,9 +75,7 @@ class RabbitMqConnectionOptions(Options):
             address = parse_address(url)
         except ValueError as invalid:
             return [Problem("", "url", f"{invalid}, here or in {URL_VARIABLE}", "something else there")]
-        if self.ca_file is not None and not address.tls:
-            return [Problem("", "ca_file", "an amqps:// URL beside it", "an amqp:// URL")]
-        return []
+        return self.ca_file_misfits(address)
 
     @property
     def address(self) -> Address:
@@ -65,7 +83,4 @@ class RabbitMqConnectionOptions(Options):
         address = parse_address(declared_url(self.url) or "")
         if self.virtual_host is not None:
             address = replace(address, virtual_host=self.virtual_host)
-        if self.basic_auth is not None:
-            login = self.basic_auth
-            address = replace(address, username=login["username"], password=login["password"])
-        return replace(address, ca_file=self.ca_file, heartbeat_s=self.heartbeat)
+        return self.applied(address)
