@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field
 from millstream.contract.blocking import BlockingClient
 from millstream.contract.errors import InvalidConfiguration, Problem
 from millstream.contract.functions import FunctionSpec
-from millstream.contract.options import parse_options
+from millstream.contract.options import parse_options, shown
 from millstream.contract.ports import (
     BatchLimits,
     Capabilities,
@@ -26,9 +26,16 @@ from millstream.contract.records import Record
 from millstream.contract.stream_options import TimedStreamOptions
 from millstream.contract.stream_trigger import RecordFailure
 from millstream.contract.streams import StartingPosition, StreamPolicy
-from millstream.kafka.access import access_of
+from millstream.kafka.access import Access, access_of
 from millstream.kafka.options import SECRET_FIELDS, KafkaConnectionOptions
-from millstream.triggers.kafka_client import Client, GroupSettings, chosen, new_client
+from millstream.triggers.kafka_client import (
+    CONFLUENT,
+    Client,
+    GroupSettings,
+    Transactions,
+    chosen,
+    new_client,
+)
 from millstream.triggers.kafka_records import RecordMaker, item_id, key_of
 from millstream.triggers.kafka_source import KafkaSource
 
@@ -48,7 +55,7 @@ def _topic(text: str) -> str:
 
 
 class KafkaOptions(KafkaConnectionOptions, TimedStreamOptions):
-    """Options of a Kafka mapping. The last six are ours."""
+    """Options of a Kafka mapping. The last seven are ours."""
 
     topic: Annotated[str, AfterValidator(_topic)] = Field(description=TOPIC)
     consumer_group_id: str | None = Field(
@@ -70,6 +77,24 @@ class KafkaOptions(KafkaConnectionOptions, TimedStreamOptions):
     session_timeout: int = Field(
         default=10, ge=1, le=1800, description="a whole number of seconds from 1 to 1800"
     )
+    transactional_id: str | None = Field(
+        default=None, min_length=1, max_length=200, description="a string of 1 to 200 characters"
+    )
+
+    def misfits(self) -> list[Problem]:
+        problems = super().misfits()
+        if self.transactional_id is None:
+            return problems
+        wrong = {
+            "client": ('"confluent" or "auto" beside transactional_id', self.client == "kafka-python"),
+            "one_partition_per_batch": ("True beside transactional_id", not self.one_partition_per_batch),
+            "report_batch_item_failures": (
+                "False beside transactional_id: an answer is published whole",
+                self.report_batch_item_failures,
+            ),
+        }
+        found = {name: wanted for name, (wanted, is_wrong) in wrong.items() if is_wrong}
+        return problems + [Problem("", name, found[name], shown(getattr(self, name))) for name in found]
 
 
 @dataclass(frozen=True)
@@ -122,8 +147,11 @@ class KafkaTrigger:
             options.isolation_level == "read_committed",
         )
 
+        library = chosen(options.client if options.transactional_id is None else CONFLUENT)
+        access = access_of(options)
+
         def connect() -> Client:
-            client = new_client(chosen(options.client), settings, access_of(options), maker)
+            client = new_client(library, settings, access, maker)
             try:
                 found = client.partitions()
             except BaseException:
@@ -138,7 +166,16 @@ class KafkaTrigger:
         except BaseException:
             calls.close()
             raise
-        return KafkaSource(name, client, maker, calls, options.topic, settings.drain_s)
+        outputs = self._outputs(access, maker)
+        return KafkaSource(name, client, maker, calls, options.topic, settings.drain_s, outputs)
+
+    def _outputs(self, access: Access, maker: RecordMaker) -> Transactions | None:
+        if self.options.transactional_id is None:
+            return None
+        from millstream.triggers.kafka_outputs import KafkaOutputs
+
+        name, topic = self.options.transactional_id, self.options.topic
+        return KafkaOutputs(topic, name, access, maker.number)
 
     def envelope(self, records: Sequence[Record]) -> bytes:
         parts: dict[str, list[bytes]] = {}

@@ -6,9 +6,10 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Protocol
+from typing import Any, Protocol
 
 from millstream.contract.errors import InvalidConfiguration, Problem
+from millstream.contract.groups import Outputs
 from millstream.contract.records import Record
 from millstream.kafka.access import Access
 from millstream.triggers.kafka_records import RecordMaker
@@ -65,6 +66,36 @@ class Listener(Protocol):
         """The group has these offsets now."""
 
 
+class Transactions(Outputs, Protocol):
+    """Publishes outputs and offsets together, each partition in transactions of its own."""
+
+    def belong(self, member: Any) -> None:
+        """Take it that the group knows us as `member` now; called by the polling thread after each poll."""
+
+    def begin(self, partition: int) -> None:
+        """End what another member may have left open; from then on the group's offset stands.
+
+        Called by the polling thread, before it asks for the offset. Raises SourceUnavailable.
+        """
+
+    def end(self, partition: int) -> None:
+        """The partition is another member's; called by the client's thread."""
+
+    def forget(self, partition: int) -> bool:
+        """Drop what is held, as its records are read again. False: nobody knows what was committed."""
+
+    async def commit(self, partition: int, position: int) -> None:
+        """Publish what is held of the records up to `position`, with the offset behind it.
+
+        Raises:
+            StateUnavailable: it was undone, and may be tried again.
+            LeaseLost: another member has the partition.
+            SourceUnavailable: nobody knows whether it was committed.
+        """
+
+    async def aclose(self) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Polled:
     """What one poll brought."""
@@ -113,6 +144,9 @@ class Client(Protocol):
 
     def commit(self, offsets: Mapping[int, int], *, wait: bool) -> None:
         """Move the group's offsets, each the one to read next; the listener is told once they are written."""
+
+    def metadata(self) -> Any:
+        """This member as the group knows it now, for a transaction."""
 
     def check(self) -> None:
         """Ask the cluster something cheap."""

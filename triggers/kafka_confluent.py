@@ -220,6 +220,9 @@ class ConfluentClient:
             else:
                 self._consumer.commit(offsets=places, asynchronous=True)
 
+    def metadata(self) -> Any:
+        return self._consumer.consumer_group_metadata()
+
     def check(self) -> None:
         with self._errors():
             self._consumer.list_topics(self._topic, 2.0)

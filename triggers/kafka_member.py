@@ -14,12 +14,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
 from millstream.contract.errors import InvalidConfiguration, LeaseLost, SourceUnavailable
 from millstream.contract.groups import Assigned, Change, Revoked
 from millstream.contract.records import Record
 from millstream.contract.streams import At, Oldest
-from millstream.triggers.kafka_client import NOT_COMMITTED, Client, Polled
+from millstream.triggers.kafka_client import NOT_COMMITTED, Client, Polled, Transactions
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +80,9 @@ class Member:
         drain_s: float,
         name: Callable[[int], str],
         tell: Callable[[], None],
+        transactions: Transactions | None = None,
     ) -> None:
+        self._transactions = transactions
         self._client = client
         self._name = name
         self._start = start
@@ -93,6 +96,7 @@ class Member:
         self._epoch = 0
         self._closing = False
         self._fault: SourceUnavailable | None = None  # no broker answers now
+        self._broken: SourceUnavailable | None = None  # the membership cannot go on
         self._committed_at = 0.0
         self._heard_at = time.monotonic()
 
@@ -149,11 +153,27 @@ class Member:
             LeaseLost: the partition is not assigned under that epoch any more.
         """
         with self._lock:
-            part = self._parts.get(partition)
-            if part is None or part.epoch != epoch:
-                raise LeaseLost(f"partition {partition} is another member's by now")
-            part.next = offset
+            self._held(partition, epoch).next = offset
             self._offsets[partition] = offset
+
+    def passed(self, partition: int, epoch: int, offset: int) -> None:
+        """Note that a transaction has moved the group's offset; nothing if the partition is lost by now."""
+        with self._lock, suppress(LeaseLost):
+            self._held(partition, epoch).next = offset
+
+    def check(self, partition: int, epoch: int) -> None:
+        """See that a partition may be committed.
+
+        Raises:
+            LeaseLost: it is not assigned under that epoch any more.
+        """
+        with self._lock:
+            self._held(partition, epoch)
+
+    def fail(self, fault: SourceUnavailable) -> None:
+        """Have the membership end, and say why."""
+        with self._lock:
+            self._broken = self._broken or fault
 
     def close(self) -> None:
         """Have the thread end; it commits and leaves the group first."""
@@ -168,8 +188,9 @@ class Member:
         fault: BaseException | None = None
         try:
             self._client.subscribe(self)
-            while not self._closing:
+            while not self._closing and self._broken is None:
                 self._poll()
+            fault = self._broken
         except BaseException as raised:  # noqa: BLE001  handed to whoever waits for a change
             fault = raised
         with self._lock:
@@ -187,6 +208,8 @@ class Member:
             found = self._client.poll(POLL_RECORDS, POLL_S)
             if found.out_of_range:
                 self._restart(found.out_of_range)
+            if self._transactions is not None:
+                self._transactions.belong(self._client.metadata())
             self._check(found)
         except SourceUnavailable as unavailable:
             if self._fault is None:
@@ -285,7 +308,11 @@ class Member:
     # ---- the client's listener, in the thread
 
     def assigned(self, partitions: Sequence[int]) -> Mapping[int, int]:
-        starts = self._starts(partitions)
+        try:
+            starts = self._starts(partitions)
+        except SourceUnavailable as unavailable:
+            self._broken = unavailable  # the client takes it that they are read now
+            raise
         with self._lock:
             self._epoch += 1
             for partition, offset in starts.items():
@@ -315,6 +342,8 @@ class Member:
             for partition in partitions:
                 self._parts.pop(partition, None)
                 self._offsets.pop(partition, None)
+                if self._transactions is not None:
+                    self._transactions.end(partition)
 
     def lost(self, partitions: Sequence[int]) -> None:
         with self._lock:
@@ -330,7 +359,16 @@ class Member:
                 if self._offsets.get(partition) == offset:
                     del self._offsets[partition]
 
+    def _held(self, partition: int, epoch: int) -> _Buffer:
+        part = self._parts.get(partition)
+        if part is None or part.epoch != epoch:
+            raise LeaseLost(f"partition {partition} is another member's by now")
+        return part
+
     def _starts(self, partitions: Sequence[int]) -> Mapping[int, int]:
+        if self._transactions is not None:
+            for partition in partitions:
+                self._transactions.begin(partition)
         known = self._client.committed(partitions)
         unknown = [p for p in partitions if p not in known]
         return {**known, **starts(self._client, unknown, self._start)}

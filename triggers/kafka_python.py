@@ -188,6 +188,9 @@ class KafkaPythonClient:
         if wait and self._listener is not None:
             self._listener.committed(offsets)
 
+    def metadata(self) -> Any:
+        return self._consumer.group_metadata()
+
     def check(self) -> None:
         with self._errors():
             self._consumer.end_offsets([self._place(0)], timeout_ms=_CHECK_MS)

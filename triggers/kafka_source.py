@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from millstream.contract.blocking import BlockingClient
-from millstream.contract.errors import SourceUnavailable
+from millstream.contract.errors import LeaseLost, SourceUnavailable
 from millstream.contract.groups import Change, Outputs
 from millstream.contract.records import Checkpoint
 from millstream.contract.state import Lease
 from millstream.contract.streams import At, Oldest, Page
-from millstream.triggers.kafka_client import Client
+from millstream.triggers.kafka_client import Client, Transactions
 from millstream.triggers.kafka_member import Member
 from millstream.triggers.kafka_records import RecordMaker
 
@@ -33,7 +33,9 @@ class KafkaSource:
         calls: BlockingClient,
         event_source_arn: str,
         drain_s: float,
+        outputs: Transactions | None = None,
     ) -> None:
+        self._outputs = outputs
         self._client = client
         self._maker = maker
         self._calls = calls
@@ -53,7 +55,7 @@ class KafkaSource:
 
     @property
     def outputs(self) -> Outputs | None:
-        return None
+        return self._outputs
 
     async def mark(self) -> float:
         marked_at = time.time()
@@ -63,7 +65,7 @@ class KafkaSource:
     async def join(self, start: Oldest | At, *, marked: bool = False) -> None:
         if marked:
             await self._calls.call(self._keep_ends)
-        self._member = Member(self._client, start, self._drain_s, self._maker.name, self._tell)
+        self._member = Member(self._client, start, self._drain_s, self._maker.name, self._tell, self._outputs)
         threading.Thread(target=self._member.run, name=self._name, daemon=True).start()
 
     async def change(self) -> Change:
@@ -78,12 +80,25 @@ class KafkaSource:
         parts = [(self._maker.number(lease.partition), lease.epoch) for lease in leases]
         for partition, epoch in parts:
             self._member.rewind(partition, epoch)
+            if self._outputs is not None and not self._outputs.forget(partition):
+                unknown = SourceUnavailable(f"{leases[0].partition}: a transaction's end is not known")
+                self._member.fail(unknown)
+                raise unknown
         return KafkaReader(self._member, parts, self._readers)
 
     async def commit(self, lease: Lease, checkpoint: Checkpoint) -> None:
         assert self._member is not None
-        number = self._maker.number(lease.partition)
-        self._member.commit(number, lease.epoch, int(checkpoint.position) + 1)
+        number, position = self._maker.number(lease.partition), int(checkpoint.position)
+        if self._outputs is None:
+            self._member.commit(number, lease.epoch, position + 1)
+            return
+        self._member.check(number, lease.epoch)
+        try:
+            await self._outputs.commit(number, position)
+        except SourceUnavailable as unknown:
+            self._member.fail(unknown)
+            raise LeaseLost(str(unknown)) from unknown
+        self._member.passed(number, lease.epoch, position + 1)
 
     async def aclose(self) -> None:
         if self._closed:
@@ -95,6 +110,8 @@ class KafkaSource:
         else:
             with suppress(SourceUnavailable):
                 await self._calls.call(self._client.close)
+        if self._outputs is not None:
+            await self._outputs.aclose()
         self._calls.close()
 
     def _find_ends(self) -> dict[int, int]:

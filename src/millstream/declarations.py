@@ -83,6 +83,7 @@ class KafkaOptions(TypedDict, total=False):
     group_instance_id: str
     isolation_level: str
     session_timeout: int
+    transactional_id: str
     security_protocol: str
     sasl_mechanism: str
     sasl_username: str
