@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from tests.brokers.kafka_server import Listener, LocalKafka
+from tests.brokers.kafka_server import KafkaContainer, Listener, LocalKafka
 from tests.brokers.postgres import free_port
+from tests.brokers.provider import Server, provided
 
 READY_WITHIN_S = 60.0
 WITHIN_S = 10.0
+
+K = TypeVar("K", bound="Kafka")
 
 
 class Kafka:
@@ -30,7 +33,15 @@ class Kafka:
         plain = Listener("PLAINTEXT", free_port(), "PLAINTEXT")
         self.bootstrap = plain.address
         self.admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
-        self._server = LocalKafka(folder, free_port(), [plain, *listeners], settings or {})
+        wanted = (folder, free_port(), [plain, *listeners], settings or {})
+
+        def local() -> Server:
+            return LocalKafka(*wanted)
+
+        def container() -> Server:
+            return KafkaContainer(*wanted)
+
+        self._server = provided("Kafka", local=local, containers=container)
 
     def start(self) -> None:
         """Start it and wait until it answers."""
@@ -108,7 +119,7 @@ class Kafka:
 
 
 @contextmanager
-def running(broker: Kafka) -> Iterator[Kafka]:
+def running(broker: K) -> Iterator[K]:
     try:
         broker.start()
         yield broker
@@ -116,30 +127,15 @@ def running(broker: Kafka) -> Iterator[Kafka]:
         broker.close()
 
 
-@contextmanager
-def or_skipped() -> Iterator[None]:
-    """Where the broker cannot be had, the test is skipped with the reason, and fails where CI is set."""
-    try:
-        yield
-    except OSError as error:
-        if os.environ.get("CI"):
-            pytest.fail(f"Kafka: {error}")
-        pytest.skip(f"Kafka: {error}")
-
-
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
     """One broker for the session; tests make topics of their own, and leave it running."""
-    with or_skipped():
-        broker = Kafka(tmp_path_factory.mktemp("kafka"))
-    with running(broker):
+    with running(Kafka(tmp_path_factory.mktemp("kafka"))) as broker:
         yield broker
 
 
 @pytest.fixture
 def own_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
     """A broker that a test may kill and start as it likes."""
-    with or_skipped():
-        broker = Kafka(tmp_path_factory.mktemp("kafka"))
-    with running(broker):
+    with running(Kafka(tmp_path_factory.mktemp("kafka"))) as broker:
         yield broker

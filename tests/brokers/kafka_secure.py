@@ -18,7 +18,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # they are it
 )
 
 from tests.brokers.certificates import Authority
-from tests.brokers.kafka import WITHIN_S, Kafka, or_skipped, running
+from tests.brokers.kafka import WITHIN_S, Kafka, running
 from tests.brokers.kafka_server import FILES, Listener
 from tests.brokers.postgres import free_port
 
@@ -114,7 +114,5 @@ class SecureKafka(Kafka):
 @pytest.fixture(scope="session")
 def secure_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureKafka]:
     """One broker for the session; tests make topics of their own, and leave it running."""
-    with or_skipped():
-        broker = SecureKafka(tmp_path_factory.mktemp("secure-kafka"))
-    with running(broker):
+    with running(SecureKafka(tmp_path_factory.mktemp("secure-kafka"))) as broker:
         yield broker

@@ -1,4 +1,4 @@
-"""Apache Kafka as a process on loopback: one broker that is its own controller, from its Maven artifacts."""
+"""Apache Kafka, one broker that is its own controller: a process on loopback, or a container."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from scripts.kafka_broker import libraries
+from tests.brokers.containers import Container
+from tests.brokers.provider import Unavailable
 
 ENDED_WITHIN_S = 20.0
 
@@ -41,6 +43,9 @@ SETTINGS = {
     "transaction.state.log.replication.factor": "1",
 }
 
+SHARED = "/mnt/shared/config"
+"""Where Apache's image looks for settings. Source: Apache Kafka, "Kafka Docker Image Usage Guide"."""
+
 JAVA = ["-Xms256m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
 LOGGING = ["-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-Dorg.slf4j.simpleLogger.showDateTime=true"]
 
@@ -61,16 +66,19 @@ class Listener:
 
 
 class LocalKafka:
-    """A broker in a folder of its own; may be ended and started again on the same ports.
+    """A broker in a folder of its own, from its Maven artifacts.
 
     Raises:
-        OSError: Java or Maven is not there, or Maven could not fetch the broker.
+        Unavailable: Java or Maven is not there, or Maven could not fetch the broker.
     """
 
     def __init__(
         self, folder: Path, controller_port: int, listeners: list[Listener], more: Mapping[str, str]
     ) -> None:
-        self._classes = f"{libraries()}/*"
+        try:
+            self._classes = f"{libraries()}/*"
+        except OSError as error:
+            raise Unavailable(str(error)) from error
         self._log = folder / "log"
         self._settings = folder / "server.properties"
         self._process: subprocess.Popen[bytes] | None = None
@@ -123,6 +131,24 @@ class LocalKafka:
 
     def log(self) -> str:
         return self._log.read_text(errors="replace") if self._log.exists() else ""
+
+
+class KafkaContainer(Container):
+    """A broker in a container of Apache's image, which takes a folder of settings.
+
+    Raises:
+        Unavailable: no Docker engine answers, or it can have no such image.
+    """
+
+    def __init__(
+        self, folder: Path, controller_port: int, listeners: list[Listener], more: Mapping[str, str]
+    ) -> None:
+        settings = {"log.dirs": "/tmp/kafka-data", **more}
+        given = properties("0.0.0.0", controller_port, listeners, settings, Path(SHARED))
+        (folder / "server.properties").write_text(given)
+        ports = {one.port: one.port for one in listeners}
+        environment = {"CLUSTER_ID": cluster_id(), "KAFKA_HEAP_OPTS": "-Xms256m -Xmx512m"}
+        super().__init__("kafka", ports, environment, files=(folder, SHARED))
 
 
 def properties(
