@@ -27,13 +27,13 @@ from millstream.contract.stream_options import TimedStreamOptions
 from millstream.contract.stream_trigger import RecordFailure
 from millstream.contract.streams import StartingPosition, StreamPolicy
 from millstream.kafka.access import Access, access_of
+from millstream.kafka.admission import admit
+from millstream.kafka.libraries import CONFLUENT, chosen
 from millstream.kafka.options import SECRET_FIELDS, KafkaConnectionOptions
 from millstream.triggers.kafka_client import (
-    CONFLUENT,
     Client,
     GroupSettings,
     Transactions,
-    chosen,
     new_client,
 )
 from millstream.triggers.kafka_records import RecordMaker, item_id, key_of
@@ -148,9 +148,10 @@ class KafkaTrigger:
         )
 
         library = chosen(options.client if options.transactional_id is None else CONFLUENT)
-        access = access_of(options)
 
-        def connect() -> Client:
+        def connect() -> tuple[Client, Access]:
+            access = access_of(options, options.bootstrap_servers)
+            admit(access, "bootstrap_servers")
             client = new_client(library, settings, access, maker)
             try:
                 found = client.partitions()
@@ -159,10 +160,10 @@ class KafkaTrigger:
                 raise
             if not found:
                 raise InvalidConfiguration([Problem("", "topic", "a topic with partitions", options.topic)])
-            return client
+            return client, access
 
         try:
-            client = await calls.call(connect)
+            client, access = await calls.call(connect)
         except BaseException:
             calls.close()
             raise

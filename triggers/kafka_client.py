@@ -5,17 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any, Protocol
 
-from millstream.contract.errors import InvalidConfiguration, Problem
 from millstream.contract.groups import Outputs
 from millstream.contract.records import Record
 from millstream.kafka.access import Access
+from millstream.kafka.libraries import CONFLUENT
 from millstream.triggers.kafka_records import RecordMaker
-
-CONFLUENT = "confluent"
-KAFKA_PYTHON = "kafka-python"
 
 MARGIN_S = 1.0
 """What a client waits longer for revoked partitions than their runner may take."""
@@ -155,20 +151,6 @@ class Client(Protocol):
         """Leave the group, a static member excepted."""
 
 
-def chosen(client: str) -> str:
-    """The client library that is used: the one named, or the fastest that is installed.
-
-    Raises:
-        InvalidConfiguration: it is not installed.
-    """
-    if client == "auto":
-        return CONFLUENT if _has("confluent_kafka") else KAFKA_PYTHON
-    if client == CONFLUENT and not _has("confluent_kafka"):
-        wanted = 'an installed client (pip install "millstream[kafka]")'
-        raise InvalidConfiguration([Problem("", "client", wanted, repr(client))])
-    return client
-
-
 def new_client(name: str, settings: GroupSettings, access: Access, maker: RecordMaker) -> Client:
     """A client of that library, not yet connected."""
     if name == CONFLUENT:
@@ -178,7 +160,3 @@ def new_client(name: str, settings: GroupSettings, access: Access, maker: Record
     from millstream.triggers.kafka_python import KafkaPythonClient
 
     return KafkaPythonClient(settings, access, maker)
-
-
-def _has(module: str) -> bool:
-    return find_spec(module) is not None

@@ -20,9 +20,9 @@ from confluent_kafka import (
 from millstream.contract.errors import InvalidConfiguration, Problem, SourceUnavailable
 from millstream.contract.records import Record
 from millstream.kafka.access import Access
+from millstream.kafka.libraries import CONFLUENT
 from millstream.triggers.kafka_client import (
     CALL_S,
-    CONFLUENT,
     MARGIN_S,
     METADATA_S,
     NOT_COMMITTED,

@@ -19,9 +19,9 @@ from kafka.structs import OffsetAndMetadata
 from millstream.contract.errors import InvalidConfiguration, Problem, SourceUnavailable
 from millstream.contract.records import Record
 from millstream.kafka.access import Access
+from millstream.kafka.libraries import KAFKA_PYTHON
 from millstream.triggers.kafka_client import (
     CALL_S,
-    KAFKA_PYTHON,
     MARGIN_S,
     METADATA_S,
     NOT_COMMITTED,

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import os
 import ssl
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from millstream.contract.errors import InvalidConfiguration, Problem
-from millstream.kafka.options import KafkaConnectionOptions
+from millstream.kafka.options import KafkaAccessOptions
+
+BAD_CERTIFICATE = "Provided certificate or private key is invalid"
+"""Source: AWS, "Troubleshooting self-managed Apache Kafka event source mapping errors"."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,8 @@ class Access:
     certificate: str | None = field(default=None, repr=False)
     key: str | None = field(default=None, repr=False)
     key_password: str | None = field(default=None, repr=False)
+    ca_field: str = "ssl_ca_file"  # the options that they come from
+    certificate_field: str = "ssl_certificate_file"
 
     @property
     def protocol(self) -> str:
@@ -58,43 +66,62 @@ class Access:
             "security_protocol": self.protocol,
         }
         if self.mechanism is not None:
-            found |= {
-                "sasl_mechanism": self.mechanism,
-                "sasl_plain_username": self.username,
-                "sasl_plain_password": self.password,
-            }
+            found |= self.sasl_for_kafka_python()
         if self.tls:
-            found["ssl_context"] = self._ssl_context()
+            found["ssl_context"] = self.ssl_context()
         return found
 
-    def _ssl_context(self) -> ssl.SSLContext:
-        try:
+    def sasl_for_kafka_python(self) -> dict[str, Any]:
+        """The part that proves who we are by a password."""
+        username = self.username or ""
+        if self.mechanism != "PLAIN":  # kafka-python leaves it out. Source: RFC 5802, saslname
+            username = username.replace("=", "=3D").replace(",", "=2C")
+        return {
+            "sasl_mechanism": self.mechanism,
+            "sasl_plain_username": username,
+            "sasl_plain_password": self.password,
+        }
+
+    def ssl_context(self) -> ssl.SSLContext:
+        """What Python's own TLS needs.
+
+        Raises:
+            InvalidConfiguration: a certificate or key cannot be read, or one does not fit the other.
+        """
+        with _certificate_errors(self.ca_field, "a certificate in PEM"):
             context = ssl.create_default_context(cadata=self.ca)
-            if self.certificate is not None and self.key is not None:
-                _load(context, f"{self.certificate}\n{self.key}", self.key_password or "")
-        except (ssl.SSLError, ValueError) as error:
+        if self.certificate is not None and self.key is not None:
             wanted = "a certificate, and a key that fits it and its password"
-            raise InvalidConfiguration(
-                [Problem("", "ssl_certificate_file", wanted, _reason(error))]
-            ) from error
+            with _certificate_errors(self.certificate_field, wanted):
+                _load(context, f"{self.certificate}\n{self.key}", self.key_password or "")
         return context
 
 
-def _load(context: ssl.SSLContext, pem: str, password: str) -> None:
-    """Give a context a certificate and key, which it takes from a file alone: one in memory."""
-    descriptor = os.memfd_create("certificate")
+@contextmanager
+def _certificate_errors(field: str, wanted: str) -> Iterator[None]:
     try:
-        os.write(descriptor, pem.encode())
-        context.load_cert_chain(f"/proc/self/fd/{descriptor}", password=password)
-    finally:
-        os.close(descriptor)
+        yield
+    except (ssl.SSLError, ValueError) as error:
+        reason = getattr(error, "reason", None)
+        found = f"{BAD_CERTIFICATE} ({reason})" if reason else BAD_CERTIFICATE
+        raise InvalidConfiguration([Problem("", field, wanted, found)]) from error
 
 
-def _reason(error: Exception) -> str:
-    return getattr(error, "reason", None) or type(error).__name__
+def _load(context: ssl.SSLContext, pem: str, password: str) -> None:
+    """Give a context a certificate and key, which it takes from a file alone; in memory if it can be."""
+    with ExitStack() as stack:
+        if hasattr(os, "memfd_create"):
+            descriptor = os.memfd_create("certificate")
+            stack.callback(os.close, descriptor)
+            path = f"/proc/self/fd/{descriptor}"
+        else:
+            folder = stack.enter_context(TemporaryDirectory())
+            path = f"{folder}/certificate"
+        Path(path).write_bytes(pem.encode())
+        context.load_cert_chain(path, password=password)
 
 
-def access_of(options: KafkaConnectionOptions) -> Access:
+def access_of(options: KafkaAccessOptions, bootstrap_servers: str) -> Access:
     """What plain options say; reads their files.
 
     Raises:
@@ -114,7 +141,7 @@ def access_of(options: KafkaConnectionOptions) -> Access:
             return None
 
     access = Access(
-        options.bootstrap_servers,
+        bootstrap_servers,
         options.sasl_mechanism,
         options.sasl_username,
         options.sasl_password,
@@ -129,7 +156,7 @@ def access_of(options: KafkaConnectionOptions) -> Access:
     return access
 
 
-def _has_tls(options: KafkaConnectionOptions) -> bool:
+def _has_tls(options: KafkaAccessOptions) -> bool:
     """By the protocol that is named; where none is, TLS is used as soon as a file for it is given."""
     if options.security_protocol is not None:
         return options.security_protocol.endswith("SSL")

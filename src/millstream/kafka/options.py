@@ -23,15 +23,19 @@ def _servers(value: Any) -> Any:
     if not isinstance(given, (list, tuple)) or not given:
         raise ValueError(SERVERS)
     for server in given:
-        if not isinstance(server, str) or _SERVER.fullmatch(server.strip()) is None:
+        if not isinstance(server, str) or not is_server(server.strip()):
             raise ValueError(SERVERS)
     return ",".join(server.strip() for server in given)
 
 
-class KafkaConnectionOptions(Options):
-    """How to reach a cluster, and as whom."""
+def is_server(text: str) -> bool:
+    """True for `host:port`."""
+    return _SERVER.fullmatch(text) is not None and 0 < int(text.rpartition(":")[2]) < 65_536
 
-    bootstrap_servers: Annotated[str, BeforeValidator(_servers)] = Field(description=SERVERS)
+
+class KafkaAccessOptions(Options):
+    """As whom a cluster is entered, and how it proves who it is."""
+
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] | None = Field(
         default=None, description='"PLAINTEXT", "SSL", "SASL_PLAINTEXT" or "SASL_SSL"'
     )
@@ -62,3 +66,9 @@ class KafkaConnectionOptions(Options):
             wanted = "a SASL protocol beside sasl_mechanism, and only there"
             problems.append(Problem("", "security_protocol", wanted, repr(self.security_protocol)))
         return problems
+
+
+class KafkaConnectionOptions(KafkaAccessOptions):
+    """How to reach a cluster, and as whom."""
+
+    bootstrap_servers: Annotated[str, BeforeValidator(_servers)] = Field(description=SERVERS)

@@ -1,0 +1,28 @@
+"""The two client libraries, and which one is used."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from millstream.contract.errors import InvalidConfiguration, Problem
+
+CONFLUENT = "confluent"
+KAFKA_PYTHON = "kafka-python"
+
+
+def chosen(client: str) -> str:
+    """The library that is used: the one named, or the fastest that is installed.
+
+    Raises:
+        InvalidConfiguration: it is not installed.
+    """
+    if client == "auto":
+        return CONFLUENT if _has("confluent_kafka") else KAFKA_PYTHON
+    if client == CONFLUENT and not _has("confluent_kafka"):
+        wanted = 'an installed client (pip install "millstream[kafka]")'
+        raise InvalidConfiguration([Problem("", "client", wanted, repr(client))])
+    return client
+
+
+def _has(module: str) -> bool:
+    return find_spec(module) is not None
