@@ -14,12 +14,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 
-from millstream.contract.errors import InvalidConfiguration, LeaseLost, SourceUnavailable
+from millstream.contract.errors import InvalidConfiguration, SourceUnavailable
 from millstream.contract.groups import Assigned, Change, Revoked
 from millstream.contract.records import Record
 from millstream.contract.streams import At, Oldest
+from millstream.triggers.kafka_buffers import Buffers
 from millstream.triggers.kafka_client import NOT_COMMITTED, Client, Polled, Transactions
 
 logger = logging.getLogger(__name__)
@@ -37,33 +37,6 @@ CHECK_S = 5.0
 
 FULL_S = 0.05
 """How long the thread waits for a full buffer before it has the client pass over that partition."""
-
-BUFFER_RECORDS = 2_000
-BUFFER_BYTES = 4 * 1024 * 1024
-"""What may wait of one partition; its runner holds more by itself."""
-
-
-class _Buffer:
-    """What waits of one assigned partition."""
-
-    __slots__ = ("bytes", "epoch", "next", "paused", "records", "seek", "taken")
-
-    def __init__(self, epoch: int, start: int) -> None:
-        self.epoch = epoch
-        self.next = start  # the offset at which a new reader begins
-        self.taken = start  # the one behind what the reader has
-        self.seek: int | None = None  # where the client must go on. None: where it is
-        self.records: deque[Record] = deque()
-        self.bytes = 0
-        self.paused = False
-
-    @property
-    def full(self) -> bool:
-        return len(self.records) >= BUFFER_RECORDS or self.bytes >= BUFFER_BYTES
-
-    def clear(self) -> None:
-        self.records.clear()
-        self.bytes = 0
 
 
 class Member:
@@ -89,8 +62,8 @@ class Member:
         self._drain_s = drain_s
         self._tell = tell
         self.over = threading.Event()  # the thread has left the group
-        self._lock = threading.Condition()
-        self._parts: dict[int, _Buffer] = {}
+        self.buffers = Buffers()
+        self._lock = threading.Lock()
         self._changes: deque[Change | BaseException] = deque()
         self._offsets: dict[int, int] = {}  # to commit
         self._epoch = 0
@@ -114,36 +87,16 @@ class Member:
             raise found
         return found
 
-    def rewind(self, partition: int, epoch: int) -> None:
-        """Have the records behind the cursor come again, for a new reader."""
-        with self._lock:
-            part = self._parts.get(partition)
-            if part is not None and part.epoch == epoch and part.taken != part.next:
-                part.clear()
-                part.seek = part.taken = part.next
-                self._lock.notify_all()
-
     def take(self, partitions: Sequence[tuple[int, int]], limit: int) -> list[Record]:
         """Up to `limit` records of partitions under their epochs, those of each in order.
 
         Raises:
             SourceUnavailable: there are none, and no broker answers.
         """
-        found: list[Record] = []
-        with self._lock:
-            for partition, epoch in partitions:
-                part = self._parts.get(partition)
-                if part is None or part.epoch != epoch or part.seek is not None:
-                    continue
-                while part.records and len(found) < limit:
-                    record = part.records.popleft()
-                    part.bytes -= len(record.event)
-                    part.taken = int(record.position) + 1
-                    found.append(record)
-            if found:
-                self._lock.notify_all()
-            elif self._fault is not None:
-                raise SourceUnavailable(str(self._fault))
+        found = self.buffers.take(partitions, limit)
+        fault = self._fault
+        if not found and fault is not None:
+            raise SourceUnavailable(str(fault))
         return found
 
     def commit(self, partition: int, epoch: int, offset: int) -> None:
@@ -152,23 +105,9 @@ class Member:
         Raises:
             LeaseLost: the partition is not assigned under that epoch any more.
         """
-        with self._lock:
-            self._held(partition, epoch).next = offset
+        with self._lock:  # together, lest a revocation comes between
+            self.buffers.passed(partition, epoch, offset)
             self._offsets[partition] = offset
-
-    def passed(self, partition: int, epoch: int, offset: int) -> None:
-        """Note that a transaction has moved the group's offset; nothing if the partition is lost by now."""
-        with self._lock, suppress(LeaseLost):
-            self._held(partition, epoch).next = offset
-
-    def check(self, partition: int, epoch: int) -> None:
-        """See that a partition may be committed.
-
-        Raises:
-            LeaseLost: it is not assigned under that epoch any more.
-        """
-        with self._lock:
-            self._held(partition, epoch)
 
     def fail(self, fault: SourceUnavailable) -> None:
         """Have the membership end, and say why."""
@@ -177,9 +116,8 @@ class Member:
 
     def close(self) -> None:
         """Have the thread end; it commits and leaves the group first."""
-        with self._lock:
-            self._closing = True
-            self._lock.notify_all()
+        self._closing = True
+        self.buffers.wake()
 
     # ---- the thread
 
@@ -204,8 +142,11 @@ class Member:
     def _poll(self) -> None:
         try:
             self._seek()
-            self._wait_for_room()
+            self._make_room()
             found = self._client.poll(POLL_RECORDS, POLL_S)
+            if found.records:  # before anything that may fail
+                self.buffers.put(found.records)
+                self._tell()
             if found.out_of_range:
                 self._restart(found.out_of_range)
             if self._transactions is not None:
@@ -217,8 +158,6 @@ class Member:
                 self._tell()
         else:
             self._fault = None
-            if found.records:
-                self._hand_over(found.records)
         self._commit_when_due()
 
     def _check(self, found: Polled) -> None:
@@ -231,54 +170,23 @@ class Member:
         self._heard_at = now
 
     def _seek(self) -> None:
-        with self._lock:
-            wanted = {p: part.seek for p, part in self._parts.items() if part.seek is not None}
-        if not wanted:
-            return
-        self._client.seek(wanted)
-        with self._lock:
-            for partition, offset in wanted.items():
-                part = self._parts[partition]
-                part.clear()
-                if part.seek == offset:
-                    part.seek = None
+        if wanted := self.buffers.wanted():
+            self._client.seek(wanted)
+            self.buffers.sought(wanted)
 
-    def _wait_for_room(self) -> None:
-        """Wait a moment for full buffers; what is full even then, is passed over until it is half empty."""
-        with self._lock:
-            if any(part.full and not part.paused for part in self._parts.values()):
-                self._lock.wait(FULL_S)
-            full = [p for p, part in self._parts.items() if part.full and not part.paused]
-            free = [p for p, part in self._parts.items() if part.paused and _has_room(part)]
-            for partition in full:
-                self._parts[partition].paused = True
-            for partition in free:
-                self._parts[partition].paused = False
+    def _make_room(self) -> None:
+        full, free = self.buffers.room(FULL_S)
         if full:
             self._client.pause(full)
         if free:
             self._client.resume(free)
 
-    def _hand_over(self, found: Mapping[int, list[Record]]) -> None:
-        with self._lock:
-            for partition, records in found.items():
-                part = self._parts.get(partition)
-                if part is not None and part.seek is None:
-                    part.records.extend(records)
-                    part.bytes += sum([len(record.event) for record in records])
-        self._tell()
-
     def _restart(self, partitions: Sequence[int]) -> None:
         """Go on at the oldest record where the wanted one is not there any more."""
-        bounds = self._client.bounds(partitions)
-        with self._lock:
-            for partition, (oldest, end) in bounds.items():
-                part = self._parts.get(partition)
-                if part is None:
-                    continue
-                extra = {"partition": partition, "wanted": part.next, "oldest": oldest, "end": end}
-                logger.warning("offset is not in the topic, reading on from the oldest", extra=extra)
-                part.next = part.seek = oldest
+        for partition, (oldest, end) in self._client.bounds(partitions).items():
+            wanted = self.buffers.jump(partition, oldest)
+            extra = {"partition": self._name(partition), "wanted": wanted, "oldest": oldest, "end": end}
+            logger.warning("offset is not in the topic, reading on from the oldest", extra=extra)
 
     def _commit_when_due(self) -> None:
         now = time.monotonic()
@@ -315,8 +223,7 @@ class Member:
             raise
         with self._lock:
             self._epoch += 1
-            for partition, offset in starts.items():
-                self._parts[partition] = _Buffer(self._epoch, offset)
+            self.buffers.open(starts, self._epoch)
             if starts:
                 self._changes.append(Assigned([self._name(p) for p in starts], self._epoch))
         self._tell()
@@ -325,7 +232,7 @@ class Member:
     def revoking(self, partitions: Sequence[int]) -> threading.Event:
         done = threading.Event()
         with self._lock:
-            held = [self._name(p) for p in partitions if p in self._parts]
+            held = [self._name(p) for p in self.buffers.held(partitions)]
             if held and not self._closing:
                 self._changes.append(Revoked(held, self._drain_s, done.set))
             else:
@@ -339,15 +246,15 @@ class Member:
 
     def revoked(self, partitions: Sequence[int]) -> None:
         with self._lock:
+            self.buffers.drop(partitions)
             for partition in partitions:
-                self._parts.pop(partition, None)
                 self._offsets.pop(partition, None)
                 if self._transactions is not None:
                     self._transactions.end(partition)
 
     def lost(self, partitions: Sequence[int]) -> None:
         with self._lock:
-            held = [self._name(p) for p in partitions if p in self._parts]
+            held = [self._name(p) for p in self.buffers.held(partitions)]
             if held:
                 self._changes.append(Revoked(held, 0.0, _nothing))
         self.revoked(partitions)
@@ -358,12 +265,6 @@ class Member:
             for partition, offset in offsets.items():
                 if self._offsets.get(partition) == offset:
                     del self._offsets[partition]
-
-    def _held(self, partition: int, epoch: int) -> _Buffer:
-        part = self._parts.get(partition)
-        if part is None or part.epoch != epoch:
-            raise LeaseLost(f"partition {partition} is another member's by now")
-        return part
 
     def _starts(self, partitions: Sequence[int]) -> Mapping[int, int]:
         if self._transactions is not None:
@@ -383,10 +284,6 @@ def starts(client: Client, partitions: Sequence[int], start: Oldest | At) -> Map
             return {p: oldest for p, (oldest, _) in client.bounds(partitions).items()}
         case At(timestamp=timestamp):
             return client.at(partitions, timestamp)
-
-
-def _has_room(part: _Buffer) -> bool:
-    return len(part.records) <= BUFFER_RECORDS // 2 and part.bytes <= BUFFER_BYTES // 2
 
 
 def _nothing() -> None:

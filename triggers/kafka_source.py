@@ -79,7 +79,7 @@ class KafkaSource:
         assert self._member is not None
         parts = [(self._maker.number(lease.partition), lease.epoch) for lease in leases]
         for partition, epoch in parts:
-            self._member.rewind(partition, epoch)
+            self._member.buffers.rewind(partition, epoch)
             if self._outputs is not None and not self._outputs.forget(partition):
                 unknown = SourceUnavailable(f"{leases[0].partition}: a transaction's end is not known")
                 self._member.fail(unknown)
@@ -92,13 +92,13 @@ class KafkaSource:
         if self._outputs is None:
             self._member.commit(number, lease.epoch, position + 1)
             return
-        self._member.check(number, lease.epoch)
+        self._member.buffers.check(number, lease.epoch)
         try:
             await self._outputs.commit(number, position)
         except SourceUnavailable as unknown:
             self._member.fail(unknown)
             raise LeaseLost(str(unknown)) from unknown
-        self._member.passed(number, lease.epoch, position + 1)
+        self._member.buffers.passed(number, lease.epoch, position + 1)
 
     async def aclose(self) -> None:
         if self._closed:

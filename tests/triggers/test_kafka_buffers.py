@@ -1,0 +1,106 @@
+"""What waits between the polling thread and the mapping: bounds, rewinds, lost partitions."""
+
+from __future__ import annotations
+
+import pytest
+
+from millstream.contract.errors import LeaseLost
+from millstream.contract.records import Record
+from millstream.triggers.kafka_buffers import BUFFER_RECORDS, Buffers
+from millstream.triggers.kafka_records import RecordMaker
+
+MAKE = RecordMaker("t").record
+
+
+def records(first: int, count: int, partition: int = 0) -> list[Record]:
+    return [MAKE(partition, n, "CREATE_TIME", 0, None, b"", None, 0.0) for n in range(first, first + count)]
+
+
+def offsets(found: list[Record]) -> list[int]:
+    return [int(record.position) for record in found]
+
+
+def opened(*partitions: int) -> Buffers:
+    buffers = Buffers()
+    buffers.open(dict.fromkeys(partitions, 0), 1)
+    return buffers
+
+
+def test_records_are_taken_in_order_up_to_a_limit() -> None:
+    buffers = opened(0)
+    buffers.put({0: records(0, 5)})
+    buffers.put({0: records(5, 5)})
+    assert offsets(buffers.take([(0, 1)], 7)) == [*range(7)]
+    assert offsets(buffers.take([(0, 1)], 7)) == [7, 8, 9]
+    assert buffers.take([(0, 1)], 7) == []
+
+
+def test_a_full_partition_is_passed_over_until_it_is_half_empty() -> None:
+    buffers = opened(0, 1)
+    buffers.put({0: records(0, BUFFER_RECORDS)})
+    assert buffers.room(0.0) == ([0], [])
+    assert buffers.room(0.0) == ([], [])
+    buffers.take([(0, 1)], BUFFER_RECORDS // 2 - 1)
+    assert buffers.room(0.0) == ([], [])
+    buffers.take([(0, 1)], 1)
+    assert buffers.room(0.0) == ([], [0])
+
+
+def test_a_new_reader_has_what_is_behind_the_cursor_again() -> None:
+    buffers = opened(0)
+    buffers.put({0: records(0, 10)})
+    buffers.take([(0, 1)], 6)
+    buffers.passed(0, 1, 4)
+    buffers.rewind(0, 1)
+    assert buffers.wanted() == {0: 4}
+    buffers.put({0: records(10, 5)})  # fetched before the client went back
+    assert buffers.take([(0, 1)], 10) == []
+    buffers.sought({0: 4})
+    buffers.put({0: records(4, 3)})
+    assert offsets(buffers.take([(0, 1)], 10)) == [4, 5, 6]
+
+
+def test_a_reader_whose_records_are_all_behind_the_cursor_goes_on() -> None:
+    buffers = opened(0)
+    buffers.put({0: records(0, 10)})
+    buffers.take([(0, 1)], 6)
+    buffers.passed(0, 1, 6)
+    buffers.rewind(0, 1)
+    assert buffers.wanted() == {}
+    assert offsets(buffers.take([(0, 1)], 10)) == [6, 7, 8, 9]
+
+
+def test_a_rewind_while_the_client_goes_back_is_not_forgotten() -> None:
+    buffers = opened(0)
+    buffers.put({0: records(0, 10)})
+    buffers.take([(0, 1)], 10)
+    buffers.rewind(0, 1)
+    wanted = buffers.wanted()
+    buffers.jump(0, 3)
+    buffers.sought(wanted)
+    assert buffers.wanted() == {0: 3}
+
+
+def test_a_partition_that_goes_back_is_passed_over_no_more() -> None:
+    buffers = opened(0)
+    buffers.put({0: records(0, BUFFER_RECORDS)})
+    assert buffers.room(0.0) == ([0], [])
+    buffers.take([(0, 1)], 1)
+    buffers.rewind(0, 1)
+    buffers.sought(buffers.wanted())
+    buffers.put({0: records(0, BUFFER_RECORDS)})
+    assert buffers.room(0.0) == ([0], [])
+
+
+def test_nothing_is_written_or_taken_under_an_epoch_that_is_over() -> None:
+    buffers = opened(0)
+    buffers.put({0: records(0, 1)})
+    buffers.drop([0])
+    buffers.open({0: 0}, 2)
+    buffers.put({0: records(0, 1)})
+    assert buffers.take([(0, 1)], 10) == []
+    with pytest.raises(LeaseLost):
+        buffers.passed(0, 1, 1)
+    with pytest.raises(LeaseLost):
+        buffers.check(0, 1)
+    assert offsets(buffers.take([(0, 2)], 10)) == [0]

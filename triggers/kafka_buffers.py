@@ -1,0 +1,176 @@
+"""What the polling thread has fetched and the mapping not yet taken; used by both at once."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+from millstream.contract.errors import LeaseLost
+from millstream.contract.records import Record
+
+BUFFER_RECORDS = 2_000
+BUFFER_BYTES = 4 * 1024 * 1024
+"""What may wait of one partition; its runner holds more by itself."""
+
+
+class _Buffer:
+    """What waits of one assigned partition."""
+
+    __slots__ = ("bytes", "epoch", "next", "paused", "records", "seek", "taken")
+
+    def __init__(self, epoch: int, start: int) -> None:
+        self.epoch = epoch
+        self.next = start  # the offset at which a new reader begins
+        self.taken = start  # the one behind what the reader has
+        self.seek: int | None = None  # where the client must go on. None: where it is
+        self.records: deque[Record] = deque()
+        self.bytes = 0
+        self.paused = False  # the client passes over it
+
+    @property
+    def full(self) -> bool:
+        return len(self.records) >= BUFFER_RECORDS or self.bytes >= BUFFER_BYTES
+
+    @property
+    def half_empty(self) -> bool:
+        return len(self.records) <= BUFFER_RECORDS // 2 and self.bytes <= BUFFER_BYTES // 2
+
+    def clear(self) -> None:
+        self.records.clear()
+        self.bytes = 0
+
+
+class Buffers:
+    """One for each assigned partition, under the epoch of its assignment."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._parts: dict[int, _Buffer] = {}
+
+    def held(self, partitions: Sequence[int]) -> list[int]:
+        """Those that are assigned."""
+        with self._changed:
+            return [partition for partition in partitions if partition in self._parts]
+
+    # ---- called by the event loop
+
+    def rewind(self, partition: int, epoch: int) -> None:
+        """Have the records behind the cursor come again, for a new reader."""
+        with self._changed, suppress(LeaseLost):
+            part = self._at(partition, epoch)
+            if part.taken != part.next:
+                part.clear()
+                part.seek = part.taken = part.next
+                self._changed.notify_all()
+
+    def take(self, partitions: Sequence[tuple[int, int]], limit: int) -> list[Record]:
+        """Up to `limit` records of partitions under their epochs, those of each in order."""
+        found: list[Record] = []
+        with self._changed:
+            for partition, epoch in partitions:
+                part = self._parts.get(partition)
+                if part is None or part.epoch != epoch or part.seek is not None:
+                    continue
+                while part.records and len(found) < limit:
+                    record = part.records.popleft()
+                    part.bytes -= len(record.event)
+                    part.taken = int(record.position) + 1
+                    found.append(record)
+            if found:
+                self._changed.notify_all()
+        return found
+
+    def passed(self, partition: int, epoch: int, offset: int) -> None:
+        """Note the offset that is to be read next after a restart of the reader.
+
+        Raises:
+            LeaseLost: the partition is not assigned under that epoch any more.
+        """
+        with self._changed:
+            self._at(partition, epoch).next = offset
+
+    def check(self, partition: int, epoch: int) -> None:
+        """See that a partition is assigned under its epoch.
+
+        Raises:
+            LeaseLost: it is not.
+        """
+        with self._changed:
+            self._at(partition, epoch)
+
+    # ---- called by the thread
+
+    def open(self, starts: Mapping[int, int], epoch: int) -> None:
+        """Take records of new partitions, from these offsets on."""
+        with self._changed:
+            for partition, offset in starts.items():
+                self._parts[partition] = _Buffer(epoch, offset)
+
+    def drop(self, partitions: Sequence[int]) -> None:
+        with self._changed:
+            for partition in partitions:
+                self._parts.pop(partition, None)
+
+    def put(self, found: Mapping[int, list[Record]]) -> None:
+        """Add what one poll brought; what a seek makes worthless is left out."""
+        with self._changed:
+            for partition, records in found.items():
+                part = self._parts.get(partition)
+                if part is not None and part.seek is None:
+                    part.records.extend(records)
+                    part.bytes += sum([len(record.event) for record in records])
+
+    def wanted(self) -> dict[int, int]:
+        """Where the client must go on, of partitions that are to be read again."""
+        with self._changed:
+            return {p: part.seek for p, part in self._parts.items() if part.seek is not None}
+
+    def sought(self, wanted: Mapping[int, int]) -> None:
+        """The client goes on there; it passes over none of them any more."""
+        with self._changed:
+            for partition, offset in wanted.items():
+                part = self._parts.get(partition)
+                if part is None:
+                    continue
+                part.clear()
+                part.paused = False
+                if part.seek == offset:
+                    part.seek = None
+
+    def jump(self, partition: int, offset: int) -> int | None:
+        """Go on elsewhere than at the cursor; where that is. None: it is not assigned."""
+        with self._changed:
+            part = self._parts.get(partition)
+            if part is None:
+                return None
+            was, part.next, part.taken, part.seek = part.next, offset, offset, offset
+            return was
+
+    def room(self, wait_s: float) -> tuple[list[int], list[int]]:
+        """Partitions that the client is to pass over from now on, and those that it is to bring again.
+
+        Waits a moment for full buffers: to pass over a partition costs what was fetched ahead of it.
+        """
+        with self._changed:
+            if any(part.full and not part.paused for part in self._parts.values()):
+                self._changed.wait(wait_s)
+            full = [p for p, part in self._parts.items() if part.full and not part.paused]
+            free = [p for p, part in self._parts.items() if part.paused and part.half_empty]
+            for partition in full:
+                self._parts[partition].paused = True
+            for partition in free:
+                self._parts[partition].paused = False
+        return full, free
+
+    def wake(self) -> None:
+        """End a wait of the thread."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def _at(self, partition: int, epoch: int) -> _Buffer:
+        part = self._parts.get(partition)
+        if part is None or part.epoch != epoch:
+            raise LeaseLost(f"partition {partition} is another member's by now")
+        return part
