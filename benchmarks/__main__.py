@@ -10,13 +10,14 @@ import argparse
 import json
 import sys
 
-from benchmarks import coldstart, dynamodb, idle, kinesis, neighbours, shards, sqs
+from benchmarks import coldstart, dynamodb, idle, kinesis, neighbours, rabbitmq, shards, sqs
 from benchmarks.report import Result
 
 BENCHMARKS = {
     "sqs": sqs.run,
     "kinesis": kinesis.run,
     "dynamodb": dynamodb.run,
+    "rabbitmq": rabbitmq.run,
     "shards": shards.run,
     "coldstart": coldstart.run,
     "neighbours": neighbours.run,
