@@ -1,4 +1,4 @@
-"""The PostgreSQL of the tests: a private server on loopback, from the system's own package."""
+"""The PostgreSQL of the tests: a private server on loopback, of the system's own package or a container."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+
+from tests.brokers.containers import Container
+from tests.brokers.provider import Server, Unavailable, provided
 
 USER, PASSWORD = "millstream", "hush-5d1f"
 READY_WITHIN_S = 30.0
@@ -28,12 +31,83 @@ class Postgres:
     """A server in a folder of its own; may be ended and started again on the same port."""
 
     def __init__(self, folder: Path, *, durable: bool) -> None:
+        self._port = free_port()
+
+        def local() -> Server:
+            return LocalPostgres(folder, self._port, durable=durable)
+
+        def container() -> Server:
+            return PostgresContainer(self._port, durable=durable)
+
+        self._server = provided("PostgreSQL", local=local, containers=container)
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        self._server.start()
+        until = time.monotonic() + READY_WITHIN_S
+        while time.monotonic() < until and self._server.running():
+            try:
+                psycopg.connect(self.url("postgres")).close()
+            except psycopg.OperationalError:
+                time.sleep(0.02)
+            else:
+                return
+        raise TimeoutError(f"PostgreSQL did not answer: {self._server.log()[-500:]}")
+
+    def kill(self) -> None:
+        """End it and its children with SIGKILL, as a host that loses its power would."""
+        self._server.kill()
+
+    def stop(self) -> None:
+        """End it; connections are cut."""
+        self._server.stop()
+
+    def close(self) -> None:
+        """End it for good."""
+        self._server.remove()
+
+    @contextmanager
+    def hung(self) -> Iterator[None]:
+        """Its processes do nothing meanwhile, and their connections stay open."""
+        self._server.pause()
+        try:
+            yield
+        finally:
+            self._server.resume()
+
+    def url(self, database: str, *, user: str = USER, password: str = PASSWORD) -> str:
+        return f"postgresql://{user}:{password}@127.0.0.1:{self._port}/{database}"
+
+    def database(self) -> str:
+        """A new database's URL."""
+        name = f"d{uuid.uuid4().hex[:12]}"
+        self.execute(self.url("postgres"), f"CREATE DATABASE {name}")
+        return self.url(name)
+
+    def execute(self, url: str, statement: str) -> None:
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+
+class LocalPostgres:
+    """A server of the system's package, in a folder of its own.
+
+    Raises:
+        Unavailable: the package is not installed.
+    """
+
+    def __init__(self, folder: Path, port: int, *, durable: bool) -> None:
         self._programs = programs()
         self._data = folder / "data"
         self._log = folder / "log"
-        self._durable = durable
-        self._port = free_port()
+        self._settings = {
+            **settings(durable=durable),
+            "listen_addresses": "127.0.0.1",
+            "port": str(port),
+            "unix_socket_directories": "",
+        }
         self._process: subprocess.Popen[bytes] | None = None
+        self._paused: list[int] = []
         given = folder / "password"
         given.write_text(PASSWORD)
         shutil.chown(folder, server_user())
@@ -42,25 +116,17 @@ class Postgres:
         self._run("initdb", "-D", str(self._data), *login, "-E", "UTF8", "--no-locale", "--no-sync")
 
     def start(self) -> None:
-        """Start it and wait until it answers."""
-        settings = {
-            "listen_addresses": "127.0.0.1",
-            "port": self._port,
-            "unix_socket_directories": "",
-            "fsync": "on" if self._durable else "off",
-            "max_connections": 30,
-            "shared_buffers": "16MB",
-        }
-        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        command = [str(self._programs / "postgres"), "-D", str(self._data), *options]
+        command = [str(self._programs / "postgres"), "-D", str(self._data), *options(self._settings)]
         with self._log.open("ab") as out:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd="/", **as_server_user()
             )
-        self._wait_until_ready(self._process)
+
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
 
     def kill(self) -> None:
-        """End it and its children with SIGKILL, as a host that loses its power would."""
+        """End it and its children with SIGKILL."""
         assert self._process is not None
         children = self._children(self._process.pid)
         self._process.kill()  # first, as it would start again what its children had
@@ -77,42 +143,23 @@ class Postgres:
             self._process.send_signal(signal.SIGQUIT)
             self._process.wait(ENDED_WITHIN_S)
 
-    @contextmanager
-    def hung(self) -> Iterator[None]:
-        """Its processes do nothing meanwhile, and their connections stay open."""
+    def pause(self) -> None:
+        """It does nothing from now on, and its connections stay open."""
         assert self._process is not None
-        stopped = [self._process.pid, *self._children(self._process.pid)]
-        for process in stopped:
+        self._paused = [self._process.pid, *self._children(self._process.pid)]
+        for process in self._paused:
             os.kill(process, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            for process in stopped:
-                os.kill(process, signal.SIGCONT)
 
-    def url(self, database: str, *, user: str = USER, password: str = PASSWORD) -> str:
-        return f"postgresql://{user}:{password}@127.0.0.1:{self._port}/{database}"
+    def resume(self) -> None:
+        for process in self._paused:
+            os.kill(process, signal.SIGCONT)
 
-    def database(self) -> str:
-        """A new database's URL."""
-        name = f"d{uuid.uuid4().hex[:12]}"
-        self.execute(self.url("postgres"), f"CREATE DATABASE {name}")
-        return self.url(name)
+    def remove(self) -> None:
+        """End it for good."""
+        self.stop()
 
-    def execute(self, url: str, statement: str) -> None:
-        with psycopg.connect(url, autocommit=True) as connection:
-            connection.execute(statement.encode())
-
-    def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
-        until = time.monotonic() + READY_WITHIN_S
-        while time.monotonic() < until and process.poll() is None:
-            try:
-                psycopg.connect(self.url("postgres")).close()
-            except psycopg.OperationalError:
-                time.sleep(0.02)
-            else:
-                return
-        raise TimeoutError(f"PostgreSQL did not answer: {self._log.read_text()[-500:]}")
+    def log(self) -> str:
+        return self._log.read_text(errors="replace") if self._log.exists() else ""
 
     def _run(self, program: str, *arguments: str) -> None:
         command = [str(self._programs / program), *arguments]
@@ -124,14 +171,40 @@ class Postgres:
         return [int(child) for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
 
 
+class PostgresContainer(Container):
+    """A server in a container of the official image.
+
+    Raises:
+        Unavailable: no Docker engine answers, or it can have no such image.
+    """
+
+    def __init__(self, port: int, *, durable: bool) -> None:
+        environment = {"POSTGRES_USER": USER, "POSTGRES_PASSWORD": PASSWORD}
+        command = ["postgres", *options(settings(durable=durable))]
+        super().__init__("postgres", {port: 5432}, environment, command)
+
+
+def settings(*, durable: bool) -> dict[str, str]:
+    """What the tests want of a server, wherever it runs."""
+    return {"fsync": "on" if durable else "off", "max_connections": "30", "shared_buffers": "16MB"}
+
+
+def options(settings: Mapping[str, str]) -> list[str]:
+    """The same as arguments of the server's program."""
+    return [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+
+
 def programs() -> Path:
-    """The folder of the newest server's programs; skips where there is none, and fails where CI is set."""
+    """The folder of the newest server's programs.
+
+    Raises:
+        Unavailable: there is none.
+    """
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[4]))
     if not found:
-        why = "wanted /usr/lib/postgresql/*/bin/postgres (Debian's package postgresql), found none"
-        if os.environ.get("CI"):
-            pytest.fail(why)
-        pytest.skip(why)
+        raise Unavailable(
+            "wanted /usr/lib/postgresql/*/bin/postgres (Debian's package postgresql), found none"
+        )
     return found[-1].parent
 
 
@@ -177,7 +250,7 @@ def server(*, durable: bool) -> Iterator[Postgres]:
             running.start()
             yield running
         finally:
-            running.stop()
+            running.close()
     finally:
         shutil.rmtree(folder)
 
