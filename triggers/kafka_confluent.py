@@ -66,6 +66,7 @@ class ConfluentClient:
         self._maker = maker
         self._drain_s = settings.drain_s
         self._listener: Listener | None = None
+        self._fresh: set[int] = set()  # assigned, and not yet told where to begin
         self._fault: SourceUnavailable | InvalidConfiguration | None = None
         heartbeat_ms = min(3000, int(settings.session_timeout_s * 1000 / 3))
         configuration = access.for_librdkafka() | {
@@ -126,14 +127,16 @@ class ConfluentClient:
         self._listener = listener
 
         def assigned(consumer: Consumer, places: list[TopicPartition]) -> None:
-            starts = listener.assigned([place.partition for place in places])
-            consumer.incremental_assign([TopicPartition(self._topic, p, at) for p, at in starts.items()])
+            self._fresh.update(place.partition for place in places)
+            consumer.incremental_assign([])  # said below, once it is known where they begin
 
         def revoked(consumer: Consumer, places: list[TopicPartition]) -> None:
+            self._fresh.difference_update(place.partition for place in places)
             self._let_go([place.partition for place in places], listener)
             consumer.incremental_unassign(places)
 
         def lost(consumer: Consumer, places: list[TopicPartition]) -> None:
+            self._fresh.difference_update(place.partition for place in places)
             listener.lost([place.partition for place in places])
             consumer.incremental_unassign(places)
 
@@ -149,7 +152,18 @@ class ConfluentClient:
                 logger.warning(NOT_COMMITTED, extra={"topic": self._topic, "why": str(error)})
         listener.revoked(partitions)
 
+    def _begin_fresh(self) -> None:
+        """Say where new partitions begin. Not in the library's callback, which cannot fail."""
+        if not self._fresh or self._listener is None:
+            return
+        starts = self._listener.assigned(sorted(self._fresh))
+        self._fresh.clear()
+        places = [TopicPartition(self._topic, partition, at) for partition, at in starts.items()]
+        with self._errors():
+            self._consumer.incremental_assign(places)
+
     def poll(self, limit: int, wait_s: float) -> Polled:
+        self._begin_fresh()
         with self._errors():
             messages = self._consumer.consume(limit, 0)
             if not messages and (first := self._consumer.poll(wait_s)) is not None:

@@ -32,6 +32,9 @@ POLL_RECORDS = 1000
 COMMIT_S = 1.0
 """Between two commits while a partition is read on."""
 
+LEAVE_S = 2.0
+"""How long the last commit is tried."""
+
 CHECK_S = 5.0
 """How long nothing may come before the cluster is asked whether it is there."""
 
@@ -195,20 +198,25 @@ class Member:
         self._committed_at = now
         self._commit(wait=False)
 
-    def _commit(self, *, wait: bool) -> None:
+    def _commit(self, *, wait: bool) -> bool:
+        """False: the cluster refuses it for now."""
         with self._lock:
             offsets = dict(self._offsets)
         if not offsets:
-            return
+            return True
         try:
             self._client.commit(offsets, wait=wait)
         except SourceUnavailable as unavailable:
             if wait:
                 logger.warning(NOT_COMMITTED, extra={"why": str(unavailable)})
+            return False
+        return True
 
     def _leave(self) -> None:
+        until = time.monotonic() + LEAVE_S
         try:
-            self._commit(wait=True)
+            while not self._commit(wait=True) and time.monotonic() < until:
+                self._client.poll(1, POLL_S)  # a rebalance that goes on refuses commits
             self._client.close()
         except (InvalidConfiguration, SourceUnavailable) as error:
             logger.debug("left without an answer", extra={"why": str(error)})
@@ -216,11 +224,7 @@ class Member:
     # ---- the client's listener, in the thread
 
     def assigned(self, partitions: Sequence[int]) -> Mapping[int, int]:
-        try:
-            starts = self._starts(partitions)
-        except SourceUnavailable as unavailable:
-            self._broken = unavailable  # the client takes it that they are read now
-            raise
+        starts = self._starts(partitions)
         with self._lock:
             self._epoch += 1
             self.buffers.open(starts, self._epoch)

@@ -13,7 +13,13 @@ from millstream.contract.streams import At, Oldest
 from tests.brokers.kafka import Kafka
 from tests.triggers.kafka_rig import numbered, offsets, opened, produce
 
-pytestmark = pytest.mark.broker
+pytestmark = [
+    pytest.mark.broker,
+    # kafka-python leaves sockets of connections that were refused to the garbage collector.
+    pytest.mark.filterwarnings(
+        "ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"
+    ),
+]
 
 
 @pytest.fixture(params=["confluent", "kafka-python"])
