@@ -9,14 +9,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 
-from benchmarks import coldstart, dynamodb, idle, kinesis, neighbours, rabbitmq, shards, sqs
+from benchmarks import coldstart, dynamodb, idle, kafka, kinesis, neighbours, rabbitmq, shards, sqs
 from benchmarks.report import Result
 
-BENCHMARKS = {
+BENCHMARKS: dict[str, Callable[..., Result]] = {
     "sqs": sqs.run,
     "kinesis": kinesis.run,
     "dynamodb": dynamodb.run,
+    "kafka": kafka.run,
     "rabbitmq": rabbitmq.run,
     "shards": shards.run,
     "coldstart": coldstart.run,
@@ -29,8 +31,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("name", choices=BENCHMARKS)
     parser.add_argument("--json", action="store_true", help="print one JSON object last")
+    parser.add_argument(
+        "--client", choices=["confluent", "kafka-python"], default="confluent", help="of the kafka benchmark"
+    )
     given = parser.parse_args()
-    result: Result = BENCHMARKS[given.name]()
+    options = {"client": given.client} if given.name == "kafka" else {}
+    result: Result = BENCHMARKS[given.name](**options)
     out = sys.stderr if given.json else sys.stdout
     for case, figures in result["cases"].items():
         figures_text = "  ".join(f"{name} {value}" for name, value in figures.items())

@@ -23,7 +23,7 @@ import pika
 
 from benchmarks.report import Result, case
 from benchmarks.streams import mapping_rate
-from millstream.amqp.address import URL_VARIABLE
+from millstream.amqp.address import AMQP
 from millstream.triggers.rabbitmq_messages import BasicProperties, Message
 from tests.brokers.rabbitmq import PASSWORD, USER, RabbitMqServer, server
 
@@ -69,7 +69,7 @@ def run() -> Result:
     baselines: dict[str, list[float]] = {name: [] for name in CASES}
     bodies = [os.urandom(BODY_BYTES) for _ in range(MESSAGES)]
     with tempfile.TemporaryDirectory() as folder, server() as broker:
-        os.environ[URL_VARIABLE] = broker.url()
+        os.environ[AMQP.variable] = broker.url()
         for repeat in range(REPEATS):
             for name, size in CASES.items():
                 baselines[name].append(_bare_loop(broker, _filled(broker, bodies), size))

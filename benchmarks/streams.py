@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from statistics import quantiles
 from typing import Any
@@ -15,18 +16,26 @@ DEADLINE_S = 180.0
 LATENCY = "latency_ms="
 
 
-def mapping_rate(directory: Path, endpoint_url: str, source: str, records: int) -> float:
+def mapping_rate(
+    directory: Path,
+    endpoint_url: str,
+    source: str,
+    records: int,
+    watch: Callable[[int], None] = lambda pid: None,
+) -> float:
     """Records a second that a daemon delivers, from the first batch to the last.
 
-    A later start of the clock would favour it: what it has read ahead by then would cost nothing.
+    `watch` is given its pid before it is ended. A later start of the clock would favour the mapping:
+    what it has read ahead by then would cost nothing.
     """
     directory.mkdir()
     app = directory / "app.py"
     app.write_text(source, encoding="utf-8")
     socket = data_dir.control_socket(directory / ".millstream")
-    with daemon_process(app, endpoint_url):
+    with daemon_process(app, endpoint_url) as daemon:
         first_at, first = _when(socket, 1)
         last_at, last = _when(socket, records)
+        watch(daemon.pid)
     return (last - first) / (last_at - first_at)
 
 
