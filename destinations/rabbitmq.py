@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from pydantic import AfterValidator, Field
 
-from millstream.amqp.address import URL_VARIABLE, Address, declared_url, parse_address
+from millstream.amqp.address import AMQP, Address, declared_url, parse_address
 from millstream.amqp.faults import problem_of, why
 from millstream.amqp.options import SECRET_FIELDS, LoginOptions
 from millstream.contract.errors import DestinationUnavailable, InvalidConfiguration, Problem
@@ -82,9 +82,9 @@ class RabbitMqDestinationOptions(LoginOptions):
         try:
             address = _address(self.target)
         except ValueError:
-            return [Problem("", "target", f"a broker's URL in {URL_VARIABLE}", "something else there")]
+            return [Problem("", "target", f"a broker's URL in {AMQP.variable}", "something else there")]
         if address is None:
-            return [Problem("", "target", f"a host in it, or a broker's URL in {URL_VARIABLE}", "neither")]
+            return [Problem("", "target", f"a host in it, or a broker's URL in {AMQP.variable}", "neither")]
         return self.ca_file_misfits(address)
 
 

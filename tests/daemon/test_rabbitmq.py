@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from millstream.amqp.address import URL_VARIABLE
+from millstream.amqp.address import AMQP
 from tests.brokers.rabbitmq import PASSWORD, RabbitMqServer
 from tests.brokers.relay import Relay
 from tests.daemon.conftest import RunningDaemon, wait_until
@@ -51,7 +51,7 @@ def daemon(tmp_path: Path) -> Iterator[RunningDaemon]:
 @pytest.fixture
 def url(rabbitmq: RabbitMqServer, monkeypatch: pytest.MonkeyPatch) -> str:
     """The broker's URL, which daemons find in their environment."""
-    monkeypatch.setenv(URL_VARIABLE, rabbitmq.url())
+    monkeypatch.setenv(AMQP.variable, rabbitmq.url())
     return rabbitmq.url()
 
 
@@ -100,7 +100,7 @@ def test_nothing_is_lost_over_twenty_kills_of_the_daemon(
 def test_nothing_is_lost_when_the_broker_is_killed_in_the_middle(
     own_rabbitmq: RabbitMqServer, daemon: RunningDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(URL_VARIABLE, own_rabbitmq.url())
+    monkeypatch.setenv(AMQP.variable, own_rabbitmq.url())
     count, batch = 10_000, 100
     queue, taken = own_rabbitmq.queue(), Taken(daemon.folder)
     own_rabbitmq.publish_many(queue, numbers(count))
@@ -129,7 +129,7 @@ async def test_nothing_is_lost_when_the_network_is_cut_or_stalls(
     queue, taken = rabbitmq.queue(), Taken(daemon.folder)
     rabbitmq.publish_many(queue, numbers(count))
     async with Relay(rabbitmq.url()) as relay:
-        monkeypatch.setenv(URL_VARIABLE, rabbitmq.url(port=urlsplit(relay.url).port))
+        monkeypatch.setenv(AMQP.variable, rabbitmq.url(port=urlsplit(relay.url).port))
         daemon.start(app(daemon.folder, queue, f"batch_size={batch}, heartbeat=1", takes_s=0.1))
         await until("it works", lambda: len(set(taken.numbers())) >= 600)
         await relay.cut()

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from millstream.amqp.address import URL_VARIABLE
+from millstream.amqp.address import AMQP
 from millstream.contract.errors import DestinationUnavailable, InvalidConfiguration
 from millstream.destinations.rabbitmq import RabbitMqDestination
 from millstream.destinations.registry import parse_destination
@@ -205,11 +205,11 @@ def test_the_name_has_the_route_and_no_login() -> None:
 
 
 def test_the_broker_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(URL_VARIABLE, f"amqps://{USER}:{PASSWORD}@rabbit.example.com/orders")
+    monkeypatch.setenv(AMQP.variable, f"amqps://{USER}:{PASSWORD}@rabbit.example.com/orders")
     destination = parse_destination("amqp://?routing_key=failed")
     assert destination.name == "amqps://rabbit.example.com:5671/orders?routing_key=failed"
-    monkeypatch.delenv(URL_VARIABLE)
-    with pytest.raises(InvalidConfiguration, match=f"or a broker's URL in {URL_VARIABLE}"):
+    monkeypatch.delenv(AMQP.variable)
+    with pytest.raises(InvalidConfiguration, match=f"or a broker's URL in {AMQP.variable}"):
         parse_destination("amqp://?routing_key=failed")
 
 

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import msgspec
 import pytest
 
-from millstream.amqp.address import URL_VARIABLE
+from millstream.amqp.address import AMQP
 from millstream.contract.errors import InvalidConfiguration, SourceUnavailable
 from millstream.contract.records import Batch, Record, Returned, resolve_all
 from millstream.triggers.rabbitmq import RabbitMqTrigger
@@ -115,7 +115,7 @@ async def test_a_port_where_nothing_speaks_amqp_is_unavailable(rabbitmq: RabbitM
 
 
 def test_the_url_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(URL_VARIABLE, f"amqps://{USER}:{PASSWORD}@rabbit.example.com/a%2Fb")
+    monkeypatch.setenv(AMQP.variable, f"amqps://{USER}:{PASSWORD}@rabbit.example.com/a%2Fb")
     trigger = RabbitMqTrigger.parse({"queue": "orders"})
     assert trigger.source == "amqps://rabbit.example.com:5671/a%2Fb/orders"
     assert (trigger.address.username, trigger.address.password) == (USER, PASSWORD)
@@ -123,8 +123,8 @@ def test_the_url_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_no_url_at_all_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(URL_VARIABLE, raising=False)
-    with pytest.raises(InvalidConfiguration, match=f"or in {URL_VARIABLE}, found nothing"):
+    monkeypatch.delenv(AMQP.variable, raising=False)
+    with pytest.raises(InvalidConfiguration, match=f"or in {AMQP.variable}, found nothing"):
         RabbitMqTrigger.parse({"queue": "orders"})
 
 
@@ -132,7 +132,7 @@ def test_a_url_that_is_wrong_is_not_repeated(monkeypatch: pytest.MonkeyPatch) ->
     for url in (f"amqp://{USER}:{PASSWORD}@host:port/", f"ampq://{USER}:{PASSWORD}@host"):
         with pytest.raises(InvalidConfiguration) as declared:
             RabbitMqTrigger.parse({"queue": "orders", "url": url})
-        monkeypatch.setenv(URL_VARIABLE, url)
+        monkeypatch.setenv(AMQP.variable, url)
         with pytest.raises(InvalidConfiguration) as found:
             RabbitMqTrigger.parse({"queue": "orders"})
         assert PASSWORD not in f"{declared.value}{found.value}"

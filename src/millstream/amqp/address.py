@@ -13,11 +13,6 @@ import pika
 
 from millstream.contract.errors import InvalidConfiguration, Problem
 
-URL_VARIABLE = "MILLSTREAM_RABBITMQ_URL"
-"""Where a broker's URL is looked for if none is declared, so that no password need stand in an app's file."""
-
-URL_FORM = "an amqp:// or amqps:// URL (amqp://user:password@rabbit.example.com:5672/vhost)"
-
 DEFAULT_VIRTUAL_HOST = "/"
 DEFAULT_USER = "guest"
 """The user, and the password, of a URL that has none. Source: RabbitMQ, "RabbitMQ URI Specification"."""
@@ -26,7 +21,27 @@ CONNECT_S = 5.0
 LOGIN_S = 10.0
 """How long a connection may take: the TCP part of it, and all of it."""
 
-_PORTS = {"amqp": 5672, "amqps": 5671}
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """One of RabbitMQ's protocols, as its URLs have it."""
+
+    scheme: str
+    port: int
+    tls_scheme: str
+    tls_port: int
+    variable: str  # where a URL is looked for if none is declared, so that no password need stand in a file
+
+    @property
+    def form(self) -> str:
+        """What a URL must be, in a user's words."""
+        example = f"{self.scheme}://user:password@rabbit.example.com:{self.port}/vhost"
+        return f"a URL with {self.scheme}:// or {self.tls_scheme}:// ({example})"
+
+
+AMQP = Protocol("amqp", 5672, "amqps", 5671, "MILLSTREAM_RABBITMQ_URL")
+STREAM = Protocol("rabbitmq-stream", 5552, "rabbitmq-stream+tls", 5551, "MILLSTREAM_RABBITMQ_STREAM_URL")
+"""Schemes and ports. Source: RabbitMQ, "RabbitMQ URI Specification" and "Stream Plugin"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +53,7 @@ class Address:
     virtual_host: str = DEFAULT_VIRTUAL_HOST
     username: str = DEFAULT_USER
     password: str = field(default=DEFAULT_USER, repr=False)
+    protocol: Protocol = AMQP
     tls: bool = False
     ca_file: str | None = None  # None: the system's own certificates
     heartbeat_s: int | None = None  # None: as the broker proposes
@@ -51,7 +67,7 @@ class Address:
     @property
     def name(self) -> str:
         """The URL without the login."""
-        scheme = "amqps" if self.tls else "amqp"
+        scheme = self.protocol.tls_scheme if self.tls else self.protocol.scheme
         return f"{scheme}://{self.broker}/{quote(self.virtual_host, safe='')}"
 
     def parameters(self, purpose: str) -> Any:
@@ -66,28 +82,32 @@ class Address:
             virtual_host=self.virtual_host,
             credentials=pika.PlainCredentials(self.username, self.password),
             heartbeat=self.heartbeat_s,
-            ssl_options=self._ssl_options() if self.tls else None,
+            ssl_options=pika.SSLOptions(self.ssl_context(), self.host) if self.tls else None,
             socket_timeout=CONNECT_S,
             stack_timeout=LOGIN_S,
             client_properties={"product": "millstream", "connection_name": purpose},
         )
 
-    def _ssl_options(self) -> Any:
+    def ssl_context(self) -> ssl.SSLContext:
+        """What checks the broker's certificate.
+
+        Raises:
+            InvalidConfiguration: as `parameters`.
+        """
         try:
-            context = ssl.create_default_context(cafile=self.ca_file)
+            return ssl.create_default_context(cafile=self.ca_file)
         except (OSError, ssl.SSLError) as error:
             why = getattr(error, "strerror", None) or "no certificate in it"
             problem = Problem("", "ca_file", "a file of PEM certificates", f"{self.ca_file}: {why}")
             raise InvalidConfiguration([problem]) from error
-        return pika.SSLOptions(context, server_hostname=self.host)
 
 
-def declared_url(url: str | None) -> str | None:
+def declared_url(url: str | None, protocol: Protocol = AMQP) -> str | None:
     """The URL that was declared, or the one in the environment. None: there is neither."""
-    return url or os.environ.get(URL_VARIABLE) or None
+    return url or os.environ.get(protocol.variable) or None
 
 
-def parse_address(url: str) -> Address:
+def parse_address(url: str, protocol: Protocol = AMQP) -> Address:
     """The address in a URL; what it lacks has RabbitMQ's own defaults.
 
     Raises:
@@ -97,9 +117,11 @@ def parse_address(url: str) -> Address:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:  # a port that is no number, brackets that do not close
-        raise ValueError(URL_FORM) from None
-    if parts.scheme not in _PORTS or not parts.hostname or port == 0 or re.search(r"[\s\x00-\x1f]", url):
-        raise ValueError(URL_FORM)
+        raise ValueError(protocol.form) from None
+    tls = parts.scheme == protocol.tls_scheme
+    known = tls or parts.scheme == protocol.scheme
+    if not known or not parts.hostname or port == 0 or re.search(r"[\s\x00-\x1f]", url):
+        raise ValueError(protocol.form)
     if parts.query or parts.fragment:
         raise ValueError("a URL without ?…: heartbeat and ca_file are options of their own")
     path = unquote(parts.path[1:])
@@ -107,9 +129,10 @@ def parse_address(url: str) -> Address:
         raise ValueError("a URL with one virtual host, its slashes written as %2F")
     return Address(
         host=parts.hostname,
-        port=port or _PORTS[parts.scheme],
+        port=port or (protocol.tls_port if tls else protocol.port),
         virtual_host=path or DEFAULT_VIRTUAL_HOST,
         username=DEFAULT_USER if parts.username is None else unquote(parts.username),
         password=DEFAULT_USER if parts.password is None else unquote(parts.password),
-        tls=parts.scheme == "amqps",
+        protocol=protocol,
+        tls=tls,
     )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, field_validator
 
-from millstream.amqp.address import URL_FORM, URL_VARIABLE, Address, declared_url, parse_address
+from millstream.amqp.address import AMQP, Address, Protocol, declared_url, parse_address
 from millstream.contract.errors import Problem
 from millstream.contract.options import Options
 
@@ -15,11 +15,6 @@ LOGIN = 'a dictionary with "username" and "password"'
 
 SECRET_FIELDS = frozenset({"url", "basic_auth"})
 """Options whose values no message repeats."""
-
-
-def _url(text: str) -> str:
-    parse_address(text)
-    return text
 
 
 def _login(given: dict[str, Any]) -> dict[str, Any]:
@@ -46,7 +41,9 @@ class LoginOptions(Options):
         """A CA for a connection that is not encrypted."""
         if self.ca_file is None or address.tls:
             return []
-        return [Problem("", "ca_file", "an amqps:// URL beside it", "an amqp:// URL")]
+        schemes = address.protocol
+        wanted = f"a URL with {schemes.tls_scheme}:// beside it"
+        return [Problem("", "ca_file", wanted, f"one with {schemes.scheme}://")]
 
     def applied(self, address: Address) -> Address:
         """The address with these options."""
@@ -62,25 +59,34 @@ class RabbitMqConnectionOptions(LoginOptions):
     `virtual_host` is AWS's VIRTUAL_HOST: where it is given, that of the URL does not count.
     """
 
-    url: Annotated[str, AfterValidator(_url)] | None = Field(default=None, repr=False)
+    protocol: ClassVar[Protocol] = AMQP
+
+    url: str | None = Field(default=None, repr=False)
     virtual_host: str | None = Field(
         default=None, min_length=1, max_length=255, description="a virtual host's name"
     )
 
+    @field_validator("url")
+    @classmethod
+    def _is_an_address(cls, url: str | None) -> str | None:
+        if url is not None:
+            parse_address(url, cls.protocol)
+        return url
+
     def misfits(self) -> list[Problem]:
-        url = declared_url(self.url)
+        url, variable = declared_url(self.url, self.protocol), self.protocol.variable
         if url is None:
-            return [Problem("", "url", f"{URL_FORM}, here or in {URL_VARIABLE}", "nothing")]
+            return [Problem("", "url", f"{self.protocol.form}, here or in {variable}", "nothing")]
         try:
-            address = parse_address(url)
+            address = parse_address(url, self.protocol)
         except ValueError as invalid:
-            return [Problem("", "url", f"{invalid}, here or in {URL_VARIABLE}", "something else there")]
-        return self.ca_file_misfits(address)
+            return [Problem("", "url", f"{invalid}, here or in {variable}", "something else there")]
+        return [*super().misfits(), *self.ca_file_misfits(address)]
 
     @property
     def address(self) -> Address:
         """The broker and the login, all options taken together."""
-        address = parse_address(declared_url(self.url) or "")
+        address = parse_address(declared_url(self.url, self.protocol) or "", self.protocol)
         if self.virtual_host is not None:
             address = replace(address, virtual_host=self.virtual_host)
         return self.applied(address)
