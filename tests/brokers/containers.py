@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,11 +13,13 @@ from typing import Any
 import yaml
 from docker.errors import APIError, DockerException, ImageNotFound
 from testcontainers.core.container import DockerContainer
+from testcontainers.core.docker_client import get_docker_host
 
 from tests.brokers.provider import Unavailable
 
 COMPOSE = Path(__file__).parents[2] / "compose" / "compose.yaml"
 STOPPED_WITHIN_S = 20
+ANSWERED_WITHIN_S = 5.0
 
 _VARIABLE = re.compile(r"\$\{(?P<name>[A-Z_]+):-(?P<default>[^}]*)\}")
 
@@ -37,6 +40,8 @@ class Container:
         files: tuple[Path, str] | None = None,
     ) -> None:
         """Ports by those of the host; `files` is a folder, and where the container sees it."""
+        if not answers(engine()):
+            raise Unavailable(f"wanted a Docker engine, found none at {engine()}")
         with engine_errors(service):
             self._made = DockerContainer(image(service))
             try:
@@ -96,6 +101,27 @@ class Container:
         return "" if self._container is None else self._container.logs().decode(errors="replace")
 
 
+def engine() -> str:
+    """Where the engine is that the environment, or Docker's own settings, name."""
+    return get_docker_host() or "unix:///var/run/docker.sock"
+
+
+def answers(address: str) -> bool:
+    """Whether an engine is at a socket's file. One of another kind is believed to be there."""
+    kind, _, path = address.partition("://")
+    if kind != "unix":
+        return True
+    # Docker's own client would leave its socket open.
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(ANSWERED_WITHIN_S)
+        try:
+            probe.connect(path)
+            probe.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
+            return b" 200 " in probe.recv(64)
+        except OSError:
+            return False
+
+
 def image(service: str) -> str:
     """The name of a service's image, as compose would have it: variables may name another."""
     found = yaml.safe_load(COMPOSE.read_text())["services"][service]["image"]
@@ -125,4 +151,4 @@ def engine_errors(service: str) -> Iterator[None]:
     except APIError as error:
         raise Unavailable(f"wanted a container of {image(service)}, found: {error.explanation}") from error
     except DockerException as error:
-        raise Unavailable(f"wanted a Docker engine, found none: {error}") from error
+        raise Unavailable(f"wanted a Docker engine, found: {error}") from error

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -20,6 +20,8 @@ from tests.brokers.provider import Server, provided
 
 READY_WITHIN_S = 60.0
 WITHIN_S = 10.0
+READ_WITHIN_S = 20.0
+QUIET = {"log_level": 0}
 
 K = TypeVar("K", bound="Kafka")
 
@@ -116,6 +118,28 @@ class Kafka:
             producer.commit_transaction(WITHIN_S)
         else:
             producer.abort_transaction(WITHIN_S)
+
+
+def put(settings: Mapping[str, str], topic: str, value: bytes) -> None:
+    """A record that the first partition of a topic holds when this returns."""
+    producer = Producer({**settings, **QUIET})
+    producer.produce(topic, value, partition=0)
+    assert producer.flush(READ_WITHIN_S) == 0
+
+
+def first(settings: Mapping[str, str], topic: str) -> bytes | None:
+    """The value of the first record of a topic's first partition."""
+    consumer = Consumer({**settings, **QUIET, "group.id": "none"})
+    try:
+        consumer.assign([TopicPartition(topic, 0, 0)])
+        message = consumer.poll(READ_WITHIN_S)
+        if message is None:
+            raise TimeoutError(f"{topic}: wanted a record within {READ_WITHIN_S:g} s, found none")
+        if (error := message.error()) is not None:
+            raise KafkaException(error)
+        return message.value()
+    finally:
+        consumer.close()
 
 
 @contextmanager

@@ -2,45 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import pytest
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from tests.brokers.kafka import Kafka
+from tests.brokers.kafka import QUIET, Kafka, first, put
 from tests.brokers.kafka_secure import SecureKafka
 
 pytestmark = pytest.mark.broker
 
 WITHIN_S = 20.0
-QUIET = {"log_level": 0}
-
-
-def produce(settings: Mapping[str, str], topic: str, value: bytes) -> None:
-    producer = Producer({**settings, **QUIET})
-    producer.produce(topic, value, partition=0)
-    assert producer.flush(WITHIN_S) == 0
-
-
-def first(settings: Mapping[str, str], topic: str) -> bytes | None:
-    """The first value of a topic's first partition."""
-    consumer = Consumer({**settings, **QUIET, "group.id": "none", "auto.offset.reset": "earliest"})
-    try:
-        consumer.assign([TopicPartition(topic, 0, 0)])
-        message = consumer.poll(WITHIN_S)
-        assert message is not None
-        if (error := message.error()) is not None:
-            raise KafkaException(error)
-        return message.value()
-    finally:
-        consumer.close()
 
 
 def test_a_killed_broker_comes_back_with_its_records(own_kafka: Kafka) -> None:
     topic = own_kafka.create_topic(1)
     plain = {"bootstrap.servers": own_kafka.bootstrap}
-    produce(plain, topic, b"kept")
+    put(plain, topic, b"kept")
     own_kafka.kill()
     own_kafka.start()
     assert first(plain, topic) == b"kept"
@@ -50,7 +27,7 @@ def test_a_killed_broker_comes_back_with_its_records(own_kafka: Kafka) -> None:
 def test_each_listener_serves_who_proves_who_it_is(secure_kafka: SecureKafka, listener: str) -> None:
     topic = secure_kafka.create_topic(1)
     settings = secure_kafka.client(listener)
-    produce(settings, topic, listener.encode())
+    put(settings, topic, listener.encode())
     assert first(settings, topic) == listener.encode()
 
 
