@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 from millstream.contract.errors import LeaseLost
 from millstream.contract.records import Record
@@ -18,7 +19,7 @@ BUFFER_BYTES = 4 * 1024 * 1024
 class _Buffer:
     """What waits of one assigned partition."""
 
-    __slots__ = ("bytes", "epoch", "next", "paused", "records", "seek", "taken")
+    __slots__ = ("bytes", "epoch", "full_since", "next", "paused", "records", "seek", "slow", "taken")
 
     def __init__(self, epoch: int, start: int) -> None:
         self.epoch = epoch
@@ -28,6 +29,8 @@ class _Buffer:
         self.records: deque[Record] = deque()
         self.bytes = 0
         self.paused = False  # the client passes over it
+        self.slow = False  # it was passed over, and has not been empty since
+        self.full_since: float | None = None  # monotonic
 
     @property
     def full(self) -> bool:
@@ -37,9 +40,31 @@ class _Buffer:
     def half_empty(self) -> bool:
         return len(self.records) <= BUFFER_RECORDS // 2 and self.bytes <= BUFFER_BYTES // 2
 
+    def stuck(self, now: float, patience_s: float) -> bool:
+        """True if it is full, and no longer to be waited for."""
+        if not self.full:
+            self.full_since = None
+            return False
+        if self.full_since is None:
+            self.full_since = now
+        return self.slow or now - self.full_since >= patience_s
+
+    def pass_over(self) -> None:
+        self.paused = self.slow = True
+        self.full_since = None
+
     def clear(self) -> None:
         self.records.clear()
         self.bytes = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What the client is to do before it polls again."""
+
+    enough: bool  # False: not yet
+    pass_over: Sequence[int]
+    bring: Sequence[int]  # again
 
 
 class Buffers:
@@ -78,6 +103,7 @@ class Buffers:
                     part.bytes -= len(record.event)
                     part.taken = int(record.position) + 1
                     found.append(record)
+                part.slow = part.slow and bool(part.records)
             if found:
                 self._changed.notify_all()
         return found
@@ -148,21 +174,24 @@ class Buffers:
             was, part.next, part.taken, part.seek = part.next, offset, offset, offset
             return was
 
-    def room(self, wait_s: float) -> tuple[list[int], list[int]]:
-        """Partitions that the client is to pass over from now on, and those that it is to bring again.
+    def room(self, now: float, wait_s: float, patience_s: float) -> Room:
+        """Whether there is room for another poll (at `now`, monotonic); waits a moment where there is none.
 
-        Waits a moment for full buffers: to pass over a partition costs what was fetched ahead of it.
+        To pass over a partition costs what the client has fetched of it: one that has kept up so far is
+        waited for, and all with it, for `patience_s`.
         """
         with self._changed:
-            if any(part.full and not part.paused for part in self._parts.values()):
-                self._changed.wait(wait_s)
-            full = [p for p, part in self._parts.items() if part.full and not part.paused]
+            waiting = [part for part in self._parts.values() if not part.paused]
+            stuck = [p for p, part in self._parts.items() if not part.paused and part.stuck(now, patience_s)]
+            for partition in stuck:
+                self._parts[partition].pass_over()
             free = [p for p, part in self._parts.items() if part.paused and part.half_empty]
-            for partition in full:
-                self._parts[partition].paused = True
             for partition in free:
                 self._parts[partition].paused = False
-        return full, free
+            full = any(part.full and not part.paused for part in waiting)
+            if full:
+                self._changed.wait(wait_s)
+        return Room(not full, stuck, free)
 
     def wake(self) -> None:
         """End a wait of the thread."""

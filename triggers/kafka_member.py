@@ -39,7 +39,8 @@ CHECK_S = 5.0
 """How long nothing may come before the cluster is asked whether it is there."""
 
 FULL_S = 0.05
-"""How long the thread waits for a full buffer before it has the client pass over that partition."""
+PATIENCE_S = 1.0
+"""How long the thread waits for a full partition at a time, and before it has the client pass over it."""
 
 
 class Member:
@@ -145,16 +146,8 @@ class Member:
     def _poll(self) -> None:
         try:
             self._seek()
-            self._make_room()
-            found = self._client.poll(POLL_RECORDS, POLL_S)
-            if found.records:  # before anything that may fail
-                self.buffers.put(found.records)
-                self._tell()
-            if found.out_of_range:
-                self._restart(found.out_of_range)
-            if self._transactions is not None:
-                self._transactions.belong(self._client.metadata())
-            self._check(found)
+            if self._has_room():
+                self._fetch()
         except SourceUnavailable as unavailable:
             if self._fault is None:
                 self._fault = unavailable
@@ -162,6 +155,17 @@ class Member:
         else:
             self._fault = None
         self._commit_when_due()
+
+    def _fetch(self) -> None:
+        found = self._client.poll(POLL_RECORDS, POLL_S)
+        if found.records:  # before anything that may fail
+            self.buffers.put(found.records)
+            self._tell()
+        if found.out_of_range:
+            self._restart(found.out_of_range)
+        if self._transactions is not None:
+            self._transactions.belong(self._client.metadata())
+        self._check(found)
 
     def _check(self, found: Polled) -> None:
         """Ask the cluster something where polls bring nothing: not every client says that it is cut off."""
@@ -177,12 +181,13 @@ class Member:
             self._client.seek(wanted)
             self.buffers.sought(wanted)
 
-    def _make_room(self) -> None:
-        full, free = self.buffers.room(FULL_S)
-        if full:
-            self._client.pause(full)
-        if free:
-            self._client.resume(free)
+    def _has_room(self) -> bool:
+        room = self.buffers.room(time.monotonic(), FULL_S, PATIENCE_S)
+        if room.pass_over:
+            self._client.pause(room.pass_over)
+        if room.bring:
+            self._client.resume(room.bring)
+        return room.enough
 
     def _restart(self, partitions: Sequence[int]) -> None:
         """Go on at the oldest record where the wanted one is not there any more."""
