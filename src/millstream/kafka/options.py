@@ -43,11 +43,11 @@ class KafkaAccessOptions(Options):
         default=None, description='"PLAIN", "SCRAM-SHA-256" or "SCRAM-SHA-512"'
     )
     sasl_username: str | None = Field(default=None, description="a string")
-    sasl_password: str | None = Field(default=None, description="a string")
+    sasl_password: str | None = Field(default=None, description="a string", repr=False)
     ssl_ca_file: str | None = Field(default=None, description="a PEM file's path")
     ssl_certificate_file: str | None = Field(default=None, description="a PEM file's path")
     ssl_key_file: str | None = Field(default=None, description="a PEM file's path")
-    ssl_key_password: str | None = Field(default=None, description="a string")
+    ssl_key_password: str | None = Field(default=None, description="a string", repr=False)
 
     def misfits(self) -> list[Problem]:
         problems = super().misfits()
