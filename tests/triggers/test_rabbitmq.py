@@ -17,7 +17,6 @@ from urllib.parse import urlsplit
 import msgspec
 import pytest
 
-from millstream.amqp.address import AMQP
 from millstream.contract.errors import InvalidConfiguration, SourceUnavailable
 from millstream.contract.records import Batch, Record, Returned, resolve_all
 from millstream.triggers.rabbitmq import RabbitMqTrigger
@@ -109,54 +108,6 @@ async def test_a_port_where_nothing_speaks_amqp_is_unavailable(rabbitmq: RabbitM
     url = rabbitmq.url(port=rabbitmq.stream_port)
     with pytest.raises(SourceUnavailable):
         await RabbitMqTrigger.parse({"queue": "q", "url": url}).open(host(url), FUNCTION)
-
-
-# ---- declarations
-
-
-def test_the_url_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(AMQP.variable, f"amqps://{USER}:{PASSWORD}@rabbit.example.com/a%2Fb")
-    trigger = RabbitMqTrigger.parse({"queue": "orders"})
-    assert trigger.source == "amqps://rabbit.example.com:5671/a%2Fb/orders"
-    assert (trigger.address.username, trigger.address.password) == (USER, PASSWORD)
-    assert PASSWORD not in repr(trigger)
-
-
-def test_no_url_at_all_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(AMQP.variable, raising=False)
-    with pytest.raises(InvalidConfiguration, match=f"or in {AMQP.variable}, found nothing"):
-        RabbitMqTrigger.parse({"queue": "orders"})
-
-
-def test_a_url_that_is_wrong_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
-    for url in (f"amqp://{USER}:{PASSWORD}@host:port/", f"ampq://{USER}:{PASSWORD}@host"):
-        with pytest.raises(InvalidConfiguration) as declared:
-            RabbitMqTrigger.parse({"queue": "orders", "url": url})
-        monkeypatch.setenv(AMQP.variable, url)
-        with pytest.raises(InvalidConfiguration) as found:
-            RabbitMqTrigger.parse({"queue": "orders"})
-        assert PASSWORD not in f"{declared.value}{found.value}"
-
-
-def test_options_stand_in_place_of_parts_of_the_url() -> None:
-    options = {"virtual_host": "other", "basic_auth": {"username": "me", "password": PASSWORD}}
-    trigger = RabbitMqTrigger.parse({"queue": "q", "url": "amqp://u:p@host/vhost", **options})
-    address = trigger.address
-    assert (address.virtual_host, address.username, address.password) == ("other", "me", PASSWORD)
-    assert PASSWORD not in repr(trigger)
-
-
-def test_a_broker_that_is_not_on_aws_has_an_arn_in_the_form_of_one() -> None:
-    trigger = RabbitMqTrigger.parse({"queue": "q", "url": "amqp://rabbit.example.com"})
-    start = "arn:aws:mq:us-east-1:000000000000:broker:rabbit.example.com:b-"
-    assert trigger.event_source_arn.startswith(start)
-    again = RabbitMqTrigger.parse({"queue": "other", "url": "amqp://u:p@rabbit.example.com:5672/v"})
-    assert again.event_source_arn == trigger.event_source_arn
-
-
-def test_a_window_opens_with_the_first_record_and_is_half_a_second() -> None:
-    limits = RabbitMqTrigger.parse({"queue": "q", "url": "amqp://h"}).limits
-    assert (limits.size, limits.window_s, limits.from_first) == (100, 0.5, True)
 
 
 async def test_an_encrypted_connection_is_checked_against_the_ca(rabbitmq: RabbitMqServer) -> None:
