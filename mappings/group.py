@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from millstream.contract.clock import Clock
@@ -116,6 +116,11 @@ class GroupRunner:
     async def backlog(self) -> int | None:
         """No group says how many records wait; its iterator age does."""
         return None
+
+    @property
+    def details(self) -> Mapping[str, str]:
+        """What the source says of its membership."""
+        return self._source.details
 
     async def _follow(self, group: asyncio.TaskGroup) -> None:
         while (change := await self._next()) is not None:

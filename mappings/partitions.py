@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -136,6 +136,11 @@ class PartitionsRunner:
     async def backlog(self) -> int | None:
         """No stream says how many records wait; its iterator age does."""
         return None
+
+    @property
+    def details(self) -> Mapping[str, str]:
+        """Nothing beyond what is shown of every mapping."""
+        return {}
 
     async def _fix_start(self) -> None:
         await self._list()

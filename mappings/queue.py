@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential_jitter
@@ -104,6 +104,11 @@ class QueueRunner:
     async def backlog(self) -> int | None:
         """About how many records wait in the queue. None: the source does not say."""
         return await self._reader.backlog()
+
+    @property
+    def details(self) -> Mapping[str, str]:
+        """Nothing beyond what is shown of every mapping."""
+        return {}
 
     async def _poll_while_wanted(self, polls: asyncio.TaskGroup, running: asyncio.TaskGroup) -> None:
         while not self._stopping:

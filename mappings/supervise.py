@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -38,6 +38,9 @@ class Runner(Protocol):
     def stop(self) -> None: ...
 
     async def backlog(self) -> int | None: ...
+
+    @property
+    def details(self) -> Mapping[str, str]: ...
 
 
 class Supervisor:
@@ -69,6 +72,11 @@ class Supervisor:
     async def backlog(self) -> int | None:
         """About how many records wait. None: it does not run, or the source does not say."""
         return None if self._runner is None else await self._runner.backlog()
+
+    @property
+    def details(self) -> Mapping[str, str]:
+        """What else its source says of itself. Empty: it does not run, or says nothing."""
+        return {} if self._runner is None else self._runner.details
 
     async def run(self) -> None:
         """Run until stopped or disabled. Raises nothing but cancellation."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from millstream.contract.clock import Clock
@@ -79,6 +79,10 @@ class FakeGroup:
     def _tell(self, change: Change | Exception) -> None:
         self._changes.append(change)
         self._changed.set()
+
+    @property
+    def details(self) -> Mapping[str, str]:
+        return {"group": "fake"}
 
     async def mark(self) -> float:
         return self.clock.now()

@@ -168,7 +168,7 @@ class KafkaTrigger:
             calls.close()
             raise
         outputs = self._outputs(access, maker)
-        return KafkaSource(name, client, maker, calls, options.topic, settings.drain_s, outputs)
+        return KafkaSource(name, client, maker, calls, options.topic, settings, outputs)
 
     def _outputs(self, access: Access, maker: RecordMaker) -> Transactions | None:
         if self.options.transactional_id is None:

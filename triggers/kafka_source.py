@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from millstream.contract.blocking import BlockingClient
@@ -14,7 +14,7 @@ from millstream.contract.groups import Change, Outputs
 from millstream.contract.records import Checkpoint
 from millstream.contract.state import Lease
 from millstream.contract.streams import At, Oldest, Page
-from millstream.triggers.kafka_client import Client, Transactions
+from millstream.triggers.kafka_client import Client, GroupSettings, Transactions
 from millstream.triggers.kafka_member import Member
 from millstream.triggers.kafka_records import RecordMaker
 
@@ -32,15 +32,16 @@ class KafkaSource:
         maker: RecordMaker,
         calls: BlockingClient,
         event_source_arn: str,
-        drain_s: float,
+        settings: GroupSettings,
         outputs: Transactions | None = None,
     ) -> None:
+        self._group = settings.group_id
         self._outputs = outputs
         self._client = client
         self._maker = maker
         self._calls = calls
         self._arn = event_source_arn
-        self._drain_s = drain_s
+        self._drain_s = settings.drain_s
         self._name = name
         self._loop = asyncio.get_running_loop()
         self._arrived = asyncio.Event()  # a change
@@ -52,6 +53,10 @@ class KafkaSource:
     @property
     def event_source_arn(self) -> str:
         return self._arn
+
+    @property
+    def details(self) -> Mapping[str, str]:
+        return {"consumer_group_id": self._group, "client": self._client.name}
 
     @property
     def outputs(self) -> Outputs | None:

@@ -77,6 +77,7 @@ def test_the_mapping_says_its_client_group_and_partitions(
     found = daemon.mappings()
     assert found is not None
     group = found[0]["row"]["uuid"]
+    assert found[0]["details"] == {"consumer_group_id": group, "client": "confluent"}
     topics.put(kafka.bootstrap, topic, range(10), 2)
     wait_until("it has committed", lambda: kafka.committed(group, topic) == {0: 5, 1: 5})
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -49,6 +49,10 @@ class GroupSource(Protocol):
     @property
     def event_source_arn(self) -> str:
         """What the source is called where AWS has an ARN."""
+
+    @property
+    def details(self) -> Mapping[str, str]:
+        """What a user wants to know of the membership: its group, the client library."""
 
     @property
     def outputs(self) -> Outputs | None:

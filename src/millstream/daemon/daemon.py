@@ -224,6 +224,7 @@ class Daemon:
             "backlog": await _backlog(live) if backlog else None,
             "rate": self.board.rate(live.row.uuid),
             "metrics": metrics(status),
+            "details": dict(live.supervisor.details),
         }
 
     async def _invoke(self, request: control.Request) -> dict[str, Any]:
