@@ -118,6 +118,19 @@ class RabbitMqOptions(TypedDict, total=False):
     event_source_arn: str
 
 
+class RabbitMqStreamOptions(StreamOptions, total=False):
+    """Options of a RabbitMQ stream: those of every stream, and RabbitMQ's own. Durations in seconds."""
+
+    starting_position_timestamp: float | str
+    super_stream: bool
+    url: str  # "rabbitmq-stream://user:password@host/vhost"; or that of MILLSTREAM_RABBITMQ_STREAM_URL
+    virtual_host: str
+    basic_auth: BasicAuth
+    ca_file: str
+    heartbeat: int
+    event_source_arn: str
+
+
 class Source:
     """A source of records of any registered kind: `Source("sqs", queue="orders", batch_size=10)`."""
 
@@ -159,6 +172,13 @@ class RabbitMq(Source):
 
     def __init__(self, queue: str, **options: Unpack[RabbitMqOptions]) -> None:
         super().__init__("rabbitmq", queue=queue, **options)
+
+
+class RabbitMqStream(Source):
+    """A RabbitMQ stream, or a super stream."""
+
+    def __init__(self, stream: str, **options: Unpack[RabbitMqStreamOptions]) -> None:
+        super().__init__("rabbitmq-stream", stream=stream, **options)
 
 
 class Destination:
