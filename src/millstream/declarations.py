@@ -118,11 +118,19 @@ class RabbitMqOptions(TypedDict, total=False):
     event_source_arn: str
 
 
-class RabbitMqStreamOptions(StreamOptions, total=False):
-    """Options of a RabbitMQ stream: those of every stream, and RabbitMQ's own. Durations in seconds."""
+class RabbitMqStreamOptions(TypedDict, total=False):
+    """Options of a RabbitMQ stream: AWS's, and RabbitMQ's own. Durations in seconds; -1: no limit."""
 
+    starting_position: str  # "TRIM_HORIZON", "LATEST", "AT_TIMESTAMP"
     starting_position_timestamp: float | str
     super_stream: bool
+    batch_size: int
+    batching_window: int
+    maximum_retry_attempts: int
+    maximum_record_age: int
+    bisect_batch_on_function_error: bool
+    report_batch_item_failures: bool  # items are named by their offsets
+    on_failure_required: bool
     url: str  # "rabbitmq-stream://user:password@host/vhost"; or that of MILLSTREAM_RABBITMQ_STREAM_URL
     virtual_host: str
     basic_auth: BasicAuth
