@@ -23,6 +23,7 @@ from pika.exceptions import AMQPError
 from tests.brokers.postgres import free_port
 
 PROGRAM = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+STREAM = "rabbitmq-stream"
 USER, PASSWORD = "millstream", "hush-3c9a"
 POWERLESS = "powerless"
 """A user with the same password, who has no rights in the vhost `/` and may enter no other."""
@@ -110,6 +111,10 @@ class RabbitMqServer:
 
     def url(self, virtual_host: str = "/", *, user: str = USER, port: int | None = None) -> str:
         return f"amqp://{user}:{PASSWORD}@127.0.0.1:{port or self.port}/{quote(virtual_host, safe='')}"
+
+    def stream_url(self, virtual_host: str = "/", *, user: str = USER, port: int | None = None) -> str:
+        """The same for the stream protocol."""
+        return self.url(virtual_host, user=user, port=port or self.stream_port).replace("amqp", STREAM, 1)
 
     def connection(self, virtual_host: str = "/") -> Any:
         """A connection of the tests' own; who asks for it closes it."""
