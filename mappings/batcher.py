@@ -47,18 +47,33 @@ class Batcher:
 
         A record that is larger than an event may be makes a batch of its own.
         """
+        room = self._limits.size - len(self._records)
+        fitting = records[:room]
+        size = sum([len(record.event) + 1 for record in fitting])  # each with its comma
+        if self._bytes + size <= self._max_bytes:
+            self._open(fitting, now)
+            self._records += fitting
+            self._bytes += size
+            return records[room:]
+        return self._add_one_by_one(records, now)
+
+    def _add_one_by_one(self, records: Sequence[Record], now: float) -> Sequence[Record]:
         for index, record in enumerate(records):
             if len(self._records) >= self._limits.size:
                 return records[index:]
-            size = record.size_bytes + 1  # its comma
+            size = len(record.event) + 1
             if self._records and self._bytes + size > self._max_bytes:
                 self._closed = True
                 return records[index:]
-            if not self._records and (self._limits.from_first or now >= self._ends_at):
-                self._ends_at = now + self._limits.window_s
+            self._open((record,), now)
             self._records.append(record)
             self._bytes += size
         return ()
+
+    def _open(self, records: Sequence[Record], now: float) -> None:
+        """Open the window with the first record, unless it is open already."""
+        if records and not self._records and (self._limits.from_first or now >= self._ends_at):
+            self._ends_at = now + self._limits.window_s
 
     def batch(self) -> Batch:
         """The batch as it stands."""

@@ -104,9 +104,11 @@ class Lane:
             records = self._pending.popleft()
             fitting = len(records) if self._windows is None else self._windows.fitting(records)
             rest = batcher.add(records[:fitting], self._clock.monotonic())
-            if rest or fitting < len(records):
+            if fitting < len(records):
                 self._pending.appendleft([*rest, *records[fitting:]])
-                return fitting < len(records) and not rest
+                return not rest
+            if rest:
+                self._pending.appendleft(rest)
         return False
 
     def _window_over(self, cut: bool) -> bool:

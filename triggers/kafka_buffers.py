@@ -49,6 +49,15 @@ class _Buffer:
             self.full_since = now
         return self.slow or now - self.full_since >= patience_s
 
+    def take(self, limit: int) -> list[Record]:
+        """The next records, in order."""
+        found = [self.records.popleft() for _ in range(min(limit, len(self.records)))]
+        if found:
+            self.bytes -= sum([len(record.event) for record in found])
+            self.taken = int(found[-1].position) + 1
+        self.slow = self.slow and bool(self.records)
+        return found
+
     def pass_over(self) -> None:
         self.paused = self.slow = True
         self.full_since = None
@@ -98,12 +107,7 @@ class Buffers:
                 part = self._parts.get(partition)
                 if part is None or part.epoch != epoch or part.seek is not None:
                     continue
-                while part.records and len(found) < limit:
-                    record = part.records.popleft()
-                    part.bytes -= len(record.event)
-                    part.taken = int(record.position) + 1
-                    found.append(record)
-                part.slow = part.slow and bool(part.records)
+                found += part.take(limit - len(found))
             if found:
                 self._changed.notify_all()
         return found

@@ -9,7 +9,16 @@ from dataclasses import dataclass, field, fields
 
 from millstream.contract.clock import Clock
 from millstream.contract.functions import FunctionFailed, Outcome, Success, Throttled
-from millstream.contract.records import Discarded, Done, Reason, Record, Resolution, Returned
+from millstream.contract.records import (
+    By,
+    Discarded,
+    Done,
+    Reason,
+    Record,
+    Resolution,
+    Returned,
+    Verdict,
+)
 from millstream.contract.state import MappingStatus, State
 
 logger = logging.getLogger(__name__)
@@ -47,6 +56,18 @@ class _Counted:
     partitions: int | None = None
     changed: bool = True
     samples: deque[tuple[float, int]] = field(default_factory=deque)  # (monotonic, delivered)
+
+    def add(self, verdict: Verdict, count: int) -> None:
+        """Count records that came to the same end."""
+        match verdict:
+            case Done(by=By.FUNCTION):
+                self.delivered += count
+            case Done():
+                pass  # counted as filtered already
+            case Returned():
+                self.returned += count
+            case Discarded():
+                self.discarded += count
 
 
 _SHARED = [f.name for f in fields(MappingStatus) if f.name != "uuid"]
@@ -135,10 +156,12 @@ class StatusBoard:
         logger.warning("function fails, its records come again", extra={"mapping": counted.label, **why})
 
     def batch_resolved(self, mapping: str, resolution: Resolution) -> None:
-        counted = self._touch(mapping)
-        counted.delivered += _count(resolution, Done) - _filtered(resolution)
-        counted.returned += _count(resolution, Returned)
-        counted.discarded += _count(resolution, Discarded)
+        counted, verdicts = self._touch(mapping), resolution.verdicts
+        if verdicts.count(verdicts[0]) == len(verdicts):  # most often, and quicker than to look at each
+            counted.add(verdicts[0], len(verdicts))
+            return
+        for verdict in verdicts:
+            counted.add(verdict, 1)
 
     def record_discarded(self, mapping: str, records: Sequence[Record], reason: Reason) -> None:
         extra = {"mapping": self._mappings[mapping].label, "records": len(records), "reason": reason.value}
@@ -193,12 +216,3 @@ class StatusBoard:
         counted.changed = True
         counted.updated_at = self._clock.now()
         return counted
-
-
-def _count(resolution: Resolution, kind: type[Done] | type[Returned] | type[Discarded]) -> int:
-    return sum(isinstance(verdict, kind) for verdict in resolution.verdicts)
-
-
-def _filtered(resolution: Resolution) -> int:
-    first = resolution.verdicts[0]
-    return len(resolution.verdicts) if isinstance(first, Done) and first.by.value == "filter" else 0
