@@ -79,7 +79,7 @@ class KafkaDestination:
         library = chosen(self._options.client)
         calls = BlockingClient("kafka-destination", 1)  # one: records of one key keep their order
         try:
-            self._producer = await calls.call(self._connected, library)
+            self._producer = await calls.call(self._connected, library, host)
         except BaseException:
             calls.close()
             raise
@@ -114,9 +114,9 @@ class KafkaDestination:
             finally:
                 calls.close()
 
-    def _connected(self, library: str) -> Producer:
-        access = access_of(self._options, self._servers)
+    def _connected(self, library: str, host: Host) -> Producer:
         try:
+            access = access_of(self._options, self._servers, host)
             admit(access, "target")
         except SourceUnavailable as unavailable:
             raise DestinationUnavailable(f"{self.name}: {unavailable}") from unavailable

@@ -150,7 +150,7 @@ class KafkaTrigger:
         library = chosen(options.client if options.transactional_id is None else CONFLUENT)
 
         def connect() -> tuple[Client, Access]:
-            access = access_of(options, options.bootstrap_servers)
+            access = access_of(options, options.bootstrap_servers, host)
             admit(access, "bootstrap_servers")
             client = new_client(library, settings, access, maker)
             try:

@@ -92,6 +92,7 @@ class KafkaOptions(TypedDict, total=False):
     ssl_certificate_file: str
     ssl_key_file: str
     ssl_key_password: str
+    source_access_configurations: Sequence[Mapping[str, str]]  # {"type": "BASIC_AUTH", "uri": "arn:…"}
 
 
 class BasicAuth(TypedDict):

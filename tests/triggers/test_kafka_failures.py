@@ -23,8 +23,7 @@ WHOLE = (
 
 
 def record(offset: int, key: bytes | None = b"abc") -> Record:
-    made = RecordMaker("orders").record(3, offset, "CREATE_TIME", 1_764_088_501_456, key, b"Hello", None, 0.0)
-    return made
+    return RecordMaker("orders").record(3, offset, "CREATE_TIME", 1_764_088_501_456, key, b"Hello", None, 0.0)
 
 
 def test_a_batch_is_told_by_its_span() -> None:

@@ -12,7 +12,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from millstream.contract.errors import InvalidConfiguration, Problem
+from millstream.contract.ports import Host
 from millstream.kafka.options import KafkaAccessOptions
+from millstream.kafka.secrets import FIELD as SECRETS
+from millstream.kafka.secrets import read_secrets
 
 BAD_CERTIFICATE = "Provided certificate or private key is invalid"
 """Source: AWS, "Troubleshooting self-managed Apache Kafka event source mapping errors"."""
@@ -121,13 +124,15 @@ def _load(context: ssl.SSLContext, pem: str, password: str) -> None:
         context.load_cert_chain(path, password=password)
 
 
-def access_of(options: KafkaAccessOptions, bootstrap_servers: str) -> Access:
-    """What plain options say; reads their files.
+def access_of(options: KafkaAccessOptions, bootstrap_servers: str, host: Host) -> Access:
+    """What options say; reads their files, and their secrets from Secrets Manager. Blocks.
 
     Raises:
-        InvalidConfiguration: a file cannot be read.
+        InvalidConfiguration: a file or a secret cannot be read.
+        SourceUnavailable: Secrets Manager does not answer now.
     """
     problems: list[Problem] = []
+    secrets = read_secrets(options.source_access_configurations or (), host)
 
     def pem(name: str) -> str | None:
         path = getattr(options, name)
@@ -142,14 +147,16 @@ def access_of(options: KafkaAccessOptions, bootstrap_servers: str) -> Access:
 
     access = Access(
         bootstrap_servers,
-        options.sasl_mechanism,
-        options.sasl_username,
-        options.sasl_password,
+        options.sasl_mechanism or secrets.mechanism,
+        options.sasl_username or secrets.username,
+        options.sasl_password or secrets.password,
         _has_tls(options),
-        pem("ssl_ca_file"),
-        pem("ssl_certificate_file"),
-        pem("ssl_key_file"),
-        options.ssl_key_password,
+        pem("ssl_ca_file") or secrets.ca,
+        pem("ssl_certificate_file") or secrets.certificate,
+        pem("ssl_key_file") or secrets.key,
+        options.ssl_key_password or secrets.key_password,
+        "ssl_ca_file" if secrets.ca is None else SECRETS,
+        "ssl_certificate_file" if secrets.certificate is None else SECRETS,
     )
     if problems:
         raise InvalidConfiguration(problems)
@@ -157,7 +164,11 @@ def access_of(options: KafkaAccessOptions, bootstrap_servers: str) -> Access:
 
 
 def _has_tls(options: KafkaAccessOptions) -> bool:
-    """By the protocol that is named; where none is, TLS is used as soon as a file for it is given."""
+    """By the protocol that is named; without one, as soon as a file for TLS, or any secret, is given.
+
+    Source: AWS, "Configuring authentication for self-managed Apache Kafka": secrets go with TLS.
+    """
     if options.security_protocol is not None:
         return options.security_protocol.endswith("SSL")
-    return options.ssl_ca_file is not None or options.ssl_certificate_file is not None
+    given = (options.ssl_ca_file, options.ssl_certificate_file, options.source_access_configurations)
+    return any(each is not None for each in given)
