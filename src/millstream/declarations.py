@@ -124,7 +124,6 @@ class RabbitMqStreamOptions(TypedDict, total=False):
 
     starting_position: str  # "TRIM_HORIZON", "LATEST", "AT_TIMESTAMP"
     starting_position_timestamp: float | str
-    super_stream: bool
     batch_size: int
     batching_window: int
     maximum_retry_attempts: int
@@ -184,7 +183,7 @@ class RabbitMq(Source):
 
 
 class RabbitMqStream(Source):
-    """A RabbitMQ stream, or a super stream."""
+    """A RabbitMQ stream; each partition of a super stream is one, too."""
 
     def __init__(self, stream: str, **options: Unpack[RabbitMqStreamOptions]) -> None:
         super().__init__("rabbitmq-stream", stream=stream, **options)
