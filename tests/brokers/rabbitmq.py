@@ -1,12 +1,8 @@
-"""The RabbitMQ of the tests: a private server on loopback, from the system's own package."""
+"""The RabbitMQ of the tests: a private server on loopback."""
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import signal
-import subprocess
 import tempfile
 import time
 import uuid
@@ -20,9 +16,9 @@ import pika
 import pytest
 from pika.exceptions import AMQPError
 
-from tests.brokers.postgres import free_port
+from tests.brokers.provider import Server, provided
+from tests.brokers.rabbitmq_server import LocalRabbitMq, Ports, RabbitMqContainer, certificate
 
-PROGRAM = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 STREAM = "rabbitmq-stream"
 USER, PASSWORD = "millstream", "hush-3c9a"
 POWERLESS = "powerless"
@@ -53,61 +49,54 @@ class RabbitMqServer:
     """A server in a folder of its own; may be killed and started again on the same ports."""
 
     def __init__(self, folder: Path) -> None:
-        self._program = program()
-        self._folder = folder
-        self.port, self.tls_port, self.stream_port = free_port(), free_port(), free_port()
-        self._epmd_port, self._distribution_port = free_port(), free_port()
-        self._epmd: subprocess.Popen[bytes] | None = None
-        self._process: subprocess.Popen[bytes] | None = None
-        self._log = folder / "stdout"
+        ports = Ports()
+        self.port, self.tls_port, self.stream_port = ports.amqp, ports.tls, ports.stream
+        self.certificate = certificate(folder)
         self._declared_at = 0.0
-        self.certificate = folder / "certificate.pem"
-        self._configure()
+
+        def local() -> Server:
+            return LocalRabbitMq(folder, ports, DEFINITIONS)
+
+        def container() -> Server:
+            return RabbitMqContainer(folder, ports, DEFINITIONS)
+
+        self._server = provided("RabbitMQ", local=local, containers=container)
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        if self._epmd is None:
-            # Else the server starts one, which outlives it.
-            self._epmd = self._run("epmd", "-port", str(self._epmd_port), "-address", "127.0.0.1")
-        self._process = self._run(str(self._program))
+        self._server.start()
         until = time.monotonic() + READY_WITHIN_S
-        while time.monotonic() < until and self._process.poll() is None:
+        while time.monotonic() < until and self._server.running():
             try:
                 self.connection().close()
             except (AMQPError, OSError):
                 time.sleep(0.1)
             else:
                 return
-        raise TimeoutError(f"RabbitMQ did not answer: {self._log.read_text()[-2000:]}")
+        raise TimeoutError(f"RabbitMQ did not answer: {self._server.log()[-2000:]}")
 
     def kill(self) -> None:
         """End it with SIGKILL, as a host without power would; not before its queues are on the disk."""
-        assert self._process is not None
         time.sleep(max(0.0, self._declared_at + KEPT_AFTER_S - time.monotonic()))
-        self._process.kill()
-        self._process.wait(ENDED_WITHIN_S)
+        self._server.kill()
 
     def restart(self) -> None:
         """End it and start it again."""
-        self._terminate()
+        self._server.stop()
         self.start()
 
     @contextmanager
     def hung(self) -> Iterator[None]:
         """It does nothing meanwhile, and its connections stay open."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
+        self._server.pause()
         try:
             yield
         finally:
-            self._process.send_signal(signal.SIGCONT)
+            self._server.resume()
 
     def close(self) -> None:
         """End it, and what it needed."""
-        self._terminate()
-        if self._epmd is not None:
-            self._epmd.kill()
-            self._epmd.wait(ENDED_WITHIN_S)
+        self._server.remove()
 
     def url(self, virtual_host: str = "/", *, user: str = USER, port: int | None = None) -> str:
         return f"amqp://{user}:{PASSWORD}@127.0.0.1:{port or self.port}/{quote(virtual_host, safe='')}"
@@ -192,77 +181,6 @@ class RabbitMqServer:
                 else:
                     found.append(body)
         return found
-
-    def _configure(self) -> None:
-        (self._folder / "definitions.json").write_text(json.dumps(DEFINITIONS))
-        (self._folder / "enabled_plugins").write_text("[rabbitmq_stream].\n")
-        key = self._folder / "key.pem"
-        name = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-        make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *name]
-        subprocess.run([*make, "-keyout", key, "-out", self.certificate], check=True, capture_output=True)
-        settings = {
-            "listeners.tcp.default": f"127.0.0.1:{self.port}",
-            "listeners.ssl.default": f"127.0.0.1:{self.tls_port}",
-            "ssl_options.certfile": self.certificate,
-            "ssl_options.keyfile": key,
-            "stream.listeners.tcp.1": f"127.0.0.1:{self.stream_port}",
-            "stream.advertised_host": "127.0.0.1",
-            "stream.advertised_port": self.stream_port,
-            "load_definitions": self._folder / "definitions.json",
-            "disk_free_limit.absolute": "50MB",
-        }
-        lines = "".join(f"{setting} = {value}\n" for setting, value in settings.items())
-        (self._folder / "rabbitmq.conf").write_text(lines)
-
-    def _environment(self) -> dict[str, str]:
-        return {
-            "PATH": os.environ["PATH"],
-            "LANG": "C.UTF-8",
-            "HOME": str(self._folder),
-            "ERL_EPMD_PORT": str(self._epmd_port),
-            "ERL_EPMD_ADDRESS": "127.0.0.1",
-            "RABBITMQ_NODENAME": f"millstream-{self.port}@localhost",
-            "RABBITMQ_MNESIA_BASE": str(self._folder / "mnesia"),
-            "RABBITMQ_LOG_BASE": str(self._folder / "log"),
-            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
-            "RABBITMQ_NODE_PORT": str(self.port),
-            "RABBITMQ_DIST_PORT": str(self._distribution_port),
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
-            "RABBITMQ_CONFIG_FILE": str(self._folder / "rabbitmq.conf"),
-            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self._folder / "enabled_plugins"),
-            "RABBITMQ_CONF_ENV_FILE": "/dev/null",
-            "RABBITMQ_PID_FILE": str(self._folder / "pid"),
-            "RUNNING_UNDER_SYSTEMD": "true",  # the script becomes the server, so that its pid is the server's
-        }
-
-    def _run(self, *command: str) -> subprocess.Popen[bytes]:
-        with self._log.open("ab") as out:
-            return subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-                env=self._environment(),
-                start_new_session=True,
-            )
-
-    def _terminate(self) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self._process.terminate()
-            try:
-                self._process.wait(ENDED_WITHIN_S)
-            except subprocess.TimeoutExpired:
-                self.kill()
-
-
-def program() -> Path:
-    """The server's script; skips where there is none, and fails where CI is set."""
-    if not PROGRAM.exists():
-        why = f"wanted {PROGRAM} (Debian's package rabbitmq-server), found none"
-        if os.environ.get("CI"):
-            pytest.fail(why)
-        pytest.skip(why)
-    return PROGRAM
 
 
 @contextmanager
