@@ -66,7 +66,7 @@ def started() -> Iterator[str]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        if not had_bridge and bridge().exists():
+        if not had_bridge and bridge().exists() and shutil.which("ip") is not None:
             subprocess.run(["ip", "link", "delete", BRIDGE], check=False, capture_output=True)
         shutil.rmtree(folder, ignore_errors=True)  # what is still mounted there goes with the machine
 
