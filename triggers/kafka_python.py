@@ -91,6 +91,7 @@ class KafkaPythonClient:
         with self._errors():
             found = self._consumer.partitions_for_topic(self._topic)
         if not found:
+            self.committed([0])  # refused, where there is one that is not for us
             raise self._refusal("there is no such topic")
         return sorted(found)
 

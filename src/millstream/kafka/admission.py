@@ -98,7 +98,8 @@ def _secured(plain: socket.socket, context: ssl.SSLContext, host: str) -> ssl.SS
 def _authenticate(wire: socket.socket, access: Access, host: str) -> None:
     settings = access.sasl_for_kafka_python()
     answer = _request(wire, _SASL_HANDSHAKE, _text(settings["sasl_mechanism"].encode()))
-    _check(answer)
+    if _check(answer):
+        return
     mechanism = get_sasl_mechanism(settings["sasl_mechanism"])(host=host, **settings)
     while not mechanism.is_done():
         token: bytes = mechanism.auth_bytes()
