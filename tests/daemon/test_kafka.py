@@ -186,3 +186,65 @@ def test_a_poisoned_partition_slows_no_other_and_is_given_up_at_last(
     assert (info["firstRecordOffset"], info["lastRecordOffset"]) == ("500", "500")
     assert sorted(topics.numbers(done)) == [n for n in range(2000) if n != 1000]
     assert daemon.stop() == 0
+
+
+def test_a_broker_that_hangs_and_wakes_again_costs_nothing(
+    own_kafka: Kafka, tmp_path: Path, make_daemon: MakeDaemon
+) -> None:
+    count = 3000
+    topic, daemon = own_kafka.create_topic(2), make_daemon("d")
+    topics.put(own_kafka.bootstrap, topic, range(count), 2)
+    daemon.start(topics.app(tmp_path, own_kafka.bootstrap, topic, "batch_size=50", takes_s=0.02))
+    done = tmp_path / "done.jsonl"
+    wait_until("it reads", lambda: len(topics.numbers(done)) > 500)
+    with own_kafka.hung():
+        wait_until("what was fetched is taken", lambda: quiet(done))
+    topics.put(own_kafka.bootstrap, topic, range(count, count + 100), 2)
+    wait_until("all are taken", lambda: set(topics.numbers(done)) == set(range(count + 100)), 120.0)
+    assert out_of_order(topics.numbers(done), 2) == {}
+    assert daemon.stop() == 0
+
+
+def quiet(file: Path, for_s: float = 3.0) -> bool:
+    """True if a file has not grown for so long."""
+    return time.time() - file.stat().st_mtime > for_s
+
+
+def test_a_message_that_no_event_holds_is_given_up_and_the_next_taken(
+    kafka: Kafka, tmp_path: Path, make_daemon: MakeDaemon
+) -> None:
+    topic, daemon = kafka.create_topic(1, max_message_bytes="20000000"), make_daemon("d")
+    topics.put(kafka.bootstrap, topic, [1], 1)
+    topics.put_large(kafka.bootstrap, topic, 6_000_000)
+    topics.put(kafka.bootstrap, topic, [2], 1)
+    failed = tmp_path / "failed.jsonl"
+    daemon.start(topics.app(tmp_path, kafka.bootstrap, topic, more=f'on_failure="{failed.as_uri()}",'))
+    done = tmp_path / "done.jsonl"
+    wait_until("the others are taken", lambda: topics.numbers(done) == [1, 2])
+    document = json.loads(failed.read_text())
+    assert document["requestContext"]["condition"] == "MaximumPayloadSizeExceeded"
+    assert document["responseContext"] is None
+    assert document["KafkaBatchInfo"]["recordsInfo"][f"{topic}-0"]["firstRecordOffset"] == "1"
+    assert daemon.stop() == 0
+
+
+def test_the_records_that_a_function_names_come_again_and_only_those_behind_them(
+    kafka: Kafka, tmp_path: Path, make_daemon: MakeDaemon
+) -> None:
+    topic, daemon = kafka.create_topic(1), make_daemon("d")
+    topics.put(kafka.bootstrap, topic, range(10), 1)
+    body = "\n    ".join(
+        [
+            "import os",
+            'first = not os.path.exists("/tmp/again")',
+            'open("/tmp/again", "w").close()',
+            f'named = {{"partition": "{topic}-0", "offset": 6}}',
+            'return {"batchItemFailures": [{"itemIdentifier": named}] if first else []}',
+        ]
+    )
+    options = "report_batch_item_failures=True"
+    daemon.start(topics.app(tmp_path, kafka.bootstrap, topic, options, body=body))
+    done = tmp_path / "done.jsonl"
+    wait_until("all are taken", lambda: len(topics.numbers(done)) == 10)
+    assert [batch for _, batch in topics.deliveries(done)] == [[*range(6)], [*range(6, 10)]]
+    assert daemon.stop() == 0

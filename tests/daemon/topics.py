@@ -53,6 +53,13 @@ def put(servers: str, topic: str, numbers: Sequence[int], partitions: int) -> No
     assert producer.flush(FLUSHED_WITHIN_S) == 0
 
 
+def put_large(servers: str, topic: str, size: int) -> None:
+    """One record of so many bytes."""
+    producer = Producer({"bootstrap.servers": servers, "log_level": 0, "message.max.bytes": 2 * size})
+    producer.produce(topic, b"x" * size, partition=0)
+    assert producer.flush(FLUSHED_WITHIN_S) == 0
+
+
 def deliveries(file: Path) -> Iterator[tuple[float, list[int]]]:
     """When each batch was taken (Unix seconds), and its numbers; lines that a kill has cut are left out."""
     if not file.exists():
