@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_the_public_names_are_these() -> None:
-    kinds = ["DynamoDB", "Kafka", "Kinesis", "RabbitMq", "Source", "Sqs"]
+    kinds = ["DynamoDB", "Kafka", "Kinesis", "RabbitMq", "RabbitMqStream", "Source", "Sqs"]
     names = sorted(["App", "Destination", "Function", "__version__", *kinds])
     assert millstream.__all__ == names
 

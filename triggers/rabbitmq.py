@@ -6,7 +6,6 @@ number, which tells the connection and the delivery tag on it.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -14,12 +13,10 @@ from datetime import UTC, datetime
 from typing import Annotated, Self
 from urllib.parse import quote
 
-import msgspec
 from pydantic import AfterValidator, Field
 
 from millstream.amqp.address import Address
 from millstream.amqp.options import SECRET_FIELDS, RabbitMqConnectionOptions
-from millstream.aws.arn import is_arn_of
 from millstream.contract.errors import InvalidConfiguration, Problem
 from millstream.contract.functions import FunctionSpec
 from millstream.contract.options import parse_options
@@ -35,7 +32,7 @@ from millstream.contract.ports import (
 )
 from millstream.contract.records import Record
 from millstream.triggers.rabbitmq_consumer import Subscription
-from millstream.triggers.rabbitmq_messages import RecordMaker
+from millstream.triggers.rabbitmq_messages import RecordMaker, envelope
 from millstream.triggers.rabbitmq_reader import RabbitMqReader
 
 QUEUE = "a queue's name, of 1 to 255 bytes"
@@ -60,12 +57,6 @@ def _queue(text: str) -> str:
     return text
 
 
-def _arn(text: str) -> str:
-    if not is_arn_of("mq", text):
-        raise ValueError("the ARN of an Amazon MQ broker")
-    return text
-
-
 class RabbitMqOptions(RabbitMqConnectionOptions):
     """Options of a RabbitMQ mapping, by AWS's names in snake_case; durations in seconds.
 
@@ -85,9 +76,6 @@ class RabbitMqOptions(RabbitMqConnectionOptions):
         default=None, ge=0, le=10_000, description="a whole number from 0 to 10000"
     )
     requeue: bool = Field(default=True, description="True or False")
-    event_source_arn: Annotated[str, AfterValidator(_arn)] | None = Field(
-        default=None, description="the ARN of an Amazon MQ broker"
-    )
 
     def misfits(self) -> list[Problem]:
         problems = super().misfits()
@@ -100,11 +88,7 @@ class RabbitMqOptions(RabbitMqConnectionOptions):
 
 @dataclass(frozen=True)
 class RabbitMqTrigger:
-    """The declared source of one mapping on a RabbitMQ queue.
-
-    The event's `eventSourceArn` is that of an Amazon MQ broker if one is declared. Else it is in that
-    form: of account 000000000000, named for the host, with an id made from host and port.
-    """
+    """The declared source of one mapping on a RabbitMQ queue."""
 
     options: RabbitMqOptions
     address: Address  # by the options and the environment
@@ -116,8 +100,7 @@ class RabbitMqTrigger:
     @classmethod
     def parse(cls, options: Mapping[str, object]) -> Self:
         parsed = parse_options(RabbitMqOptions, options, SECRET_FIELDS)
-        address = parsed.address
-        return cls(parsed, address, parsed.event_source_arn or _made_up_arn(address))
+        return cls(parsed, parsed.address, parsed.source_arn)
 
     @property
     def limits(self) -> BatchLimits:
@@ -171,9 +154,7 @@ class RabbitMqTrigger:
         return min(size * (concurrency + ahead), MOST_PREFETCHED)
 
     def envelope(self, records: Sequence[Record]) -> bytes:
-        source, queue = msgspec.json.encode(self.event_source_arn), msgspec.json.encode(records[0].partition)
-        start = b'{"eventSource":"aws:rmq","eventSourceArn":%b,"rmqMessagesByQueue":{%b:[' % (source, queue)
-        return start + b",".join([record.event for record in records]) + b"]}}"
+        return envelope(self.event_source_arn, records[0].partition, records)
 
     def failure_details(self, records: Sequence[Record]) -> JsonObject:
         """Ours, for AWS has no failure records of queues: which queue, how many messages, and when."""
@@ -188,12 +169,6 @@ class RabbitMqTrigger:
                 "timestampOfLastMessage": _iso(max(arrived)),
             }
         }
-
-
-def _made_up_arn(address: Address) -> str:
-    """An ARN in the form of an Amazon MQ broker's. Source: AWS, "Amazon MQ ARNs"."""
-    broker_id = uuid.uuid5(uuid.NAMESPACE_URL, f"amqp://{address.broker}")
-    return f"arn:aws:mq:us-east-1:000000000000:broker:{address.host.replace(':', '-')}:b-{broker_id}"
 
 
 def _iso(at: float) -> str:

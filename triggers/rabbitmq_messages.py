@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -25,7 +26,7 @@ _DAY_S = 86_400
 _FOUR_CENTURIES_S = 146_097 * _DAY_S
 _LAST_SAFE_S = 8000 * 365 * _DAY_S
 
-_encode = msgspec.json.Encoder(decimal_format="number").encode
+encode_message = msgspec.json.Encoder(decimal_format="number").encode
 
 
 class RecordMaker:
@@ -68,7 +69,7 @@ class RecordMaker:
             partition=self._partition,
             position=Position(item_id),
             item_id=item_id,
-            event=_encode(event),
+            event=encode_message(event),
             arrived_at=_arrival(p.timestamp, received_at),
             received_at=received_at,
             delivery_count=delivery_count(redelivered, p.headers, self.queue),
@@ -106,6 +107,13 @@ class Message(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     redelivered: bool
     data: bytes
     delivery_tag: str | msgspec.UnsetType
+
+
+def envelope(event_source_arn: str, queue: str, records: Sequence[Record]) -> bytes:
+    """The event; `queue` is as `partition` names it."""
+    source, name = encode_message(event_source_arn), encode_message(queue)
+    start = b'{"eventSource":"aws:rmq","eventSourceArn":%b,"rmqMessagesByQueue":{%b:[' % (source, name)
+    return start + b",".join([record.event for record in records]) + b"]}}"
 
 
 def partition(queue: str, virtual_host: str) -> str:
@@ -152,9 +160,9 @@ def _json(value: object) -> Any:
     """A header as events have it: a string as an object of its bytes, which are signed as Java's are."""
     match value:
         case ByteArray():
-            return _signed(value)
+            return signed(value)
         case bytes():
-            return {"bytes": _signed(value)}
+            return {"bytes": signed(value)}
         case Timestamp():
             return english(value)
         case list():
@@ -165,5 +173,6 @@ def _json(value: object) -> Any:
             return value
 
 
-def _signed(data: bytes) -> list[int]:
+def signed(data: bytes) -> list[int]:
+    """Bytes as Java has them, from -128 to 127."""
     return [byte - 256 if byte > 127 else byte for byte in data]

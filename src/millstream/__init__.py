@@ -11,6 +11,7 @@ from millstream.declarations import (
     Kafka,
     Kinesis,
     RabbitMq,
+    RabbitMqStream,
     Source,
     Sqs,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "Kafka",
     "Kinesis",
     "RabbitMq",
+    "RabbitMqStream",
     "Source",
     "Sqs",
     "__version__",

@@ -18,6 +18,7 @@ import pytest
 
 from millstream.contract.clock import Clock, SystemClock
 from millstream.contract.errors import InvalidConfiguration, PartitionGone, SourceUnavailable
+from millstream.contract.groups import GroupSource
 from millstream.contract.ports import Host
 from millstream.contract.records import Position, Record
 from millstream.contract.stream_trigger import StreamTrigger
@@ -48,6 +49,19 @@ class Stream(ABC):
     mark_grain_s: float = 1.1  # records that are older than this at the mark are not read
     searches_by_time: bool = True  # any `At` works, not only that of a mark
     lost_position: Position | None = None  # one that the broker refuses. None: it refuses none
+
+    def options_at(self, url: str) -> Mapping[str, object]:
+        """The options of a mapping that reaches the broker at `url`, the endpoint of its host."""
+        return self.options
+
+    def key(self, record: Record) -> str | None:
+        """The key that a record was put with; a stream that is ordered as a whole orders each key, too."""
+        return record.ordering_key
+
+    def events(self, envelope: Any) -> Any:
+        """The records' own parts of an event."""
+        assert list(envelope) == ["Records"]
+        return envelope["Records"]
 
     @abstractmethod
     def put(self, data: str, key: str = "k") -> None:
@@ -120,12 +134,16 @@ class StreamKit:
     async def opened(
         self, stream: Stream, url: str | None = None, clock: Clock | None = None
     ) -> AsyncIterator[StreamSource]:
-        trigger = self.trigger.parse(stream.options)
-        source = await trigger.open(host(url or stream.broker_url, clock), FUNCTION)
+        source = await self.source(stream, url or stream.broker_url, clock)
         try:
             yield source
         finally:
             await source.aclose()
+
+    async def source(self, stream: Stream, url: str, clock: Clock | None = None) -> StreamSource:
+        source = await self.trigger.parse(stream.options_at(url)).open(host(url, clock), FUNCTION)
+        assert not isinstance(source, GroupSource)
+        return source
 
     @asynccontextmanager
     async def reading(
@@ -152,7 +170,7 @@ class StreamKit:
             records = await read(reader, 24)
         got = defaultdict(list)
         for record in records:
-            got[record.ordering_key].append(stream.data(record))
+            got[stream.key(record)].append(stream.data(record))
             assert record.partition == partition.id
             assert before - 60 < record.arrived_at < time.time() + 60
             assert before - 1 < record.received_at < time.time() + 1
@@ -323,7 +341,7 @@ class StreamKit:
             pass
         async with asyncio.timeout(WITHIN_S):
             with pytest.raises(SourceUnavailable):
-                await self.trigger.parse(stream.options).open(host(relay.url), FUNCTION)
+                await self.source(stream, relay.url)
 
     async def test_a_stream_that_is_not_there_is_named(self, stream: Stream) -> None:
         with pytest.raises(InvalidConfiguration, match=stream.missing_name):
@@ -345,7 +363,7 @@ class StreamKit:
     async def test_closing_takes_no_second_with_a_read_in_flight(self, stream: Stream) -> None:
         threads = set(threading.enumerate())
         async with Relay(stream.broker_url) as relay, asyncio.TaskGroup() as group:
-            source = await self.trigger.parse(stream.options).open(host(relay.url), FUNCTION)
+            source = await self.source(stream, relay.url)
             reader = await source.reader(await the_partition(source), Oldest())
             poll = group.create_task(reader.read(10, WITHIN_S))
             await relay.hears(stream.poll_mark)
@@ -383,7 +401,7 @@ class StreamKit:
             records = await read(reader, 2)
         envelope = self.trigger.parse(stream.options).envelope(records)
         events = [msgspec.json.decode(record.event) for record in records]
-        assert msgspec.json.decode(envelope) == {"Records": events}
+        assert stream.events(msgspec.json.decode(envelope)) == events
         assert all(envelope.count(record.event) == 1 for record in records)
 
     async def test_parse_refuses_each_bad_field_by_its_name(self, stream: Stream) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import uuid
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
@@ -11,10 +13,18 @@ from millstream.amqp.address import AMQP, Address, Protocol, declared_url, parse
 from millstream.contract.errors import Problem
 from millstream.contract.options import Options
 
+_ARN = re.compile(r"arn:[a-z-]+:mq:[a-z0-9-]+:\d{12}:broker:.+")
+
 LOGIN = 'a dictionary with "username" and "password"'
 
 SECRET_FIELDS = frozenset({"url", "basic_auth"})
 """Options whose values no message repeats."""
+
+
+def _arn(text: str) -> str:
+    if not _ARN.fullmatch(text):
+        raise ValueError("the ARN of an Amazon MQ broker")
+    return text
 
 
 def _login(given: dict[str, Any]) -> dict[str, Any]:
@@ -56,7 +66,9 @@ class LoginOptions(Options):
 class RabbitMqConnectionOptions(LoginOptions):
     """Where a broker is: the URL, declared or in the environment, and what stands in place of its parts.
 
-    `virtual_host` is AWS's VIRTUAL_HOST: where it is given, that of the URL does not count.
+    `virtual_host` is AWS's VIRTUAL_HOST: where it is given, that of the URL does not count. An event's
+    `eventSourceArn` is that of an Amazon MQ broker if one is declared; else one is made up in that form:
+    of account 000000000000, named for the host, with an id made from host and port.
     """
 
     protocol: ClassVar[Protocol] = AMQP
@@ -64,6 +76,10 @@ class RabbitMqConnectionOptions(LoginOptions):
     url: str | None = Field(default=None, repr=False)
     virtual_host: str | None = Field(
         default=None, min_length=1, max_length=255, description="a virtual host's name"
+    )
+
+    event_source_arn: Annotated[str, AfterValidator(_arn)] | None = Field(
+        default=None, description="the ARN of an Amazon MQ broker"
     )
 
     @field_validator("url")
@@ -75,13 +91,16 @@ class RabbitMqConnectionOptions(LoginOptions):
 
     def misfits(self) -> list[Problem]:
         url, variable = declared_url(self.url, self.protocol), self.protocol.variable
+        problems = super().misfits()
         if url is None:
-            return [Problem("", "url", f"{self.protocol.form}, here or in {variable}", "nothing")]
+            wanted = f"{self.protocol.form}, here or in {variable}"
+            return [*problems, Problem("", "url", wanted, "nothing")]
         try:
             address = parse_address(url, self.protocol)
         except ValueError as invalid:
-            return [Problem("", "url", f"{invalid}, here or in {variable}", "something else there")]
-        return [*super().misfits(), *self.ca_file_misfits(address)]
+            wanted = f"{invalid}, here or in {variable}"
+            return [*problems, Problem("", "url", wanted, "something else there")]
+        return problems + self.ca_file_misfits(address)
 
     @property
     def address(self) -> Address:
@@ -90,3 +109,12 @@ class RabbitMqConnectionOptions(LoginOptions):
         if self.virtual_host is not None:
             address = replace(address, virtual_host=self.virtual_host)
         return self.applied(address)
+
+    @property
+    def source_arn(self) -> str:
+        """What events carry as `eventSourceArn`. Source of its form: AWS, "Amazon MQ ARNs"."""
+        if self.event_source_arn is not None:
+            return self.event_source_arn
+        address = self.address
+        broker_id = uuid.uuid5(uuid.NAMESPACE_URL, f"amqp://{address.broker}")
+        return f"arn:aws:mq:us-east-1:000000000000:broker:{address.host.replace(':', '-')}:b-{broker_id}"
