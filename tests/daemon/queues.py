@@ -9,7 +9,7 @@ from pathlib import Path
 
 APP = """
 import base64, json, time
-from millstream import App, RabbitMq
+from millstream import App, RabbitMq, RabbitMqStream
 
 app = App("test")
 
@@ -22,16 +22,30 @@ def handle(event, context):
     {body}
 
 
-app.map(RabbitMq("{queue}", {options}), to=handle, on_success="{done}", {more})
+app.map({source}("{queue}", {options}), to=handle, on_success="{done}", {more})
 """
 
 
 def app(
-    folder: Path, queue: str, options: str = "", *, takes_s: float = 0.0, body: str = "pass", more: str = ""
+    folder: Path,
+    queue: str,
+    options: str = "",
+    *,
+    source: str = "RabbitMq",
+    takes_s: float = 0.0,
+    body: str = "pass",
+    more: str = "",
 ) -> str:
     """An app that maps a queue to a function; what it took is in `done.jsonl`. No login stands in it."""
-    done = (folder / "done.jsonl").as_uri()
-    return APP.format(queue=queue, options=options, takes_s=takes_s, done=done, body=body, more=more)
+    return APP.format(
+        source=source,
+        queue=queue,
+        options=options,
+        takes_s=takes_s,
+        done=(folder / "done.jsonl").as_uri(),
+        body=body,
+        more=more,
+    )
 
 
 def numbers(count: int) -> list[bytes]:
