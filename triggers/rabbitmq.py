@@ -60,6 +60,9 @@ def _queue(text: str) -> str:
 class RabbitMqOptions(RabbitMqConnectionOptions):
     """Options of a RabbitMQ mapping, by AWS's names in snake_case; durations in seconds.
 
+    `maximum_retry_attempts` above 1 needs a queue that counts: a quorum queue, or one that is reached
+    again by way of its dead-letter exchange.
+
     `concurrency`, `report_batch_item_failures`, `maximum_retry_attempts` and `requeue` are ours. What
     fails goes back to the queue, or with `requeue=False` to its dead-letter exchange: without one the
     broker drops it.
@@ -139,6 +142,7 @@ class RabbitMqTrigger:
             self.prefetch(timeout_s),
             self.options.requeue,
             f"millstream-{function.name}",
+            0 if self.options.maximum_retry_attempts is None else self.options.maximum_retry_attempts + 1,
         )
         reader = RabbitMqReader(asked, RecordMaker(queue, self.address.virtual_host, numbered), host.clock)
         async with AsyncExitStack() as stack:

@@ -17,7 +17,7 @@ from millstream.amqp.wire import Properties
 from millstream.contract.clock import Clock
 from millstream.contract.errors import InvalidConfiguration, Problem, SourceUnavailable
 from millstream.contract.records import Record
-from millstream.triggers.rabbitmq_messages import STREAM_OFFSET, RecordMaker
+from millstream.triggers.rabbitmq_messages import DELIVERY_COUNT, STREAM_OFFSET, UNCOUNTED, RecordMaker
 from millstream.triggers.rabbitmq_tags import Tags
 
 logger = logging.getLogger(__name__)
@@ -32,6 +32,7 @@ class Subscription:
     prefetch: int  # records that the broker sends ahead of their acknowledgement
     requeue: bool  # what is returned goes back to the queue; else to its dead-letter exchange
     purpose: str  # names the connection and the consumer in the broker's own lists
+    most_deliveries: int = 0  # of a record, before it is given up. 0: no limit
 
 
 class Consumer:
@@ -61,6 +62,7 @@ class Consumer:
         self._wanted = 0  # records that somebody waits for. 0: nobody waits
         self._tags = Tags()
         self._misused: InvalidConfiguration | None = None
+        self._warned = False
 
     # ---- called in the event loop
 
@@ -133,10 +135,21 @@ class Consumer:
             return
         self.last = self.base + method.delivery_tag
         now = self._clock.now()
-        self._inbox.append(self._maker.record(self.last, method.redelivered, properties, body, now))
+        record = self._maker.record(self.last, method.redelivered, properties, body, now)
+        if method.redelivered and self._asked.most_deliveries > UNCOUNTED == record.delivery_count:
+            self._warn_of_uncounted(properties)
+        self._inbox.append(record)
         if 0 < self._wanted <= len(self._inbox):
             self._wanted = 0
             self._thread.tell(self._changed)
+
+    def _warn_of_uncounted(self, properties: Properties) -> None:
+        if not self._warned and DELIVERY_COUNT not in (properties.headers or {}):
+            self._warned = True
+            logger.warning(
+                "queue counts no deliveries: what fails is tried again without end",
+                extra={"queue": self._asked.queue, "maximum_retry_attempts": self._asked.most_deliveries - 1},
+            )
 
     def _settle(self, done: Sequence[int], returned: Sequence[int], pause_s: float) -> None:
         if returned and self._asked.requeue and pause_s:

@@ -18,6 +18,9 @@ DELIVERY_COUNT = "x-delivery-count"
 DEATHS = "x-death"
 """Where a message was dead-lettered, and how often. Source: RabbitMQ, "Dead Letter Exchanges"."""
 
+UNCOUNTED = 2
+"""The count of each further delivery from a queue that does not count."""
+
 STREAM_OFFSET = "x-stream-offset"
 """What each message of a stream has, and no other. Source: RabbitMQ, "Streams and Superstreams"."""
 
@@ -128,7 +131,7 @@ def delivery_count(redelivered: bool, headers: dict[str, Any] | None, queue: str
     each round counts. A classic queue tells only the first delivery from the others: 1, or 2.
     """
     if not headers:
-        return 2 if redelivered else 1
+        return UNCOUNTED if redelivered else 1
     rounds = 0
     for death in headers.get(DEATHS) or ():
         if isinstance(death, dict) and death.get("reason") == b"rejected":

@@ -89,7 +89,7 @@ class RabbitMqReader:
 
     async def backlog(self) -> int | None:
         consumer = self._consumer
-        if consumer is None or not consumer.opened:
+        if consumer is None or not consumer.opened or consumer.over:
             return None
         answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         consumer.ask_depth(answer)

@@ -10,7 +10,14 @@ import pika
 import pytest
 from pika import frame
 
-from millstream.amqp.wire import ByteArray, Properties, Timestamp, read_header_frame, read_properties
+from millstream.amqp.wire import (
+    DEEPEST,
+    ByteArray,
+    Properties,
+    Timestamp,
+    read_header_frame,
+    read_properties,
+)
 
 ALL: dict[str, Any] = {
     "content_type": "text/plain",
@@ -91,6 +98,20 @@ def test_headers_of_a_type_that_nobody_knows_are_left_out_and_the_rest_is_read(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     assert headers(b"\x01h?abc") is None
+    assert "headers of a message not read" in caplog.text
+
+
+def test_headers_that_are_nested_too_deeply_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    def nested(levels: int) -> bytes:
+        wire = b"t\x01"
+        for _ in range(levels):
+            wire = b"A" + struct.pack(">I", len(wire)) + wire
+        return b"\x01h" + wire
+
+    assert headers(nested(DEEPEST)) is not None
+    assert not caplog.text
+    assert headers(nested(DEEPEST + 1)) is None
+    assert headers(nested(10_000)) is None
     assert "headers of a message not read" in caplog.text
 
 

@@ -208,6 +208,18 @@ async def test_what_fails_again_and_again_is_given_back_more_and_more_slowly(
     assert all(wait_s >= least_s for wait_s, least_s in zip(waits, (0.1, 0.2, 0.4), strict=True))
 
 
+@pytest.mark.parametrize(("kind", "warned"), [("classic", True), ("quorum", False)])
+async def test_a_limit_of_retries_is_warned_of_on_a_queue_that_does_not_count(
+    rabbitmq: RabbitMqServer, kind: str, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue = rabbitmq.queue(kind)
+    rabbitmq.publish(queue, b"x")
+    async with reading(rabbitmq.url(), queue, maximum_retry_attempts=2) as reader:
+        for _ in range(4):
+            await give_back(reader, await receive(reader, 1))
+    assert caplog.text.count("queue counts no deliveries") == warned
+
+
 async def test_without_requeue_what_fails_is_dead_lettered_at_once(rabbitmq: RabbitMqServer) -> None:
     dead = rabbitmq.queue("classic")
     queue = rabbitmq.queue(dead_letter_exchange="", dead_letter_routing_key=dead)

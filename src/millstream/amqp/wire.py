@@ -29,6 +29,10 @@ _FRAME_END = 0xCE
 _LONG = struct.Struct(">Q")
 
 
+DEEPEST = 64
+"""Levels of tables and arrays within each other that a header may have."""
+
+
 class ByteArray(bytes):
     """A header of AMQP's type `x`, told from a string."""
 
@@ -82,22 +86,22 @@ def read_header_frame(data: bytes) -> tuple[int, Any] | None:
 
 
 def read_properties(data: bytes, at: int) -> Properties:
-    """The properties whose flags begin at `at`. With a header of an unknown type all headers are left out."""
+    """The properties whose flags begin at `at`; without any headers, if one of them cannot be read."""
     properties = Properties()
     flags = data[at] << 8 | data[at + 1]
     at += 2
     for name, read in _flagged(flags):
         try:
             value, at = read(data, at)
-        except UnknownType as unknown:
-            logger.warning("headers of a message not read", extra={"type": unknown.args[0]})
+        except Unreadable as unreadable:
+            logger.warning("headers of a message not read", extra={"why": str(unreadable)})
             value, at = None, at + 4 + int.from_bytes(data[at : at + 4], "big")
         setattr(properties, name, value)
     return properties
 
 
-class UnknownType(ValueError):
-    """A header of a type that RabbitMQ does not have; how long it is, nobody knows."""
+class Unreadable(ValueError):
+    """A header of a type that RabbitMQ does not have, or nested too deeply to be written as JSON."""
 
 
 @lru_cache(maxsize=256)
@@ -120,35 +124,40 @@ def _time(data: bytes, at: int) -> tuple[int, int]:
     return seconds, at + 8
 
 
-def _table(data: bytes, at: int) -> tuple[dict[str, Field], int]:
+def _table(data: bytes, at: int, depth: int = 0) -> tuple[dict[str, Field], int]:
     end = at + 4 + int.from_bytes(data[at : at + 4], "big")
     at += 4
     table: dict[str, Field] = {}
     while at < end:
         key, at = _short_string(data, at)
-        table[key], at = _value(data, at)
+        table[key], at = _value(data, at, depth)
     return table, end
 
 
-def _array(data: bytes, at: int) -> tuple[list[Field], int]:
+def _array(data: bytes, at: int, depth: int) -> tuple[list[Field], int]:
     end = at + 4 + int.from_bytes(data[at : at + 4], "big")
     at += 4
     values: list[Field] = []
     while at < end:
-        value, at = _value(data, at)
+        value, at = _value(data, at, depth)
         values.append(value)
     return values, end
 
 
-def _value(data: bytes, at: int) -> tuple[Field, int]:
+def _value(data: bytes, at: int, depth: int) -> tuple[Field, int]:
     kind = data[at : at + 1]
+    nested = _NESTED.get(kind)
+    if nested is not None:
+        if depth == DEEPEST:
+            raise Unreadable(f"more than {DEEPEST} tables or arrays within each other")
+        return nested(data, at + 1, depth + 1)
     number = _NUMBERS.get(kind)
     if number is not None:
         value: int | float = number.unpack_from(data, at + 1)[0]
         return value, at + 1 + number.size
     read = _OTHERS.get(kind)
     if read is None:
-        raise UnknownType(kind.decode("latin-1"))
+        raise Unreadable(f"a header of type {kind.decode('latin-1')!r}")
     return read(data, at + 1)
 
 
@@ -211,14 +220,13 @@ _NUMBERS = {
     b"f": struct.Struct(">f"),
     b"d": struct.Struct(">d"),
 }
+_NESTED: dict[bytes, Callable[[bytes, int, int], tuple[Any, int]]] = {b"F": _table, b"A": _array}
 _OTHERS: dict[bytes, _Read] = {
     b"S": _long_string,
     b"x": _byte_array,
     b"t": _boolean,
     b"T": _timestamp,
     b"D": _decimal,
-    b"F": _table,
-    b"A": _array,
     b"V": _nothing,
 }
 """Types of headers. Source: RabbitMQ, "AMQP 0-9-1 Errata", field types."""
