@@ -11,7 +11,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Self
-from urllib.parse import quote
 
 from pydantic import AfterValidator, Field
 
@@ -121,7 +120,7 @@ class RabbitMqTrigger:
 
     @property
     def source(self) -> str:
-        return f"{self.address.name}/{quote(self.options.queue, safe='')}"
+        return self.address.holding(self.options.queue)
 
     async def open(self, host: Host, function: FunctionSpec) -> RabbitMqReader:
         """Connect, and consume.

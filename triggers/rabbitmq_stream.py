@@ -10,7 +10,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Annotated, ClassVar, Self
-from urllib.parse import quote
 
 from pydantic import AfterValidator, Field
 
@@ -80,7 +79,7 @@ class RabbitMqStreamTrigger:
 
     @property
     def source(self) -> str:
-        return f"{self.address.name}/{quote(self.options.stream, safe='')}"
+        return self.address.holding(self.options.stream)
 
     async def open(self, host: Host, function: FunctionSpec) -> StreamSource:
         """Find the stream.

@@ -70,6 +70,11 @@ class Address:
         scheme = self.protocol.tls_scheme if self.tls else self.protocol.scheme
         return f"{scheme}://{self.broker}/{quote(self.virtual_host, safe='')}"
 
+    def holding(self, queue: str) -> str:
+        """A queue or a stream in a user's words: `orders at rabbit.example.com:5672`."""
+        default = self.virtual_host == DEFAULT_VIRTUAL_HOST
+        return f"{queue} at {self.broker}" + ("" if default else f"/{quote(self.virtual_host, safe='')}")
+
     def parameters(self, purpose: str) -> Any:
         """pika's connection parameters; `purpose` names the connection in the broker's own lists.
 
