@@ -13,7 +13,7 @@ from tests.brokers.rabbitmq import PASSWORD, USER
 def test_the_url_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(AMQP.variable, f"amqps://{USER}:{PASSWORD}@rabbit.example.com/a%2Fb")
     trigger = RabbitMqTrigger.parse({"queue": "orders"})
-    assert trigger.source == "amqps://rabbit.example.com:5671/a%2Fb/orders"
+    assert trigger.source == "orders at rabbit.example.com:5671/a%2Fb"
     assert (trigger.address.username, trigger.address.password) == (USER, PASSWORD)
     assert PASSWORD not in repr(trigger)
 
