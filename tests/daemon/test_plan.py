@@ -102,7 +102,7 @@ def test_the_readmes_form_is_planned(tmp_path: Path) -> None:
         ("app.map('q', to=handle)", 'source: wanted a source such as Sqs("orders")'),
         (
             'app.map(Source("carrier-pigeon"), to=handle)',
-            "source: wanted one of dynamodb, kinesis, sqs, found 'carrier-pigeon'",
+            "source: wanted one of dynamodb, kafka, kinesis, rabbitmq, rabbitmq-stream, sqs, found 'carrier",
         ),
         ('app.map(Sqs("q"), to=handle); app.map(Sqs("q"), to=handle)', "map: wanted one mapping of a source"),
         (
