@@ -13,6 +13,7 @@ import botocore.session
 import pytest
 
 from millstream.contract.errors import InvalidConfiguration, SourceUnavailable
+from millstream.contract.ports import QueuePolicy
 from millstream.contract.records import Position, Record
 from millstream.triggers.registry import parse_trigger
 from millstream.triggers.sqs import SqsTrigger
@@ -173,7 +174,7 @@ def test_options_become_limits_and_policy() -> None:
         }
     )
     assert (trigger.limits.size, trigger.limits.window_s) == (10_000, 300.0)
-    assert dataclasses.astuple(trigger.policy) == (True, 0, 2)
+    assert trigger.policy == QueuePolicy(item_failures=True, max_retries=0, max_concurrency=2)
 
 
 def test_an_unknown_kind_names_the_known_ones() -> None:
