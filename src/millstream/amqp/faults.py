@@ -24,7 +24,7 @@ RESOURCE_LOCKED = 405
 NOT_ALLOWED = 530
 """Reply codes. Source: AMQP 0-9-1, "Constants"."""
 
-_PASSING = re.compile(r"down or inaccessible|limit|exclusive use|is down")
+_PASSING = re.compile(r"down or inaccessible|limit \(|exclusive use|is down")
 """Texts of refusals that pass: a node that restarts, a connection limit, another exclusive consumer."""
 
 _CLOSED = re.compile(r"ConnectionClosedByBroker: \((\d+)\) (.*)", re.DOTALL)
