@@ -122,6 +122,7 @@ class KafkaPythonClient:
 
     def poll(self, limit: int, wait_s: float) -> Polled:
         self._begin_fresh()
+        self._unpark()
         try:
             with self._errors():
                 found = self._consumer.poll(timeout_ms=int(wait_s * 1000), max_records=limit)
@@ -178,6 +179,16 @@ class KafkaPythonClient:
     def resume(self, partitions: Sequence[int]) -> None:
         with self._errors():
             self._consumer.resume(*self._places(partitions))
+
+    def _unpark(self) -> None:
+        """Have what was set aside of paused partitions brought again.
+
+        The library (3.0) looks for it only where no other partition's records are in their place, and
+        leaves the last ones there, used up, until something else arrives.
+        """
+        fetcher = self._consumer._fetcher
+        if not fetcher._next_partition_records:
+            fetcher._next_partition_records = None
 
     def commit(self, offsets: Mapping[int, int], *, wait: bool) -> None:
         written = _written(self._topic, offsets)
