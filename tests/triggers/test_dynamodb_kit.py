@@ -15,7 +15,8 @@ from millstream.triggers.dynamodb import DynamoDbTrigger
 from tests.brokers.dynamodb_fake import DynamoDbFake
 from tests.brokers.ministack import Ministack
 from tests.contract.queue_kit import FUNCTION
-from tests.contract.stream_kit import Stream, StreamKit, host, read, the_partition
+from tests.contract.stream_kit import StreamKit
+from tests.contract.streams import Stream, host, read, the_partition
 
 pytestmark = pytest.mark.broker
 

@@ -18,7 +18,7 @@ from millstream.triggers.dynamodb_source import DynamoDbSource
 from tests.brokers.dynamodb_fake import DynamoDbFake
 from tests.brokers.dynamodb_streams import FakeStream
 from tests.contract.queue_kit import FUNCTION, until
-from tests.contract.stream_kit import host, read, read_to_the_end
+from tests.contract.streams import host, read, read_to_the_end
 
 TRIMMED = "position not in the stream any more: from the oldest record"
 

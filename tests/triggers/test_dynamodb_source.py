@@ -17,7 +17,7 @@ from millstream.triggers.dynamodb_source import DynamoDbSource
 from tests.brokers.dynamodb_fake import DynamoDbFake
 from tests.brokers.dynamodb_streams import FakeStream
 from tests.contract.queue_kit import FUNCTION
-from tests.contract.stream_kit import host, read, read_to_the_end
+from tests.contract.streams import host, read, read_to_the_end
 
 TABLE_ARN = "arn:aws:dynamodb:us-east-1:000000000000:table/orders"
 STREAM_ARN = f"{TABLE_ARN}/stream/2026-01-01T00:00:00.000"

@@ -18,7 +18,7 @@ from millstream.triggers.kinesis_wire import KinesisRecord
 from millstream.triggers.registry import parse_trigger
 from tests.brokers.kinesis_fake import ARN, CONSUMER_ARN, NAME, KinesisFake, Refusal, shard
 from tests.contract.queue_kit import FUNCTION
-from tests.contract.stream_kit import host
+from tests.contract.streams import host
 from tests.triggers.aggregates import packed
 from tests.triggers.leaping_clock import LeapingClock
 

@@ -20,7 +20,7 @@ from millstream.contract.streams import After, At, Oldest, Partition, Start, Str
 from millstream.triggers.kinesis import KinesisTrigger
 from tests.brokers.kinesis_fake import CONSUMER_ARN, NAME, SHARD, KinesisFake, Refusal, data, sequence, shard
 from tests.contract.queue_kit import FUNCTION, until
-from tests.contract.stream_kit import host, read, read_to_the_end
+from tests.contract.streams import host, read, read_to_the_end
 from tests.triggers.aggregates import packed
 
 WITHIN_S = 20.0

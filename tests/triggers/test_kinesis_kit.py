@@ -15,7 +15,8 @@ from millstream.contract.records import Position, Record
 from millstream.triggers.kinesis import KinesisTrigger
 from tests.brokers.kinesis_local import KinesisLocal
 from tests.brokers.ministack import Ministack
-from tests.contract.stream_kit import Stream, StreamKit, read, read_to_the_end
+from tests.contract.stream_kit import StreamKit
+from tests.contract.streams import Stream, read, read_to_the_end
 
 pytestmark = pytest.mark.broker
 

@@ -21,7 +21,7 @@ from millstream.triggers.kinesis import KinesisTrigger
 from millstream.triggers.kinesis_source import KinesisSource
 from tests.brokers.kinesis_fake import ARN, NAME, SHARD, KinesisFake, Refusal, data, sequence, shard
 from tests.contract.queue_kit import FUNCTION, until
-from tests.contract.stream_kit import host, read
+from tests.contract.streams import host, read
 from tests.triggers.aggregates import packed
 from tests.triggers.leaping_clock import LeapingClock
 

@@ -34,7 +34,7 @@ from millstream.triggers.rabbitmq_stream_source import RabbitMqStreamSource
 from tests.brokers.rabbitmq import PASSWORD, POWERLESS, USER, RabbitMqServer
 from tests.brokers.relay import Relay
 from tests.contract.queue_kit import FUNCTION
-from tests.contract.stream_kit import WITHIN_S, host, read
+from tests.contract.streams import WITHIN_S, host, read
 
 MANY = 5_000
 

@@ -14,7 +14,8 @@ import pytest
 from millstream.contract.records import Record
 from millstream.triggers.rabbitmq_stream import RabbitMqStreamTrigger
 from tests.brokers.rabbitmq import RabbitMqServer
-from tests.contract.stream_kit import Stream, StreamKit
+from tests.contract.stream_kit import StreamKit
+from tests.contract.streams import Stream
 
 pytestmark = pytest.mark.broker
 
