@@ -243,7 +243,8 @@ class StreamRunner:
         matched: list[Record] = []
         dropped: list[Record] = []
         for record in records:
-            (matched if self._filters.matches(record) else dropped).append(record)
+            goes_on = record.refused is not None or self._filters.matches(record)
+            (matched if goes_on else dropped).append(record)
         if dropped:
             self._observer.records_filtered(self._mapping, len(dropped))
             self._resolve(resolve_all(Batch(tuple(dropped)), Done(By.FILTER)))

@@ -64,6 +64,24 @@ class GiveUp:
 Step: TypeAlias = Settle | Retry | GiveUp
 
 
+def drop_refused(attempt: Attempt) -> tuple[list[GiveUp], Attempt | None]:
+    """What the source itself refused of the batch, by reason, and what is left of it.
+
+    Source: AWS, "Using schema registries with Kafka event sources in Lambda".
+    """
+    records = attempt.batch.records
+    reasons = dict.fromkeys([record.refused for record in records])
+    if reasons.keys() == {None}:
+        return [], attempt
+    given_up = [
+        GiveUp(tuple(record for record in records if record.refused is reason), reason, 1, None)
+        for reason in reasons
+        if reason is not None
+    ]
+    left = tuple(record for record in records if record.refused is None)
+    return given_up, replace(attempt, batch=Batch(left)) if left else None
+
+
 def drop_expired(attempt: Attempt, now: float, policy: StreamPolicy) -> tuple[GiveUp | None, Attempt | None]:
     """The records at the batch's head that are too old now, and what is left of it.
 

@@ -32,7 +32,15 @@ from millstream.contract.stream_trigger import StreamTrigger
 from millstream.contract.streams import StreamPolicy
 from millstream.mappings.answers import window_state
 from millstream.mappings.invocation_record import success_record
-from millstream.mappings.stream_decide import GiveUp, Retry, Settle, decide, delay_s, drop_expired
+from millstream.mappings.stream_decide import (
+    GiveUp,
+    Retry,
+    Settle,
+    decide,
+    delay_s,
+    drop_expired,
+    drop_refused,
+)
 from millstream.mappings.stream_delivery import FailureDelivery
 from millstream.mappings.windows import TumblingWindows
 
@@ -87,7 +95,11 @@ class StreamProcessor:
         """Do one thing; what it leaves to do, in record order. `windows` are the partition's, if any."""
         if isinstance(todo, Deliver):
             return await self._give_up(todo.step)
-        expired, attempt = drop_expired(todo.attempt, self._clock.now(), self._route.policy)
+        refused, attempt = drop_refused(todo.attempt)
+        left = [after for step in refused for after in await self._give_up(step)]
+        if left or attempt is None:
+            return left if attempt is None else [*left, Retry(attempt, 0.0)]
+        expired, attempt = drop_expired(attempt, self._clock.now(), self._route.policy)
         if expired is not None:
             left = await self._give_up(expired)
             if left:

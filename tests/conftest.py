@@ -7,6 +7,7 @@ from tests.brokers.kinesis_local import kinesis_local
 from tests.brokers.ministack import ministack, own_ministack
 from tests.brokers.postgres import own_postgres, postgres
 from tests.brokers.rabbitmq import own_rabbitmq, rabbitmq
+from tests.brokers.schema_registry import schema_registry
 
 __all__ = [
     "dynamodb_fake",
@@ -19,5 +20,6 @@ __all__ = [
     "own_rabbitmq",
     "postgres",
     "rabbitmq",
+    "schema_registry",
     "secure_kafka",
 ]

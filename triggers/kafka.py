@@ -33,10 +33,13 @@ from millstream.kafka.options import SECRET_FIELDS, KafkaConnectionOptions
 from millstream.triggers.kafka_client import (
     Client,
     GroupSettings,
+    RecordCheck,
     Transactions,
     new_client,
 )
 from millstream.triggers.kafka_records import RecordMaker, item_id, key_of
+from millstream.triggers.kafka_registry import FIELD as SCHEMA_REGISTRY
+from millstream.triggers.kafka_schema_options import SchemaRegistryOptions, open_registry
 from millstream.triggers.kafka_source import KafkaSource
 
 TOPIC = "a topic's name"
@@ -55,7 +58,7 @@ def _topic(text: str) -> str:
 
 
 class KafkaOptions(KafkaConnectionOptions, TimedStreamOptions):
-    """Options of a Kafka mapping. The last seven are ours."""
+    """Options of a Kafka mapping. Those between `client` and `transactional_id` are ours."""
 
     topic: Annotated[str, AfterValidator(_topic)] = Field(description=TOPIC)
     consumer_group_id: str | None = Field(
@@ -80,6 +83,7 @@ class KafkaOptions(KafkaConnectionOptions, TimedStreamOptions):
     transactional_id: str | None = Field(
         default=None, min_length=1, max_length=200, description="a string of 1 to 200 characters"
     )
+    schema_registry_config: SchemaRegistryOptions | None = None
 
     def misfits(self) -> list[Problem]:
         problems = super().misfits()
@@ -108,7 +112,7 @@ class KafkaTrigger:
 
     @classmethod
     def parse(cls, options: Mapping[str, object]) -> Self:
-        return cls(parse_options(KafkaOptions, options, SECRET_FIELDS))
+        return cls(parse_options(KafkaOptions, options, SECRET_FIELDS | {SCHEMA_REGISTRY}))
 
     @property
     def limits(self) -> BatchLimits:
@@ -149,7 +153,8 @@ class KafkaTrigger:
 
         library = chosen(options.client if options.transactional_id is None else CONFLUENT)
 
-        def connect() -> tuple[Client, Access]:
+        def connect() -> tuple[Client, Access, RecordCheck | None]:
+            check = self._check(name, host)
             access = access_of(options, options.bootstrap_servers, host)
             admit(access, "bootstrap_servers")
             client = new_client(library, settings, access, maker)
@@ -160,15 +165,29 @@ class KafkaTrigger:
                 raise
             if not found:
                 raise InvalidConfiguration([Problem("", "topic", "a topic with partitions", options.topic)])
-            return client, access
+            return client, access, check
 
         try:
-            client, access = await calls.call(connect)
+            client, access, check = await calls.call(connect)
         except BaseException:
             calls.close()
             raise
         outputs = self._outputs(access, maker)
-        return KafkaSource(name, client, maker, calls, options.topic, settings, outputs)
+        return KafkaSource(name, client, maker, calls, options.topic, settings, outputs, check)
+
+    def _check(self, name: str, host: Host) -> RecordCheck | None:
+        """What looks at records by their schemas; blocks."""
+        options = self.options.schema_registry_config
+        if options is None:
+            return None
+        registry = open_registry(options, host)
+        try:
+            from millstream.triggers.kafka_schemas import SchemaCheck, Schemas
+        except ImportError as error:
+            wanted = 'installed readers of schemas (pip install "millstream[kafka-schemas]")'
+            raise InvalidConfiguration([Problem("", SCHEMA_REGISTRY, wanted, f"no {error.name}")]) from error
+        attributes = [attribute.lower() for attribute in options.schema_validation_configs]
+        return SchemaCheck(name, Schemas(registry, attributes, options.event_record_format == "JSON"))
 
     def _outputs(self, access: Access, maker: RecordMaker) -> Transactions | None:
         if self.options.transactional_id is None:

@@ -92,6 +92,18 @@ class Transactions(Outputs, Protocol):
     async def aclose(self) -> None: ...
 
 
+class RecordCheck(Protocol):
+    """Looks at records before the mapping has them."""
+
+    async def checked(self, records: Sequence[Record]) -> Sequence[Record]:
+        """As many records, in order; some of them refused, perhaps.
+
+        Raises SourceUnavailable where they cannot be looked at now, and is asked again then.
+        """
+
+    async def aclose(self) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Polled:
     """What one poll brought."""

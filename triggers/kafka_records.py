@@ -14,7 +14,14 @@ from millstream.contract.records import Position, Record
 TIMESTAMP_TYPES = {0: "CREATE_TIME", 1: "LOG_APPEND_TIME"}
 """By their number in the protocol."""
 
-_encode = msgspec.json.Encoder().encode
+encode_event = msgspec.json.Encoder().encode
+
+
+class SchemaMetadata(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    """Which schema a key or value was written with."""
+
+    data_format: str  # AVRO, JSON, PROTOBUF
+    schema_id: str
 
 
 class KafkaEvent(msgspec.Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
@@ -32,6 +39,8 @@ class KafkaEvent(msgspec.Struct, frozen=True, gc=False, rename="camel", omit_def
     key: bytes | msgspec.UnsetType = msgspec.UNSET
     value: bytes | msgspec.UnsetType | None = msgspec.UNSET
     headers: list[dict[str, list[int]]] | msgspec.UnsetType = msgspec.UNSET
+    key_schema_metadata: SchemaMetadata | msgspec.UnsetType = msgspec.UNSET  # with a schema registry
+    value_schema_metadata: SchemaMetadata | msgspec.UnsetType = msgspec.UNSET
 
 
 class RecordMaker:
@@ -80,7 +89,7 @@ class RecordMaker:
             partition=name,
             position=Position(position),
             item_id=f"{name}:{position}",
-            event=_encode(event),
+            event=encode_event(event),
             arrived_at=timestamp_ms / 1000,
             received_at=received_at,
             ordering_key=name,

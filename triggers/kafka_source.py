@@ -11,10 +11,10 @@ from contextlib import suppress
 from millstream.contract.blocking import BlockingClient
 from millstream.contract.errors import LeaseLost, SourceUnavailable
 from millstream.contract.groups import Change, Outputs
-from millstream.contract.records import Checkpoint
+from millstream.contract.records import Checkpoint, Record
 from millstream.contract.state import Lease
 from millstream.contract.streams import At, Oldest, Page
-from millstream.triggers.kafka_client import Client, GroupSettings, Transactions
+from millstream.triggers.kafka_client import Client, GroupSettings, RecordCheck, Transactions
 from millstream.triggers.kafka_member import Member
 from millstream.triggers.kafka_records import RecordMaker
 
@@ -34,7 +34,9 @@ class KafkaSource:
         event_source_arn: str,
         settings: GroupSettings,
         outputs: Transactions | None = None,
+        check: RecordCheck | None = None,
     ) -> None:
+        self._check = check
         self._group = settings.group_id
         self._outputs = outputs
         self._client = client
@@ -89,7 +91,7 @@ class KafkaSource:
                 unknown = SourceUnavailable(f"{leases[0].partition}: a transaction's end is not known")
                 self._member.fail(unknown)
                 raise unknown
-        return KafkaReader(self._member, parts, self._readers)
+        return KafkaReader(self._member, parts, self._readers, self._check)
 
     async def commit(self, lease: Lease, checkpoint: Checkpoint) -> None:
         assert self._member is not None
@@ -117,6 +119,8 @@ class KafkaSource:
                 await self._calls.call(self._client.close)
         if self._outputs is not None:
             await self._outputs.aclose()
+        if self._check is not None:
+            await self._check.aclose()
         self._calls.close()
 
     def _find_ends(self) -> dict[int, int]:
@@ -143,7 +147,15 @@ class KafkaSource:
 class KafkaReader:
     """Implements StreamReader. A cancelled read takes nothing."""
 
-    def __init__(self, member: Member, parts: Sequence[tuple[int, int]], among: set[KafkaReader]) -> None:
+    def __init__(
+        self,
+        member: Member,
+        parts: Sequence[tuple[int, int]],
+        among: set[KafkaReader],
+        check: RecordCheck | None = None,
+    ) -> None:
+        self._check = check
+        self._unchecked: list[Record] = []
         self.arrived = asyncio.Event()
         self._member = member
         self._parts = parts
@@ -151,14 +163,25 @@ class KafkaReader:
         among.add(self)
 
     async def read(self, limit: int, wait_s: float) -> Page:
+        if self._check is None:
+            return Page(await self._next(limit, wait_s))
+        if not self._unchecked:
+            self._unchecked = await self._next(limit, wait_s)
+        if not self._unchecked:
+            return Page()
+        found = await self._check.checked(self._unchecked)
+        self._unchecked = []
+        return Page(found)
+
+    async def _next(self, limit: int, wait_s: float) -> list[Record]:
         with suppress(TimeoutError):
             async with asyncio.timeout(wait_s):
                 while True:
                     self.arrived.clear()
                     if records := self._member.take(self._parts, limit):
-                        return Page(records)
+                        return records
                     await self.arrived.wait()
-        return Page()
+        return []
 
     async def aclose(self) -> None:
         self._among.discard(self)

@@ -93,6 +93,7 @@ class KafkaOptions(TypedDict, total=False):
     ssl_key_file: str
     ssl_key_password: str
     source_access_configurations: Sequence[Mapping[str, str]]  # {"type": "BASIC_AUTH", "uri": "arn:…"}
+    schema_registry_config: Mapping[str, object]
 
 
 class BasicAuth(TypedDict):

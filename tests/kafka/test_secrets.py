@@ -55,12 +55,14 @@ def test_awss_spelling_of_keys_is_taken_as_well() -> None:
         ([{"type": "BASIC_AUTH", "Type": "BASIC_AUTH", "uri": ARN}], 'wanted "type" and "uri"'),
         ([{"type": "VPC_SUBNET", "uri": "subnet:1"}], "wanted 'BASIC_AUTH', 'SASL_SCRAM_256_AUTH'"),
         ([{"type": "BASIC_AUTH", "uri": "kafka"}], "wanted a secret's ARN (arn:aws:secretsmanager:"),
-        ([{"type": "BASIC_AUTH", "uri": 7}], "wanted a string, found 7"),
+        ([{"type": "BASIC_AUTH", "uri": 7}], "uri: wanted a string"),
+        ([{"type": "BASIC_AUTH", "username": "mill", "password": PASSWORD}], '"type" and "uri"'),
     ],
 )
 def test_what_is_no_configuration_is_refused_by_name(given: object, says: str) -> None:
     found = problems(source_access_configurations=given)
     assert says in found[0]
+    assert PASSWORD not in found[0]
     assert all(line.startswith("source_access_configurations") for line in found)
 
 

@@ -29,6 +29,7 @@ class Record(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     delivery_count: int = 1  # 1: first delivery. Queues only
     ordering_key: str | None = None  # None: no order promised
     receipt: str = ""  # private to the trigger: receipt handle, delivery tag
+    refused: Reason | None = None  # given up as it was read, without the function. Streams only
 
     @property
     def size_bytes(self) -> int:
@@ -53,6 +54,8 @@ class Reason(Enum):
     RETRIES_EXHAUSTED = "RetryAttemptsExhausted"
     TOO_OLD = "RecordAgeExceeded"
     TOO_LARGE = "MaximumPayloadSizeExceeded"
+    SCHEMA_NOT_FOUND = "SCHEMA_NOT_FOUND"
+    DESERIALIZATION_ERROR = "DESERIALIZATION_ERROR"
 
 
 class By(Enum):

@@ -86,18 +86,30 @@ class Access:
         }
 
     def ssl_context(self) -> ssl.SSLContext:
-        """What Python's own TLS needs.
+        """What Python's own TLS needs; raises as the function of this name."""
+        client = (self.certificate, self.key, self.key_password)
+        return ssl_context(self.ca, *client, self.ca_field, self.certificate_field)
 
-        Raises:
-            InvalidConfiguration: a certificate or key cannot be read, or one does not fit the other.
-        """
-        with _certificate_errors(self.ca_field, "a certificate in PEM"):
-            context = ssl.create_default_context(cadata=self.ca)
-        if self.certificate is not None and self.key is not None:
-            wanted = "a certificate, and a key that fits it and its password"
-            with _certificate_errors(self.certificate_field, wanted):
-                _load(context, f"{self.certificate}\n{self.key}", self.key_password or "")
-        return context
+
+def ssl_context(
+    ca: str | None,
+    certificate: str | None,
+    key: str | None,
+    key_password: str | None,
+    ca_field: str,
+    certificate_field: str,
+) -> ssl.SSLContext:
+    """What Python's own TLS needs, of PEM texts; the fields are the options that they come from.
+
+    Raises:
+        InvalidConfiguration: a certificate or key cannot be read, or one does not fit the other.
+    """
+    with _certificate_errors(ca_field, "a certificate in PEM"):
+        context = ssl.create_default_context(cadata=ca)
+    if certificate is not None and key is not None:
+        with _certificate_errors(certificate_field, "a certificate, and a key that fits it and its password"):
+            _load(context, f"{certificate}\n{key}", key_password or "")
+    return context
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from millstream.kafka.secrets import AUTHORITY, CERTIFICATE, FIELD, MECHANISMS, 
 
 SERVERS = '"host:port", or a list of them'
 
-SECRET_FIELDS = frozenset({"sasl_password", "ssl_key_password"})
+SECRET_FIELDS = frozenset({"sasl_password", "ssl_key_password", FIELD})
 
 _LOGIN = ("sasl_mechanism", "sasl_username", "sasl_password")
 _TWINS = {

@@ -99,8 +99,8 @@ class Secrets:
     key_password: str | None = field(default=None, repr=False)
 
 
-def read_secrets(configurations: Sequence[AccessConfiguration], host: Host) -> Secrets:
-    """Ask Secrets Manager for all of them, each in its own region; blocks.
+def read_secrets(configurations: Sequence[AccessConfiguration], host: Host, field: str = FIELD) -> Secrets:
+    """Ask Secrets Manager for all of them, each in its own region; blocks. `field` is the option they are of.
 
     Raises:
         InvalidConfiguration: with each secret that is missing, refused to us, or without what it must hold.
@@ -110,7 +110,7 @@ def read_secrets(configurations: Sequence[AccessConfiguration], host: Host) -> S
     problems: list[Problem] = []
     for one in configurations:
         try:
-            held = _held(one, _value(one, host))
+            held = _held(one, _value(one, host, field), field)
         except InvalidConfiguration as invalid:
             problems += invalid.problems
             continue
@@ -120,11 +120,11 @@ def read_secrets(configurations: Sequence[AccessConfiguration], host: Host) -> S
     return found
 
 
-def _value(one: AccessConfiguration, host: Host) -> object:
+def _value(one: AccessConfiguration, host: Host, field: str) -> object:
     """What a secret holds, as text or bytes."""
     arn = parse_arn(one.uri)
     region = host.region if arn is None else arn.region
-    with source_errors(f"{FIELD}.{one.type}", one.uri, _REFUSED):
+    with source_errors(f"{field}.{one.type}", one.uri, _REFUSED):
         make: Any = new_session().client  # by name, which the stubs cannot follow
         client = make(
             "secretsmanager", endpoint_url=host.endpoint_url, region_name=region, config=client_config(1)
@@ -136,7 +136,7 @@ def _value(one: AccessConfiguration, host: Host) -> object:
     return answer.get("SecretString") or answer.get("SecretBinary")
 
 
-def _held(one: AccessConfiguration, value: object) -> dict[str, str]:
+def _held(one: AccessConfiguration, value: object, field: str) -> dict[str, str]:
     """The fields of Secrets that one secret fills."""
     wanted = _KEYS[one.type]
     try:
@@ -144,10 +144,10 @@ def _held(one: AccessConfiguration, value: object) -> dict[str, str]:
     except (msgspec.DecodeError, UnicodeDecodeError):
         document = None
     if not isinstance(document, dict):
-        raise InvalidConfiguration([_problem(one, "no JSON object")])
+        raise InvalidConfiguration([_problem(one, field, "no JSON object")])
     wrong = [key for key in wanted if not _is_text(document.get(key))]
     if wrong:
-        raise InvalidConfiguration([_problem(one, f'no text under "{key}"') for key in wrong])
+        raise InvalidConfiguration([_problem(one, field, f'no text under "{key}"') for key in wrong])
     held = {name: document[key] for key, name in wanted.items()}
     if one.type == CERTIFICATE and document.get(_KEY_PASSWORD) is not None:
         held["key_password"] = str(document[_KEY_PASSWORD])
@@ -158,6 +158,6 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value)
 
 
-def _problem(one: AccessConfiguration, found: str) -> Problem:
+def _problem(one: AccessConfiguration, field: str, found: str) -> Problem:
     keys = " and ".join(f'"{key}"' for key in _KEYS[one.type])
-    return Problem("", f"{FIELD}.{one.type}", f"a secret with {keys} ({one.uri})", found)
+    return Problem("", f"{field}.{one.type}", f"a secret with {keys} ({one.uri})", found)
