@@ -180,12 +180,12 @@ class KafkaTrigger:
         options = self.options.schema_registry_config
         if options is None:
             return None
-        registry = open_registry(options, host)
         try:
             from millstream.triggers.kafka_schemas import SchemaCheck, Schemas
         except ImportError as error:
             wanted = 'installed readers of schemas (pip install "millstream[kafka-schemas]")'
             raise InvalidConfiguration([Problem("", SCHEMA_REGISTRY, wanted, f"no {error.name}")]) from error
+        registry = open_registry(options, host)
         attributes = [attribute.lower() for attribute in options.schema_validation_configs]
         return SchemaCheck(name, Schemas(registry, attributes, options.event_record_format == "JSON"))
 
