@@ -163,13 +163,13 @@ class KafkaReader:
         among.add(self)
 
     async def read(self, limit: int, wait_s: float) -> Page:
-        if self._check is None:
-            return Page(await self._next(limit, wait_s))
-        if not self._unchecked:
-            self._unchecked = await self._next(limit, wait_s)
-        if not self._unchecked:
+        records = self._unchecked or await self._next(limit, wait_s)
+        if not records:
             return Page()
-        found = await self._check.checked(self._unchecked)
+        if self._check is None:
+            return Page(records)
+        self._unchecked = records
+        found = await self._check.checked(records)
         self._unchecked = []
         return Page(found)
 
