@@ -110,6 +110,7 @@ class Consumer:
 
     def _on_channel(self, channel: Any) -> None:
         self._channel = channel
+        channel.connection.on_delivery = self._on_delivery
         channel.add_on_cancel_callback(self._on_cancelled)
         channel.basic_qos(prefetch_count=self._asked.prefetch, callback=self._consume)
 
@@ -127,16 +128,19 @@ class Consumer:
         self._consume(None)
 
     def _on_message(self, _: object, method: Any, properties: Properties, body: bytes) -> None:
+        self._on_delivery(method.delivery_tag, method.redelivered, properties, body)
+
+    def _on_delivery(self, tag: int, redelivered: bool, properties: Properties, body: bytes) -> None:
         if properties.headers and STREAM_OFFSET in properties.headers:
             wanted = "a classic or a quorum queue, as RabbitMqStream reads streams"
             problem = Problem("", "queue", wanted, f"the stream {self._asked.queue}")
             self._misused = InvalidConfiguration([problem])
             self._thread.end()
             return
-        self.last = self.base + method.delivery_tag
+        self.last = self.base + tag
         now = self._clock.now()
-        record = self._maker.record(self.last, method.redelivered, properties, body, now)
-        if method.redelivered and self._asked.most_deliveries > UNCOUNTED == record.delivery_count:
+        record = self._maker.record(self.last, redelivered, properties, body, now)
+        if redelivered and self._asked.most_deliveries > UNCOUNTED == record.delivery_count:
             self._warn_of_uncounted(properties)
         self._inbox.append(record)
         if 0 < self._wanted <= len(self._inbox):

@@ -8,16 +8,8 @@ from typing import Any
 
 import pika
 import pytest
-from pika import frame
 
-from millstream.amqp.wire import (
-    DEEPEST,
-    ByteArray,
-    Properties,
-    Timestamp,
-    read_header_frame,
-    read_properties,
-)
+from millstream.amqp.wire import DEEPEST, ByteArray, Properties, Timestamp, read_properties
 
 ALL: dict[str, Any] = {
     "content_type": "text/plain",
@@ -113,21 +105,3 @@ def test_headers_that_are_nested_too_deeply_are_left_out(caplog: pytest.LogCaptu
     assert headers(nested(DEEPEST + 1)) is None
     assert headers(nested(10_000)) is None
     assert "headers of a message not read" in caplog.text
-
-
-def test_a_header_frame_is_taken_whole_or_not_at_all() -> None:
-    properties = pika.BasicProperties(headers={"pi": "3"}, message_id="m")
-    whole = frame.Header(1, 1234, properties).marshal()
-    for length in range(len(whole)):
-        assert read_header_frame(whole[:length]) is None
-    read = read_header_frame(whole + b"\x03more")
-    assert read is not None
-    length, found = read
-    assert length == len(whole)
-    assert (found.channel_number, found.body_size) == (1, 1234)
-    assert found.properties == Properties(headers={"pi": b"3"}, message_id="m")
-
-
-def test_other_frames_are_left_to_pika() -> None:
-    assert read_header_frame(frame.Body(1, b"data").marshal()) is None
-    assert read_header_frame(frame.Heartbeat().marshal()) is None

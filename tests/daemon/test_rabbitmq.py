@@ -83,7 +83,7 @@ def test_nothing_is_lost_over_twenty_kills_of_the_daemon(
     queue, taken = rabbitmq.queue(), Taken(daemon.folder)
     rabbitmq.publish_many(queue, numbers(count))
     chance = random.Random(11)
-    daemon.start(app(daemon.folder, queue, f"batch_size={batch}, concurrency=2", takes_s=0.2))
+    daemon.start(app(daemon.folder, queue, f"batch_size={batch}, concurrency=2", takes_s=0.15))
     for _ in range(kills):
         before = len(taken.numbers())
         wait_until("it gets on", lambda before=before: len(taken.numbers()) > before)

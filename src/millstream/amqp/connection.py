@@ -15,8 +15,8 @@ from typing import Any
 from pika.adapters.select_connection import IOLoop
 
 from millstream.amqp.address import Address
+from millstream.amqp.deliveries import Connection
 from millstream.amqp.faults import quiet
-from millstream.amqp.wire import Connection
 
 CLOSED_WITHIN_S = 0.8
 """How long the end may take: half of it in the broker's way, and half of it in ours."""

@@ -1,7 +1,7 @@
 """Reads the properties of messages from AMQP's own bytes.
 
 pika's reading cuts the fractions off floating-point headers, closes the connection at one that is
-infinite, and does not tell byte arrays from strings; so this stands in for that part of it.
+infinite, and does not tell byte arrays from strings.
 """
 
 from __future__ import annotations
@@ -14,18 +14,12 @@ from functools import lru_cache
 from typing import Any, TypeAlias
 
 import msgspec
-import pika
-from pika import frame
 
 logger = logging.getLogger(__name__)
 
 Field: TypeAlias = "bool | int | float | Decimal | bytes | list[Field] | dict[str, Field] | None"
 """A value of a header; a string is `bytes`, as AMQP does not promise that it is UTF-8."""
 
-_HEADER_FRAME = b"\x02"
-_FRAME_START = struct.Struct(">BHI")
-_CONTENT = struct.Struct(">HHQ")
-_FRAME_END = 0xCE
 _LONG = struct.Struct(">Q")
 
 
@@ -58,31 +52,6 @@ class Properties(msgspec.Struct, gc=False):
     user_id: str | None = None
     app_id: str | None = None
     cluster_id: str | None = None
-
-
-class Connection(pika.SelectConnection):  # type: ignore[misc]  # pika has no types
-    """A connection whose messages carry `Properties`, and which can be cut off."""
-
-    def abort(self) -> None:
-        """End without asking the broker, who may not answer."""
-        self._terminate_stream(pika.exceptions.StreamLostError("cut off"))
-
-    def _read_frame(self) -> tuple[int, Any]:
-        found = read_header_frame(self._frame_buffer)
-        return found or super()._read_frame()
-
-
-def read_header_frame(data: bytes) -> tuple[int, Any] | None:
-    """Length and value of the content header frame that `data` begins with. None: another, or not whole."""
-    if data[:1] != _HEADER_FRAME or len(data) < _FRAME_START.size:
-        return None
-    _, channel, size = _FRAME_START.unpack_from(data)
-    end = _FRAME_START.size + size + 1
-    if len(data) < end or data[end - 1] != _FRAME_END:
-        return None  # pika waits for the rest, or refuses it
-    _, _, body_bytes = _CONTENT.unpack_from(data, _FRAME_START.size)
-    properties = read_properties(data, _FRAME_START.size + _CONTENT.size)
-    return end, frame.Header(channel, body_bytes, properties)
 
 
 def read_properties(data: bytes, at: int) -> Properties:
