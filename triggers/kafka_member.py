@@ -32,7 +32,7 @@ POLL_RECORDS = 1000
 COMMIT_S = 1.0
 """Between two commits while a partition is read on."""
 
-LEAVE_S = 2.0
+LEAVE_S = 4.0
 """How long the last commit is tried."""
 
 CHECK_S = 5.0

@@ -55,12 +55,13 @@ def test_every_record_is_taken_once_and_in_order(
     daemon.start(topics.app(tmp_path, kafka.bootstrap, topic, f'client="{client}"'))
     done = tmp_path / "done.jsonl"
     wait_until("all are taken", lambda: len(topics.numbers(done)) >= 3000)
+    group = (daemon.mappings() or [{}])[0]["row"]["uuid"]
+    each = {part: 1000 for part in range(3)}
+    wait_until("they are committed", lambda: kafka.committed(group, topic) == each)
     assert daemon.stop() == 0
     found = topics.numbers(done)
     assert sorted(found) == [*range(3000)]
     assert out_of_order(found, 3) == {}
-    uuid = json.loads(done.read_text().splitlines()[0])["requestContext"]["requestId"]
-    assert uuid
     topics.put(kafka.bootstrap, topic, range(3000, 3030), 3)
     daemon.start()
     wait_until("the new ones are taken", lambda: len(topics.numbers(done)) >= 3030)

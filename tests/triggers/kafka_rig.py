@@ -92,7 +92,7 @@ async def opened(
     **options: Any,
 ) -> AsyncIterator[Opened]:
     """An opened source that has joined, unless `start` is None."""
-    declared = {"bootstrap_servers": bootstrap, "starting_position": "TRIM_HORIZON", "session_timeout": 3}
+    declared = {"bootstrap_servers": bootstrap, "starting_position": "TRIM_HORIZON", "session_timeout": 6}
     trigger = KafkaTrigger.parse({"topic": topic, **declared, **options})
     clock = SystemClock()
     host = Host(Path(), clock, FakeFunction(clock), mapping=group or f"g-{topic}")
