@@ -35,6 +35,10 @@ from millstream.triggers.kafka_records import TIMESTAMP_TYPES, RecordMaker
 logger = logging.getLogger(__name__)
 logging.getLogger("kafka").setLevel(logging.CRITICAL)  # what matters comes as an error of ours
 
+LEAST_WAIT_S = 1.0
+"""How long a poll waits at least. One that ends within a rebalance leaves the library in it: it then
+refuses commits."""
+
 TICK_S = 0.02
 """How often the library's own loop looks whether revoked partitions are finished."""
 
@@ -125,7 +129,8 @@ class KafkaPythonClient:
         self._unpark()
         try:
             with self._errors():
-                found = self._consumer.poll(timeout_ms=int(wait_s * 1000), max_records=limit)
+                wait_ms = int(max(wait_s, LEAST_WAIT_S) * 1000)
+                found = self._consumer.poll(timeout_ms=wait_ms, max_records=limit)
         except _OutOfRange as out:
             return Polled({}, out.partitions)
         self._begin_fresh()

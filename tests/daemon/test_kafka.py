@@ -56,7 +56,7 @@ def test_every_record_is_taken_once_and_in_order(
     done = tmp_path / "done.jsonl"
     wait_until("all are taken", lambda: len(topics.numbers(done)) >= 3000)
     group = (daemon.mappings() or [{}])[0]["row"]["uuid"]
-    each = {part: 1000 for part in range(3)}
+    each = dict.fromkeys(range(3), 1000)
     wait_until("they are committed", lambda: kafka.committed(group, topic) == each)
     assert daemon.stop() == 0
     found = topics.numbers(done)
