@@ -14,6 +14,8 @@ from millstream.contract.errors import InvalidConfiguration, SourceUnavailable
 from millstream.kafka import admission
 from millstream.kafka.access import Access
 
+pytestmark = pytest.mark.broker  # servers on loopback
+
 VERSIONS = b"\0\0" + b"\0\0\0\0"
 HANDSHAKE = b"\0\0" + b"\0\0\0\1" + b"\0\x0dSCRAM-SHA-256"
 

@@ -23,6 +23,8 @@ from tests.brokers.schema_registry import Kept, SchemaRegistry
 from tests.contract.destinations_kit import NoInvoker
 from tests.triggers.schema_samples import JSON_ORDER, ORDER, PROTO_OTHER, descriptor, proto
 
+pytestmark = pytest.mark.broker  # servers on loopback
+
 HOST = Host(Path("/none"), SystemClock(), NoInvoker(), None, "us-east-1")
 PASSWORD = "hush-51ab"
 

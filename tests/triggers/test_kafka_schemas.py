@@ -19,6 +19,8 @@ from millstream.triggers.kafka_schemas import Schemas
 from tests.brokers.schema_registry import Kept, SchemaRegistry
 from tests.triggers.schema_samples import JSON_ORDER, ORDER, PROTO_OTHER, avro, descriptor, framed, proto
 
+pytestmark = pytest.mark.broker  # servers on loopback
+
 MAKER = RecordMaker("orders")
 ONE = framed(1, avro(ORDER, {"id": 7, "note": None}))
 
