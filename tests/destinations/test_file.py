@@ -9,6 +9,7 @@ import resource
 import shutil
 import signal
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -111,22 +112,26 @@ async def test_what_is_no_record_of_ours_is_left_alone(target: FileSide) -> None
     assert target.read(3) == [b"notes, line 1", b"line 2", AWKWARD.body]
 
 
-@pytest.fixture
-def small_files() -> Iterator[int]:
-    """No file of this process may grow beyond this size; longer writes are cut short, as on a full disk."""
-    size = 4096
+@contextmanager
+def small_files(size: int) -> Iterator[None]:
+    """No file of this process may grow beyond this size; longer writes are cut short, as on a full disk.
+
+    Not for longer than a delivery takes: the runner's own output may be a file too.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    yield size
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
-async def test_a_record_that_does_not_fit_leaves_nothing_behind(target: FileSide, small_files: int) -> None:
-    first = record_of({"pad": "x" * 1000})
-    with pytest.raises(DestinationUnavailable):
-        await deliver(target, first, record_of({"pad": "y" * small_files}))
+async def test_a_record_that_does_not_fit_leaves_nothing_behind(target: FileSide) -> None:
+    first, second = record_of({"pad": "x" * 1000}), record_of({"pad": "y" * 4096})
+    with small_files(4096), pytest.raises(DestinationUnavailable):
+        await deliver(target, first, second)
     assert target.path.read_bytes() == first.body + b"\n"
 
 
