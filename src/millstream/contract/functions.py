@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 MAX_PAYLOAD_BYTES = 6 * 1024 * 1024
 """Largest request of a synchronous invocation. Source: AWS, "Lambda quotas"."""
@@ -15,8 +15,39 @@ MAX_RESPONSE_BYTES = MAX_PAYLOAD_BYTES + 100
 
 
 @dataclass(frozen=True, slots=True)
+class Image:
+    """An unpacked container image, with the function's overrides applied."""
+
+    root: Path  # its file system, read-only
+    command: tuple[str, ...]  # entry point and command, joined
+    working_directory: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class FileSystem:
+    """A folder of the host that a function sees, writable. Source: AWS, FileSystemConfig."""
+
+    folder: Path
+    local_mount_path: str  # /mnt/…
+
+
+@dataclass(frozen=True, slots=True)
+class LoggingConfig:
+    """Source: AWS, LoggingConfig. The levels count with format JSON alone."""
+
+    log_format: Literal["Text", "JSON"] = "Text"
+    application_log_level: Literal["TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"] = "INFO"
+    system_log_level: Literal["DEBUG", "INFO", "WARN"] = "INFO"
+
+
+@dataclass(frozen=True, slots=True)
 class FunctionSpec:
-    """One deployed function version: what an execution environment is made from."""
+    """One deployed function version: what an execution environment is made from.
+
+    Without a `command` and an `image`, the project's own Python bootstrap runs the handler. With one of
+    them, what they start speaks the Runtime API.
+    """
 
     name: str
     arn: str  # unqualified
@@ -30,6 +61,16 @@ class FunctionSpec:
     environment: Mapping[str, str] = field(default_factory=dict)
     reserved_concurrency: int | None = None  # None: none reserved. 0: every invocation is throttled
     region: str = "us-east-1"
+    interpreter: Path | None = None  # root of an installation outside /usr, for /var/lang; None: the daemon's
+    command: tuple[str, ...] = ()  # of the runtime, with paths as the sandbox has them
+    variables: Mapping[str, str] = field(default_factory=dict)  # that the runtime needs: NODE_PATH …
+    opt: Path | None = None  # the layers, merged in their order; becomes /opt
+    image: Image | None = None
+    file_system: FileSystem | None = None
+    network: tuple[str, ...] = ()  # "aws", "host:port": all that it may reach
+    logging: LoggingConfig = LoggingConfig()
+    snap_start: bool = False
+    provisioned_concurrency: int = 0
 
 
 @dataclass(frozen=True, slots=True)
