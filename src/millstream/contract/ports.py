@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self, TypeAlias
 
 from millstream.contract.clock import Clock
-from millstream.contract.functions import FunctionSpec, Outcome
+from millstream.contract.functions import FunctionFailed, FunctionSpec, Outcome
 from millstream.contract.records import DestinationReceipt, Reason, Record, Resolution
 from millstream.contract.state import State
 
@@ -177,8 +177,22 @@ class ExecutionEnvironment(Protocol):
     def alive(self) -> bool:
         """False once it must not be used again."""
 
+    @property
+    def memory_kb(self) -> int:
+        """What it holds now, about. 0: not known."""
+
+    async def prepare(self) -> FunctionFailed | None:
+        """Run the init phase ahead of any invocation, as provisioned concurrency does; why it failed.
+
+        It may take 130 s, or the function's timeout if that is longer.
+        Source: AWS, "Understanding the Lambda execution environment lifecycle".
+        """
+
     async def invoke(self, event: bytes, request_id: str) -> Outcome:
-        """Run the handler; a timeout or a crash is an answer, after which `alive` is False."""
+        """Run the handler; a timeout or a crash is an answer. Thaws a frozen one by itself."""
+
+    def freeze(self) -> None:
+        """Stop every process of it until its next `invoke`; returns at once."""
 
     async def aclose(self) -> None:
         """End every process of it; an invocation that runs is cut off."""
