@@ -23,7 +23,7 @@ from millstream import App, Sqs
 app = App("test")
 
 
-@app.function(timeout=5)
+@app.function(timeout=TIMEOUT)
 def handle(event, context):
     time.sleep(PAUSE)
     for record in event["Records"]:
@@ -35,7 +35,8 @@ app.map(Sqs(QUEUE, batch_size=10, maximum_concurrency=5), to=handle)
 
 
 def app(url: str, pause_s: float = 0.0) -> str:
-    return APP.replace("QUEUE", repr(name_of(url))).replace("PAUSE", str(pause_s))
+    text = APP.replace("QUEUE", repr(name_of(url))).replace("PAUSE", str(pause_s))
+    return text.replace("TIMEOUT", str(5 + int(pause_s)))
 
 
 def test_messages_go_through_and_the_daemon_stops_cleanly(
@@ -87,9 +88,9 @@ def test_a_soft_stop_finishes_what_is_in_flight(daemon: RunningDaemon, ministack
 
 
 def test_a_second_signal_stops_at_once(daemon: RunningDaemon, ministack: Ministack) -> None:
-    url = ministack.queue(VisibilityTimeout="10")
+    url = ministack.queue(VisibilityTimeout="60")
     send(ministack, url, 0, 10)
-    daemon.start(app(url, 4.0))
+    daemon.start(app(url, 45.0))
     wait_until(
         "a batch is in flight", lambda: (daemon.mappings() or [{}])[0].get("status", {}).get("received")
     )
@@ -97,7 +98,7 @@ def test_a_second_signal_stops_at_once(daemon: RunningDaemon, ministack: Minista
     daemon.process.send_signal(signal.SIGTERM)
     wait_until("it drains", lambda: "daemon stops" in daemon.text())
     daemon.process.send_signal(signal.SIGTERM)
-    assert daemon.process.wait(3.0) == 5
+    assert daemon.process.wait(30.0) == 5
 
 
 def test_a_second_daemon_on_the_same_data_directory_is_refused(

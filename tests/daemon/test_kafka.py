@@ -89,7 +89,7 @@ def test_over_twenty_kills_nothing_is_lost(kafka: Kafka, tmp_path: Path, make_da
     topic, daemon = kafka.create_topic(partitions), make_daemon("d")
     topics.put(kafka.bootstrap, topic, range(count), partitions)
     options = f'batch_size={batch}, session_timeout=6, group_instance_id="one"'
-    daemon.start(topics.app(tmp_path, kafka.bootstrap, topic, options, takes_s=0.02))
+    daemon.start(topics.app(tmp_path, kafka.bootstrap, topic, options, takes_s=0.1))
     done, chance, killed_at = tmp_path / "done.jsonl", random.Random(7), []
     for nth in range(kills):
         least = count * (nth + 1) // (kills + 2)

@@ -58,7 +58,7 @@ def messages(servers: str, topic: str, count: int) -> list[tuple[bytes | None, d
 
 
 def put(servers: str, topic: str, *records: tuple[bytes | None, bytes]) -> None:
-    producer = Producer({"bootstrap.servers": servers, "log_level": 0})
+    producer = Producer({"bootstrap.servers": servers, "log_level": 0, "enable.idempotence": True})
     for key, value in records:
         producer.produce(topic, value, key)
     assert producer.flush(WITHIN_S) == 0

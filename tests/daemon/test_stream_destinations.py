@@ -241,7 +241,11 @@ def test_records_that_the_function_named_have_no_function_error(given_up: GivenU
 
 def test_records_before_the_one_named_are_delivered_once_and_its_tries_are_its_own(given_up: GivenUp) -> None:
     """The first one, of the whole batch, does not count: AWS records it so."""
-    took = [json.loads(batch) for batch in given_up.daemon.handled("picky").elements()]
+    lines = wait_until(
+        "its log is written",
+        lambda: lines if (lines := given_up.daemon.handled("picky")).total() == 3 else None,
+    )
+    took = [json.loads(batch) for batch in lines.elements()]
     assert took == [["a", "b", "c"], ["c"], ["c"]]
 
 

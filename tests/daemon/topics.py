@@ -46,7 +46,8 @@ def app(
 
 def put(servers: str, topic: str, numbers: Sequence[int], partitions: int) -> None:
     """Records whose values are their numbers; number N goes to partition N modulo `partitions`."""
-    settings = {"bootstrap.servers": servers, "log_level": 0, "linger.ms": 20}
+    # Without idempotence, a batch that is sent again may come behind its successor.
+    settings = {"bootstrap.servers": servers, "log_level": 0, "linger.ms": 20, "enable.idempotence": True}
     producer = Producer({**settings, "queue.buffering.max.messages": len(numbers) + 1})
     for number in numbers:
         producer.produce(topic, str(number).encode(), partition=number % partitions)

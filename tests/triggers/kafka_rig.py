@@ -114,7 +114,8 @@ def _leases(change: Change) -> list[Lease]:
 
 def produce(bootstrap: str, topic: str, partition: int, values: Sequence[bytes | None], **more: Any) -> None:
     """Messages to one partition, in order."""
-    producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 5, "log_level": 0})
+    settings = {"bootstrap.servers": bootstrap, "linger.ms": 5, "log_level": 0, "enable.idempotence": True}
+    producer = Producer(settings)
     for value in values:
         producer.produce(topic, value, partition=partition, **more)
     assert producer.flush(WITHIN_S) == 0
