@@ -1,11 +1,12 @@
-"""Runs functions: one environment an invocation, made on demand, reused, retired when idle."""
+"""Runs functions: one environment an invocation, made on demand or ahead, reused, frozen, retired."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -20,25 +21,39 @@ from millstream.contract.functions import (
     Outcome,
     Throttled,
 )
-from millstream.contract.ports import ExecutionEnvironment, Sandbox
+from millstream.contract.ports import Sandbox
+from millstream.runtime import memory
 from millstream.runtime.concurrency import ConcurrencyLedger
+from millstream.runtime.fleet import Fleet, FunctionState, Member, least_recent
 from millstream.runtime.logs import FunctionLogs
+from millstream.runtime.provisioning import AT_ONCE, Provisioner
+from millstream.runtime.upkeep import Limits, Upkeep, Weights
 
 logger = logging.getLogger(__name__)
 
 IDLE_S = 300.0
 """How long an environment waits for work before it is ended."""
 
-UNAVAILABLE = "ServiceException"
-UNAVAILABLE_RETRY_S = 1.0
-LOOKS_PER_IDLE = 4
-"""Looks for idle environments, per time that they may be idle."""
+MAX_AGE_S = 7200.0
+AGE_JITTER = 0.1
+"""Environments are retired after this time, a tenth more or less, however busy they are.
+
+Source: AWS, "Understanding the Lambda execution environment lifecycle": every few hours.
+"""
+
+FREEZE_AFTER_S = 0.05
+"""How long an environment goes on without an invocation before its processes are stopped."""
+
+UNAVAILABLE = Throttled("ServiceException", 1.0)
+"""This host cannot make one more environment now."""
+
+ENDED_AT_ONCE = 16
 
 
 class RuntimePool:
     """Implements Invoker for the functions that it is given; used as an async context manager.
 
-    The environment that was used last is used next, so that a quiet function keeps few.
+    `memory_mb` is what all environments may hold together; None: no limit.
     """
 
     def __init__(
@@ -49,84 +64,206 @@ class RuntimePool:
         logs: FunctionLogs,
         clock: Clock,
         idle_s: float = IDLE_S,
+        *,
+        max_age_s: float = MAX_AGE_S,
+        freeze_after_s: float | None = FREEZE_AFTER_S,
+        memory_mb: int | None = None,
+        runs_short: Callable[[], bool] = memory.runs_short,
+        chance: Callable[[], float] = random.random,
     ) -> None:
-        self._functions = functions
         self._sandbox = sandbox
         self._ledger = ledger
         self._logs = logs
         self._clock = clock
-        self._idle_s = idle_s
-        self._idle: dict[str, list[tuple[float, ExecutionEnvironment]]] = {name: [] for name in functions}
+        self._limits = Limits(idle_s, max_age_s, freeze_after_s, memory_mb)
+        self._chance = chance
+        self._fleets = {name: Fleet(spec) for name, spec in functions.items()}
+        self._weights = Weights()
+        fleets = list(self._fleets.values())
+        self._upkeep = Upkeep(fleets, self._weights, self._limits, clock, self._end, runs_short)
         self._group = asyncio.TaskGroup()
-        self._retirement: asyncio.Task[None] | None = None
-        self.retiring = False  # idle environments are being ended now
+        self._keepers: list[asyncio.Task[None]] = []
+        self._ends = asyncio.Semaphore(ENDED_AT_ONCE)
+        self._ending = 0
+        self._closed = False
+        self._said_full = False
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
-        self._retirement = self._group.create_task(self._retire())
+        slots = asyncio.Semaphore(AT_ONCE)
+        work = [self._upkeep.tend()]
+        if self._limits.freeze_after_s is not None:
+            work.append(self._upkeep.freeze(self._limits.freeze_after_s))
+        for fleet in self._fleets.values():
+            if fleet.spec.provisioned_concurrency:
+                work.append(
+                    Provisioner(fleet, self._provision, self._free, self._end, slots, self._clock).run()
+                )
+        self._keepers = [self._group.create_task(keeper) for keeper in work]
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._retirement is not None:
-            self._retirement.cancel()
+        self._closed = True
+        for keeper in self._keepers:
+            keeper.cancel()
+        for fleet in self._fleets.values():
+            for member in list(fleet.members):
+                self._end(member)
         await self._group.__aexit__(None, None, None)
-        for waiting in self._idle.values():
-            while waiting:
-                await waiting.pop()[1].aclose()
         self._logs.flush()
 
     def idle(self, function: str) -> int:
-        """Environments of a function that wait for work."""
-        return len(self._idle[function])
+        """Environments of a function that wait for work, frozen ones included."""
+        fleet = self._fleets[function]
+        return len(fleet.idle) + len(fleet.ready)
+
+    @property
+    def retiring(self) -> bool:
+        """True while environments are being ended."""
+        return self._ending > 0
+
+    @property
+    def held_mb(self) -> float:
+        """What all environments hold, about, those included that are being made or ended."""
+        return self._weights.held_kb / 1024
+
+    def state(self) -> list[FunctionState]:
+        """Every function, in the order of its declaration."""
+        return [fleet.state() for fleet in self._fleets.values()]
 
     async def invoke(self, function: str, event: bytes) -> Outcome:
-        spec = self._functions.get(function)
+        fleet = self._fleets.get(function)
         request_id = str(uuid.uuid4())
-        if spec is None:
+        if fleet is None:
             return _refused("ResourceNotFoundException", f"Function not found: {function}", request_id)
         if len(event) > MAX_PAYLOAD_BYTES:
             limit = f"Request must be smaller than {MAX_PAYLOAD_BYTES} bytes for the InvokeFunction operation"
             return _refused("RequestTooLargeException", limit, request_id)
-        throttled = self._ledger.take(spec)
-        if throttled is not None:
-            return throttled
-        try:
-            return await self._invoke(spec, event, request_id)
-        finally:
-            self._ledger.give(spec)
-
-    async def _invoke(self, spec: FunctionSpec, event: bytes, request_id: str) -> Outcome:
-        waiting = self._idle[spec.name]
-        while waiting and not waiting[-1][1].alive:  # it ended while it had no work
-            await waiting.pop()[1].aclose()
-        try:
-            environment = waiting.pop()[1] if waiting else await self._create(spec)
-        except SandboxUnavailable as unavailable:
-            logger.error(  # noqa: TRY400  an answer of the host, not a fault of ours
-                "environment not made", extra={"function": spec.name, "why": str(unavailable)}
-            )
-            return Throttled(UNAVAILABLE, UNAVAILABLE_RETRY_S)
-        outcome = await environment.invoke(event, request_id)
-        if environment.alive:
-            waiting.append((self._clock.monotonic(), environment))
-        else:
-            await environment.aclose()  # its memory is free before another takes its place
+        outcome: Outcome | None = self._ledger.take(fleet.spec, self._clock.monotonic())
+        if outcome is None:
+            try:
+                outcome = await self._invoke(fleet, event, request_id)
+            finally:
+                self._ledger.give(fleet.spec)
+        if isinstance(outcome, Throttled):
+            fleet.throttles[outcome.reason] += 1
         return outcome
 
-    async def _create(self, spec: FunctionSpec) -> ExecutionEnvironment:
-        return await self._sandbox.create(spec, self._logs.of(spec.name))
+    async def _invoke(self, fleet: Fleet, event: bytes, request_id: str) -> Outcome:
+        member = fleet.pick()
+        while member is not None and not member.environment.alive:  # it ended while it had no work
+            self._end(member)
+            member = fleet.pick()
+        if member is None:
+            made = await self._make_on_demand(fleet)
+            if isinstance(made, Throttled):
+                return made
+            member = made
+        fleet.invocations += 1
+        if fleet.spec.provisioned_concurrency and not member.provisioned:
+            fleet.spillovers += 1
+        outcome: Outcome | None = None
+        try:
+            outcome = await member.environment.invoke(event, request_id)
+        finally:
+            if outcome is None:  # cut off: whatever it does still, nobody else shall meet it
+                self._end(member)
+        if isinstance(outcome, FunctionFailed):
+            fleet.errors += 1
+        if (end := self._free(member)) is not None:
+            await asyncio.wait([end])  # its memory is free before another takes its place
+        return outcome
 
-    async def _retire(self) -> None:
-        while True:
-            await self._clock.sleep(self._idle_s / LOOKS_PER_IDLE)
-            before = self._clock.monotonic() - self._idle_s
-            self.retiring = True
-            for waiting in self._idle.values():
-                while waiting and waiting[0][0] <= before:
-                    await waiting.pop(0)[1].aclose()
-            self.retiring = False
+    def _free(self, member: Member) -> asyncio.Task[None] | None:
+        """It has no work any more. Its end, if it is not used again."""
+        if member.closing is not None:
+            return member.closing
+        now = self._clock.monotonic()
+        if not member.environment.alive or (member.retire_at <= now and not member.provisioned):
+            return self._end(member)
+        if not member.weighed:
+            self._weights.weigh(member)
+        member.fleet.put(member, now)
+        self._upkeep.resting.set()
+        return None
+
+    async def _make_on_demand(self, fleet: Fleet) -> Member | Throttled:
+        if self._closed:
+            return UNAVAILABLE
+        throttled = self._ledger.scale(fleet.spec, self._clock.monotonic())
+        if throttled is not None:
+            return throttled
+        if not await self._room(fleet):
+            if not self._said_full:
+                extra = {"function": fleet.spec.name, "held_mb": self._weights.held_kb // 1024}
+                logger.warning("environment not made, all memory for environments is in use", extra=extra)
+            self._said_full = True
+            return UNAVAILABLE
+        self._said_full = False
+        try:
+            return await self._make(fleet, provisioned=False)
+        except SandboxUnavailable as unavailable:
+            logger.error(  # noqa: TRY400  an answer of the host, not a fault of ours
+                "environment not made", extra={"function": fleet.spec.name, "why": str(unavailable)}
+            )
+            return UNAVAILABLE
+
+    async def _provision(self, fleet: Fleet) -> Member:
+        """Raises SandboxUnavailable. What is configured has its room, even above the budget."""
+        await self._room(fleet)
+        return await self._make(fleet, provisioned=True)
+
+    async def _make(self, fleet: Fleet, provisioned: bool) -> Member:
+        """Raises SandboxUnavailable."""
+        size_kb = fleet.expected_kb
+        self._weights.held_kb += size_kb
+        fleet.making += 1
+        environment = None
+        try:
+            environment = await self._sandbox.create(fleet.spec, self._logs.of(fleet.spec.name))
+        finally:
+            fleet.making -= 1
+            if environment is None:
+                self._weights.held_kb -= size_kb
+        age_s = self._limits.max_age_s * (1 + AGE_JITTER * (2 * self._chance() - 1))
+        retire_at = self._clock.monotonic() + age_s
+        member = Member(fleet, environment, retire_at, size_kb, provisioned)
+        if self._closed:
+            await self._close(member)
+            raise SandboxUnavailable("the pool is closed")
+        fleet.members.add(member)
+        self._upkeep.occupied.set()
+        return member
+
+    async def _room(self, fleet: Fleet) -> bool:
+        """End idle environments until one more fits; false if it does not. A function's first always does."""
+        if self._limits.memory_mb is None:
+            return True
+        budget_kb = self._limits.memory_mb * 1024
+        while self._weights.held_kb + fleet.expected_kb > budget_kb:
+            oldest = least_recent(list(self._fleets.values()))
+            if oldest is None:
+                return not (fleet.members or fleet.making)
+            await asyncio.wait([self._end(oldest)])
+        return True
+
+    def _end(self, member: Member) -> asyncio.Task[None]:
+        """Close it in the background; once, however often it is asked for."""
+        if member.closing is None:
+            member.fleet.drop(member)
+            member.closing = self._group.create_task(self._close(member))
+        return member.closing
+
+    async def _close(self, member: Member) -> None:
+        self._ending += 1
+        try:
+            async with self._ends:
+                await member.environment.aclose()
+        finally:
+            self._ending -= 1
+            self._weights.held_kb -= member.size_kb
 
 
 def _refused(kind: str, message: str, request_id: str) -> FunctionFailed:

@@ -1,8 +1,10 @@
-"""The command line: `millstream check | run | mappings | invoke | logs | demo`."""
+"""The command line: `millstream check | run | mappings | functions | invoke | logs | demo`."""
 
 from __future__ import annotations
 
+import math
 import sys
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +16,16 @@ from millstream.contract.errors import InvalidConfiguration, MillstreamError
 from millstream.daemon import data_dir
 from millstream.daemon.control import NoDaemon, Request, ask
 from millstream.daemon.serve import ExitCode, exit_code, log_to_stderr, serve
-from millstream.daemon.settings import BUFFER_MB, CONCURRENCY, DEFAULT_ACCOUNT, DRAIN_S, IDLE_S, Settings
+from millstream.daemon.settings import (
+    BUFFER_MB,
+    CONCURRENCY,
+    DEFAULT_ACCOUNT,
+    DRAIN_S,
+    FREEZE_AFTER_S,
+    IDLE_S,
+    MAX_AGE_S,
+    Settings,
+)
 
 app = typer.Typer(
     help="Event source mappings as AWS Lambda has them, for queues and streams anywhere.",
@@ -83,6 +94,28 @@ def run(
         float,
         typer.Option(min=1, envvar="MILLSTREAM_IDLE_S", help="Seconds that an unused environment is kept."),
     ] = IDLE_S,
+    max_age_s: Annotated[
+        float,
+        typer.Option(
+            min=1, envvar="MILLSTREAM_MAX_AGE_S", help="Seconds that an environment is used, ±10 %."
+        ),
+    ] = MAX_AGE_S,
+    freeze_after_s: Annotated[
+        str,
+        typer.Option(
+            envvar="MILLSTREAM_FREEZE_AFTER_S",
+            help="Seconds after which an unused environment is frozen; or never.",
+        ),
+    ] = str(FREEZE_AFTER_S),
+    memory: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            envvar="MILLSTREAM_MEMORY",
+            show_default=False,
+            help="MB for all environments; else three quarters of what is free at start.",
+        ),
+    ] = None,
     store: Annotated[
         str | None,
         typer.Option(
@@ -123,6 +156,9 @@ def run(
         concurrency=concurrency,
         drain_s=drain_s,
         idle_s=idle_s,
+        max_age_s=max_age_s,
+        freeze_after_s=_freeze_after_s(freeze_after_s),
+        memory_mb=memory,
         store=store,
         buffer_mb=buffer_mb,
     )
@@ -149,6 +185,17 @@ def mappings(data_dir: DataDir = Path(".millstream"), as_json: AsJson = False) -
     except NoDaemon:
         rows = stored_mappings(data_dir)
     print_mappings(rows, as_json)
+
+
+@app.command()
+def functions(data_dir: DataDir = Path(".millstream"), as_json: AsJson = False) -> None:
+    """Show each function of the running daemon: environments, invocations, errors, throttles.
+
+    Environments are busy/idle/frozen, provisioned ones ready/wanted.
+    """
+    from millstream.cli.tables import print_functions
+
+    print_functions(_asked(data_dir, Request("functions"))["functions"], as_json)
 
 
 @app.command()
@@ -235,6 +282,16 @@ def _asked(directory: Path, request: Request) -> dict[str, list[dict[str, object
     if "error" in answer:
         raise MillstreamError(answer["error"])
     return answer
+
+
+def _freeze_after_s(given: str) -> float | None:
+    if given == "never":
+        return None
+    with suppress(ValueError):
+        if 0.001 <= (seconds := float(given)) < math.inf:
+            return seconds
+    wanted = "wanted seconds, 0.001 or more, or never"
+    raise typer.BadParameter(f"{wanted}, found {given!r}", param_hint="--freeze-after-s")
 
 
 def _logs(directory: Path) -> Path:

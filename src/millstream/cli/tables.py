@@ -129,6 +129,30 @@ def mappings_table(mappings: list[dict[str, Any]]) -> Table:
     return table
 
 
+def print_functions(functions: list[dict[str, Any]], as_json: bool) -> None:
+    """One row a function; what throttled it, and why nothing is provisioned, in the JSON form."""
+    if as_json:
+        print(json.dumps(functions))
+        return
+    table = Table("function", "runtime", box=None)
+    for name in ("memory", "environments", "provisioned", "invocations", "errors", "throttles"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for function in functions:
+        wanted, ready = function["provisioned_wanted"], function["provisioned_ready"]
+        failed = " failed" if function["provisioned_status"] == "FAILED" else ""
+        table.add_row(
+            function["name"],
+            function["runtime"],
+            f"{function['memory_size_mb']} MB",
+            f"{function['busy']}/{function['idle']}/{function['frozen']}",
+            f"{ready}/{wanted}{failed}" if wanted else "-",
+            str(function["invocations"]),
+            str(function["errors"]),
+            str(sum(function["throttles"].values())),
+        )
+    console().print(table)
+
+
 def _waiting(backlog: int | None, iterator_age_s: float | None) -> str:
     """How many records wait; of a stream, how old the last one was when it was handed over."""
     if backlog is not None:

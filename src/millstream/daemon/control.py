@@ -30,7 +30,7 @@ class NoDaemon(MillstreamError):
 
 
 class Request(msgspec.Struct, forbid_unknown_fields=True):
-    """What the command line asks: `op` is "mappings" or "invoke"."""
+    """What the command line asks: `op` is "mappings", "functions" or "invoke"."""
 
     op: str
     function: str = ""

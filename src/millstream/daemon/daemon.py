@@ -31,8 +31,9 @@ from millstream.daemon.settings import Settings
 from millstream.daemon.status import StatusBoard
 from millstream.functions.packages import deploy
 from millstream.mappings.supervise import Supervisor
-from millstream.runtime.concurrency import ConcurrencyLedger
+from millstream.runtime.concurrency import ConcurrencyLedger, check_shares
 from millstream.runtime.logs import FunctionLogs
+from millstream.runtime.memory import default_budget_mb
 from millstream.runtime.pool import RuntimePool
 
 logger = logging.getLogger(__name__)
@@ -86,14 +87,14 @@ class Daemon:
         with data_dir.locked(directory):
             async with AsyncExitStack() as stack:
                 functions = self._deploy()
+                if problems := check_shares(self._settings.concurrency, functions.values()):
+                    raise InvalidConfiguration(problems)
                 sandbox: Sandbox = load_plugin("sandboxes", self._settings.isolation)(directory / "sandboxes")
                 await sandbox.start()
                 stack.push_async_callback(sandbox.aclose)
                 store = open_store(self._settings)
                 stack.push_async_callback(store.aclose)
-                ledger = ConcurrencyLedger(self._settings.concurrency)
-                logs = FunctionLogs(data_dir.logs(directory))
-                pool = RuntimePool(functions, sandbox, ledger, logs, self._clock, self._settings.idle_s)
+                pool = self._make_pool(functions, sandbox)
                 self._pool = await stack.enter_async_context(pool)
                 host = self._host(pool)
                 self._owner = data_dir.daemon_id(directory)
@@ -122,6 +123,20 @@ class Daemon:
             environment=options.environment,
             reserved_concurrency=options.reserved_concurrent_executions,
             region=settings.region,
+        )
+
+    def _make_pool(self, functions: Mapping[str, FunctionSpec], sandbox: Sandbox) -> RuntimePool:
+        settings = self._settings
+        return RuntimePool(
+            functions,
+            sandbox,
+            ConcurrencyLedger(settings.concurrency, functions.values()),
+            FunctionLogs(data_dir.logs(settings.data_dir)),
+            self._clock,
+            settings.idle_s,
+            max_age_s=settings.max_age_s,
+            freeze_after_s=settings.freeze_after_s,
+            memory_mb=default_budget_mb() if settings.memory_mb is None else settings.memory_mb,
         )
 
     def _host(self, pool: RuntimePool) -> Host:
@@ -210,10 +225,13 @@ class Daemon:
         match request.op:
             case "mappings":
                 return {"mappings": [await self.describe(live, request.backlog) for live in self._live]}
+            case "functions":
+                assert self._pool is not None
+                return {"functions": [msgspec.to_builtins(state) for state in self._pool.state()]}
             case "invoke":
                 return await self._invoke(request)
             case _:
-                return {"error": f"op: wanted mappings or invoke, found {request.op!r}"}
+                return {"error": f"op: wanted mappings, functions or invoke, found {request.op!r}"}
 
     async def describe(self, live: Live, backlog: bool) -> dict[str, Any]:
         """One mapping as the command line shows it."""

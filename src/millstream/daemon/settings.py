@@ -18,9 +18,14 @@ DRAIN_S = 30.0
 IDLE_S = 300.0
 """How long an unused execution environment is kept."""
 
+MAX_AGE_S = 7200.0
+"""How long an execution environment is used, about, however busy it is."""
+
+FREEZE_AFTER_S = 0.05
+"""How long an execution environment goes on without an invocation before it is frozen."""
+
 CONCURRENCY = 1000
 """Concurrent executions of all functions. Source: AWS, "Lambda quotas"."""
-
 
 BUFFER_MB = 256
 """What of streams is read ahead and held in memory, all partitions of a daemon together."""
@@ -38,6 +43,9 @@ class Settings:
     concurrency: int = CONCURRENCY
     drain_s: float = DRAIN_S
     idle_s: float = IDLE_S
+    max_age_s: float = MAX_AGE_S
+    freeze_after_s: float | None = FREEZE_AFTER_S  # None: never
+    memory_mb: int | None = None  # of all environments. None: three quarters of what is free at start
     store: str | None = None  # URL of a shared store. None: SQLite in the data directory
     buffer_mb: int = BUFFER_MB
 
