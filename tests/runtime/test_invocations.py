@@ -233,7 +233,7 @@ async def test_an_environment_that_ends_without_work_costs_no_invocation(
     )
     async with runtime(driver, code) as it:
         assert await it.answer(True) == "ok"
-        ended = it.pool._idle["f"][0][1]
+        ended = it.pool._fleets["f"].idle[0].environment
         async with asyncio.timeout(5.0):
             while ended.alive:
                 await asyncio.sleep(0.01)
