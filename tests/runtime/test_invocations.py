@@ -229,7 +229,7 @@ async def test_an_environment_that_ends_without_work_costs_no_invocation(
 ) -> None:
     code = (
         "import os, threading\n"
-        "def handle(e, c):\n    if e:\n        threading.Timer(.05, os._exit, [1]).start()\n    return 'ok'\n"
+        "def handle(e, c):\n    if e:\n        threading.Timer(.01, os._exit, [1]).start()\n    return 'ok'\n"
     )
     async with runtime(driver, code) as it:
         assert await it.answer(True) == "ok"
