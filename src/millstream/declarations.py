@@ -15,8 +15,31 @@ from typing import Any, TypedDict, TypeVar, Unpack, overload
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+class ImageConfig(TypedDict, total=False):
+    """What a function has instead of its image's own."""
+
+    entry_point: Sequence[str]
+    command: Sequence[str]
+    working_directory: str
+
+
+class FileSystemConfig(TypedDict):
+    """A folder of this host that a function sees, writable."""
+
+    folder: str
+    local_mount_path: str  # "/mnt/…"
+
+
+class LoggingConfig(TypedDict, total=False):
+    """A function's logs. The levels are of "JSON" alone."""
+
+    log_format: str  # "Text", "JSON"
+    application_log_level: str  # "TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"
+    system_log_level: str  # "DEBUG", "INFO", "WARN"
+
+
 class FunctionOptions(TypedDict, total=False):
-    """Options of a function, by AWS's names. Sizes in MB, durations in seconds."""
+    """Options of a function, by AWS's names. Sizes in MB, durations in seconds, paths as of `code`."""
 
     runtime: str
     memory_size: int
@@ -24,6 +47,16 @@ class FunctionOptions(TypedDict, total=False):
     ephemeral_storage: int
     environment: Mapping[str, str]
     reserved_concurrent_executions: int
+    provisioned_concurrent_executions: int
+    architectures: Sequence[str]  # ["x86_64"] or ["arm64"]; this host's, for it runs them
+    layers: Sequence[str]  # folders or .zip files, the later over the earlier
+    package_type: str  # "Zip", "Image"
+    image: str  # an OCI layout's folder, a tar of `docker save`, "docker://NAME:TAG"
+    image_config: ImageConfig
+    file_system_configs: Sequence[FileSystemConfig]
+    logging_config: LoggingConfig
+    snap_start: bool
+    network: Sequence[str]  # all that it may reach: "aws", "host:port"
 
 
 class HandlerOptions(FunctionOptions, total=False):
@@ -205,11 +238,21 @@ class Destination:
 class Function:
     """A function that is not in this file: `Function("thumbs", handler="thumbs.handler", code="…")`.
 
-    `code` is a folder or a .zip file, relative to the file that declares it.
+    `code` is a folder or a .zip file, relative to the file that declares it. A function with an `image`
+    has neither handler nor code.
     """
 
-    def __init__(self, name: str, *, handler: str, code: str, **options: Unpack[FunctionOptions]) -> None:
-        self.options: dict[str, Any] = {**options, "name": name, "handler": handler, "code": code}
+    def __init__(
+        self,
+        name: str,
+        *,
+        handler: str | None = None,
+        code: str | None = None,
+        **options: Unpack[FunctionOptions],
+    ) -> None:
+        package = {"handler": handler, "code": code}
+        given = {field: value for field, value in package.items() if value is not None}
+        self.options: dict[str, Any] = {**options, "name": name, **given}
         self.where = _caller(2)
 
 

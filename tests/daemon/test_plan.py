@@ -129,7 +129,7 @@ def test_the_readmes_form_is_planned(tmp_path: Path) -> None:
         ),
         (
             'app.map(Sqs("q"), to=Function("g", handler="app.h", code=".", runtime="cobol85"))',
-            "runtime: wanted python3",
+            "runtime: wanted one of dotnet10, ",
         ),
         (
             'app.map(Sqs("q"), to=Function("g", handler="app.h", code=".", environment={"_X": "1"}))',

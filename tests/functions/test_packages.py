@@ -9,10 +9,24 @@ from pathlib import Path
 
 import pytest
 
-from millstream.contract.errors import InvalidConfiguration, StateUnavailable
+from millstream.contract.errors import InvalidConfiguration, Problem, StateUnavailable
 from millstream.functions import packages
-from millstream.functions.packages import check_handler, deploy
-from millstream.functions.runtimes import default_runtime
+from millstream.functions.handlers import check_package
+from millstream.functions.interpreters import Interpreters
+from millstream.functions.options import FunctionOptions
+
+
+def deploy(code: Path, store: Path) -> Path:
+    return packages.deploy(code, store).folder
+
+
+def problems(code: Path, handler: str, runtime: str | None = None) -> list[Problem]:
+    options = FunctionOptions(name="f", handler=handler, code=str(code), runtime=runtime)
+    try:
+        check_package(code, (), options, Interpreters({}))
+    except InvalidConfiguration as invalid:
+        return list(invalid.problems)
+    return []
 
 
 def test_a_folder_is_taken_as_it_is_less_what_is_no_part_of_it(tmp_path: Path) -> None:
@@ -99,13 +113,12 @@ def test_a_link_that_leaves_the_folder_is_refused(tmp_path: Path) -> None:
         deploy(code, tmp_path / "store")
 
 
-def test_a_package_above_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packages, "UNZIPPED_BYTES", 10)
+def test_a_package_above_the_limit_is_refused(tmp_path: Path) -> None:
     code = tmp_path / "code"
     code.mkdir()
     (code / "f.py").write_text("x = 'more than ten bytes'\n")
-    with pytest.raises(InvalidConfiguration, match="at most 250 MB unzipped"):
-        deploy(code, tmp_path / "store")
+    with pytest.raises(InvalidConfiguration, match="at most 250 MB unzipped, layers included"):
+        packages.deploy(code, tmp_path / "store", room_bytes=10)
 
 
 def test_a_store_that_cannot_be_written_is_said(tmp_path: Path) -> None:
@@ -160,8 +173,7 @@ def test_a_damaged_zip_is_the_users_to_mend(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(InvalidConfiguration, match=r"wanted a \.zip file that can be unpacked"):
         deploy(path, tmp_path / "store")
-    problems = check_handler(path, "f.handle", default_runtime())
-    assert [problem.wanted for problem in problems] == ["a .zip file that can be unpacked"]
+    assert [p.wanted for p in problems(path, "f.handle")] == ["a .zip file that can be unpacked"]
 
 
 def test_an_encrypted_zip_is_the_users_to_mend(tmp_path: Path) -> None:
@@ -191,9 +203,42 @@ def test_what_a_handler_lacks_is_said_before_anything_runs(tmp_path: Path) -> No
     code = tmp_path / "code"
     code.mkdir()
     (code / "f.py").write_text("def handle(e, c):\n    return (\n")
-    runtime = default_runtime()
-    assert [p.wanted for p in check_handler(code, "handle", runtime)] == ['"module.function"']
-    assert [p.wanted for p in check_handler(code, "g.handle", runtime)] == [f"a file g.py in {code}"]
-    assert [p.wanted for p in check_handler(code, "f.handle", runtime)] == ["valid Python in f.py:2"]
-    assert [p.field for p in check_handler(code, "f.handle", "ruby3.4")] == ["runtime"]
-    assert [p.found for p in check_handler(code / "no", "f.handle", runtime)] == [f"nothing at {code / 'no'}"]
+    assert [p.wanted for p in problems(code, "handle")] == ['"module.function"']
+    assert [p.wanted for p in problems(code, "g.handle")] == [f"a file g.py in {code}"]
+    assert [p.wanted for p in problems(code, "f.handle")] == ["valid Python in f.py:2"]
+    assert [p.field for p in problems(code, "f.handle", "cobol85")] == ["runtime"]
+    assert [p.found for p in problems(code / "no", "f.handle")] == [f"nothing at {code / 'no'}"]
+
+
+def test_node_modules_belong_to_every_package_but_pythons(tmp_path: Path) -> None:
+    code = tmp_path / "code"
+    (code / "node_modules" / "left-pad").mkdir(parents=True)
+    (code / "node_modules" / "left-pad" / "index.js").write_text("1\n")
+    (code / "index.js").write_text("1\n")
+    taken = packages.deploy(code, tmp_path / "store", python=False).folder
+    assert (taken / "node_modules" / "left-pad" / "index.js").exists()
+    assert not (deploy(code, tmp_path / "store") / "node_modules").exists()
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_executable_files_stay_executable(tmp_path: Path, zipped: bool) -> None:
+    code = tmp_path / "code"
+    code.mkdir()
+    (code / "bootstrap").write_text("#!/bin/sh\n")
+    (code / "bootstrap").chmod(0o700)
+    (code / "data").write_text("x")
+    source = code
+    if zipped:
+        source = tmp_path / "code.zip"
+        with zipfile.ZipFile(source, "w") as archive:
+            for name in ("bootstrap", "data"):
+                archive.write(code / name, name)
+    target = deploy(source, tmp_path / "store")
+    assert stat.S_IMODE((target / "bootstrap").stat().st_mode) == 0o755
+    assert stat.S_IMODE((target / "data").stat().st_mode) == 0o644
+
+
+def test_bytecode_that_a_zip_brings_is_never_taken(tmp_path: Path) -> None:
+    _zip(tmp_path / "g.zip", "f.py", "__pycache__/f.cpython-311.pyc", "__pycache__/g.pyc")
+    target = deploy(tmp_path / "g.zip", tmp_path / "store")
+    assert not (target / "__pycache__" / "g.pyc").exists()

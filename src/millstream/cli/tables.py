@@ -17,6 +17,7 @@ from millstream.contract.state import MappingStatus
 from millstream.daemon import data_dir
 from millstream.daemon.metrics import metrics
 from millstream.daemon.plan import Plan
+from millstream.daemon.plan_functions import PlannedFunction
 from millstream.store.sqlite import SqliteStore
 
 WIDTH = 120
@@ -40,11 +41,11 @@ def print_plan(plan: Plan) -> None:
         options = planned.options
         functions.add_row(
             name,
-            options.handler,
-            planned.runtime,
+            options.handler or "-",
+            planned.runtime or "image",
             f"{options.memory_size} MB",
             f"{options.timeout} s",
-            str(planned.code),
+            "\n".join(_made_of(planned)),
         )
     out.print(functions)
     mappings = Table("source", "function", "batch", "window", "filters", "on success", "on failure", box=None)
@@ -60,6 +61,13 @@ def print_plan(plan: Plan) -> None:
             mapping.on_failure.name if mapping.on_failure else "-",
         )
     out.print(mappings)
+
+
+def _made_of(planned: PlannedFunction) -> list[str]:
+    """The image and its digest; or the package, and its layers in their order."""
+    if planned.image is not None:
+        return [str(planned.options.image), planned.image.digest]
+    return [str(planned.code), *(f"+ {layer}" for layer in planned.layers)]
 
 
 def stored_mappings(directory: Path) -> list[dict[str, Any]]:

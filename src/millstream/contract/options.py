@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
@@ -85,7 +85,9 @@ def _problem(model: type[Options], details: ErrorDetails, secret: frozenset[str]
     field = ".".join(str(part) for part in details["loc"]) or "options"
     first = str(details["loc"][0]) if details["loc"] else ""
     if details["type"] == "extra_forbidden":
-        return unknown_option(field, list(model.model_fields))
+        known = list(_holder(model, details["loc"]).model_fields)
+        near = unknown_option(str(details["loc"][-1]), known)
+        return Problem("", field, near.wanted, near.found)
     if details["type"] == "missing":
         return Problem("", field, _description(model, first) or "a value", "nothing")
     found = "a value of the wrong form" if first in secret else shown(details["input"])
@@ -93,6 +95,20 @@ def _problem(model: type[Options], details: ErrorDetails, secret: frozenset[str]
     if not wanted or len(details["loc"]) > 1:
         wanted = _wanted(details)
     return Problem("", field, wanted, found)
+
+
+def _holder(model: type[BaseModel], place: tuple[int | str, ...]) -> type[BaseModel]:
+    """The model that the last name of a place belongs to: a nested one, if its value is one."""
+    for part in place[:-1]:
+        info = model.model_fields.get(str(part))
+        model = _nested(info.annotation) or model if info else model
+    return model
+
+
+def _nested(annotation: object) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for each in get_args(annotation) if (found := _nested(each))), None)
 
 
 def _description(model: type[Options], name: str) -> str:

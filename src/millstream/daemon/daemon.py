@@ -24,12 +24,12 @@ from millstream.contract.ports import Host, Sandbox
 from millstream.contract.registry import load_plugin, plugin_names
 from millstream.contract.state import MappingRow, MappingStatus, StateStore
 from millstream.daemon import control, data_dir
+from millstream.daemon.deployment import deployed
 from millstream.daemon.metrics import metrics
 from millstream.daemon.opening import Opening
-from millstream.daemon.plan import Plan, PlannedFunction, PlannedMapping
+from millstream.daemon.plan import Plan, PlannedMapping
 from millstream.daemon.settings import Settings
 from millstream.daemon.status import StatusBoard
-from millstream.functions.packages import deploy
 from millstream.mappings.supervise import Supervisor
 from millstream.runtime.concurrency import ConcurrencyLedger, check_shares
 from millstream.runtime.logs import FunctionLogs
@@ -86,7 +86,7 @@ class Daemon:
         directory = self._settings.data_dir
         with data_dir.locked(directory):
             async with AsyncExitStack() as stack:
-                functions = self._deploy()
+                functions = await deployed(self._plan, self._settings)
                 if problems := check_shares(self._settings.concurrency, functions.values()):
                     raise InvalidConfiguration(problems)
                 sandbox: Sandbox = load_plugin("sandboxes", self._settings.isolation)(directory / "sandboxes")
@@ -104,26 +104,6 @@ class Daemon:
                 await stack.enter_async_context(control.served(socket, self._answer))
                 logger.info("daemon started", extra={"app": self._plan.app, "mappings": len(self._live)})
                 await self._run_mappings(store)
-
-    def _deploy(self) -> dict[str, FunctionSpec]:
-        return {name: self._spec(name, planned) for name, planned in self._plan.functions.items()}
-
-    def _spec(self, name: str, planned: PlannedFunction) -> FunctionSpec:
-        options = planned.options
-        settings = self._settings
-        return FunctionSpec(
-            name=name,
-            arn=f"arn:aws:lambda:{settings.region}:{settings.account_id}:function:{name}",
-            handler=options.handler,
-            code=deploy(planned.code, settings.data_dir / "code"),
-            runtime=planned.runtime,
-            memory_size_mb=options.memory_size,
-            timeout_s=float(options.timeout),
-            ephemeral_storage_mb=options.ephemeral_storage,
-            environment=options.environment,
-            reserved_concurrency=options.reserved_concurrent_executions,
-            region=settings.region,
-        )
 
     def _make_pool(self, functions: Mapping[str, FunctionSpec], sandbox: Sandbox) -> RuntimePool:
         settings = self._settings

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from millstream.contract.errors import InvalidConfiguration, Problem
-from millstream.contract.options import parse_options, shown, unknown_option
+from millstream.contract.options import shown, unknown_option
 from millstream.contract.ports import (
     DataFormat,
     Destination,
@@ -21,10 +21,9 @@ from millstream.contract.ports import (
 from millstream.contract.stream_trigger import StreamTrigger
 from millstream.contract.streams import StreamPolicy
 from millstream.daemon.loader import Declared
+from millstream.daemon.plan_functions import PlannedFunction, plan_function
 from millstream.destinations.registry import parse_destination
-from millstream.functions.options import SECRET_FIELDS, FunctionOptions
-from millstream.functions.packages import check_handler
-from millstream.functions.runtimes import default_runtime
+from millstream.functions.interpreters import Interpreters
 from millstream.mappings.filters import Filters, compile_filters
 from millstream.triggers.registry import parse_trigger
 
@@ -34,15 +33,6 @@ ANY_RULES = FilterRules("body", ("body",), DataFormat.TEXT, Mismatch.DROP)
 """For the patterns of a source that is wrong itself: whether they are valid does not depend on it."""
 
 MAP_OPTIONS = ["to", "filters", "on_success", "on_failure", "enabled"]
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedFunction:
-    """A function whose options are right, and whose code is there."""
-
-    options: FunctionOptions
-    code: Path
-    runtime: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +71,8 @@ class _Problems(list[Problem]):
                 self.append(Problem(p.where or where, p.field, p.wanted, p.found))
 
 
-def make_plan(declared: Declared) -> Plan:
-    """Check a declaration.
+def make_plan(declared: Declared, runtimes: Mapping[str, Path] | None = None) -> Plan:
+    """Check a declaration. `runtimes` are the interpreters that the configuration names, by runtime.
 
     Raises:
         InvalidConfiguration: with every problem of every function and mapping.
@@ -91,7 +81,8 @@ def make_plan(declared: Declared) -> Plan:
     app = declared.app
     if not isinstance(app["name"], str) or not app["name"]:
         problems.append(Problem(app["where"], "App", "a name", shown(app["name"])))
-    functions = _functions(declared, problems)
+    interpreters = Interpreters(runtimes or {}, (Path.home(), declared.folder))
+    functions = _functions(declared, interpreters, problems)
     names = {f["options"].get("name") for f in app["functions"]}  # wrong ones too: one problem is enough
     mappings = []
     seen: dict[tuple[str, str, str], str] = {}
@@ -110,19 +101,19 @@ def make_plan(declared: Declared) -> Plan:
     return Plan(app["name"], functions, tuple(mappings))
 
 
-def _functions(declared: Declared, problems: _Problems) -> dict[str, PlannedFunction]:
+def _functions(
+    declared: Declared, interpreters: Interpreters, problems: _Problems
+) -> dict[str, PlannedFunction]:
     functions: dict[str, PlannedFunction] = {}
     for raw in declared.app["functions"]:
-        with problems.at(f"{raw['where']} function {raw['options'].get('name')!r}"):
-            options = parse_options(FunctionOptions, raw["options"], SECRET_FIELDS)
-            code = (declared.folder / options.code).resolve()
-            runtime = options.runtime or default_runtime()
-            wrong = check_handler(code, options.handler, runtime)
-            if options.name in functions:
-                wrong = [Problem("", "name", "a name of its own", f"a second function {options.name!r}")]
-            if wrong:
-                raise InvalidConfiguration(wrong)
-            functions[options.name] = PlannedFunction(options, code, runtime)
+        where = f"{raw['where']} function {raw['options'].get('name')!r}"
+        with problems.at(where):
+            planned = plan_function(raw["options"], declared.folder, where, interpreters)
+            name = planned.options.name
+            if name in functions:
+                second = Problem("", "name", "a name of its own", f"a second function {name!r}")
+                raise InvalidConfiguration([second])
+            functions[name] = planned
     return functions
 
 

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from millstream.contract.errors import Problem
 from millstream.contract.functions import FunctionSpec
 from millstream.contract.options import Options, shown
 
 ENVIRONMENT_BYTES = 4096
 """Size of all environment variables, names and values. Source: AWS, "Lambda quotas"."""
+
+LAYERS = 5
+"""Layers of a function. Source: AWS, "Lambda quotas"."""
+
+IMAGE_ARGUMENTS = 1500
+"""Arguments of an entry point or a command. Source: AWS, ImageConfig."""
+
+SNAP_START_STORAGE_MB = 512
+"""Largest /tmp of a function with snapshots. Source: AWS, "Improving startup performance with SnapStart"."""
 
 RESERVED_VARIABLES = frozenset(
     {
@@ -35,6 +45,8 @@ RESERVED_VARIABLES = frozenset(
 """Source: AWS, "Defined runtime environment variables"."""
 
 _VARIABLE = re.compile(r"[a-zA-Z]([a-zA-Z0-9_])+")
+_MOUNT = re.compile(r"/mnt/[a-zA-Z0-9-_.]+")
+_ENDPOINT = re.compile(r"(?:[a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?|\[[0-9a-fA-F:.]+\]):(?P<port>[0-9]{1,5})")
 
 
 def _environment(variables: dict[str, str]) -> dict[str, str]:
@@ -51,14 +63,60 @@ def _environment(variables: dict[str, str]) -> dict[str, str]:
     return variables
 
 
+def _mount_path(path: str) -> str:
+    if not _MOUNT.fullmatch(path) or path in ("/mnt/.", "/mnt/..") or len(path) > 160:
+        raise ValueError("/mnt/ and a name of letters, digits, hyphens, underscores or dots")
+    return path
+
+
+def _endpoint(text: str) -> str:
+    found = _ENDPOINT.fullmatch(text)
+    if text != "aws" and (found is None or not 0 < int(found["port"]) < 65536):
+        raise ValueError('"aws" or "host:port"')
+    return text
+
+
+class FileSystemOptions(Options):
+    """A folder of the host that the function sees, writable. Source: AWS, FileSystemConfig."""
+
+    folder: str = Field(min_length=1, description="a folder")
+    local_mount_path: Annotated[str, AfterValidator(_mount_path)]
+
+
+class ImageOptions(Options):
+    """What a function has instead of its image's own. Source: AWS, ImageConfig."""
+
+    entry_point: list[str] | None = Field(default=None, max_length=IMAGE_ARGUMENTS)
+    command: list[str] | None = Field(default=None, max_length=IMAGE_ARGUMENTS)
+    working_directory: str | None = Field(default=None, pattern=r"^/", max_length=1000)
+
+
+class LoggingOptions(Options):
+    """Source: AWS, LoggingConfig. Levels are None where they are not given."""
+
+    log_format: Literal["Text", "JSON"] = "Text"
+    application_log_level: Literal["TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"] | None = None
+    system_log_level: Literal["DEBUG", "INFO", "WARN"] | None = None
+
+    def misfits(self) -> list[Problem]:
+        """Levels are of JSON logs. Source: AWS, "Configuring advanced logging controls"."""
+        given = [self.application_log_level, self.system_log_level]
+        if self.log_format != "JSON" and any(given):
+            wanted = '"JSON" beside application_log_level or system_log_level'
+            return [Problem("", "logging_config.log_format", wanted, shown(self.log_format))]
+        return []
+
+
 class FunctionOptions(Options):
     """Options of one function. Sizes in MB, durations in seconds. Source: AWS, CreateFunction."""
 
     name: str = Field(
         pattern=r"^[a-zA-Z0-9-_]{1,64}$", description="1 to 64 letters, digits, hyphens or underscores"
     )
-    handler: str = Field(pattern=r"^[^\s]{1,128}$", description='"module.function", at most 128 characters')
-    code: str = Field(min_length=1, description="a folder or a .zip file")
+    handler: str | None = Field(
+        default=None, pattern=r"^[^\s]{1,128}$", description='"module.function", at most 128 characters'
+    )
+    code: str | None = Field(default=None, min_length=1, description="a folder or a .zip file")
     runtime: str | None = Field(default=None, description='a runtime such as "python3.11"')
     memory_size: int = Field(
         default=128, ge=128, le=10240, description="a whole number of MB from 128 to 10240"
@@ -71,6 +129,86 @@ class FunctionOptions(Options):
     reserved_concurrent_executions: int | None = Field(
         default=None, ge=0, description="a whole number, 0 or more"
     )
+    provisioned_concurrent_executions: int | None = Field(
+        default=None, ge=1, description="a whole number, 1 or more"
+    )
+    architectures: list[Literal["x86_64", "arm64"]] | None = Field(
+        default=None, min_length=1, max_length=1, description='["x86_64"] or ["arm64"]'
+    )
+    layers: list[str] = Field(
+        default_factory=list, max_length=LAYERS, description="a list of at most 5 folders or .zip files"
+    )
+    package_type: Literal["Zip", "Image"] | None = Field(default=None, description='"Zip" or "Image"')
+    image: str | None = Field(
+        default=None, min_length=1, description="an OCI layout, a tar of `docker save` or docker://NAME:TAG"
+    )
+    image_config: ImageOptions | None = Field(
+        default=None, description="a dictionary of entry_point, command and working_directory"
+    )
+    file_system_configs: list[FileSystemOptions] = Field(
+        default_factory=list,
+        max_length=1,
+        description="a list of at most one dictionary of folder and local_mount_path",
+    )
+    logging_config: LoggingOptions = Field(
+        default=LoggingOptions(), description="a dictionary of log_format and its levels"
+    )
+    snap_start: bool = Field(default=False, description="True or False")
+    network: list[Annotated[str, AfterValidator(_endpoint)]] = Field(
+        default_factory=list, description='a list of "aws" and "host:port"'
+    )
+
+    def misfits(self) -> list[Problem]:
+        """Source: AWS, CreateFunction, PackageType and what each type must and must not have."""
+        logging = self.logging_config.misfits() if isinstance(self.logging_config, LoggingOptions) else []
+        package = self._of_an_image() if self.image or self.package_type == "Image" else self._of_a_zip()
+        return package + logging + self._of_snapshots() + self._of_concurrency()
+
+    def _of_an_image(self) -> list[Problem]:
+        unwanted = [name for name in ("runtime", "handler", "layers", "code") if getattr(self, name)]
+        problems = [
+            Problem("", name, "nothing beside image: the image has it", shown(getattr(self, name)))
+            for name in unwanted
+        ]
+        if not self.image:
+            problems.append(Problem("", "image", 'an image, with package_type="Image"', "nothing"))
+        if self.package_type == "Zip":
+            problems.append(Problem("", "package_type", '"Image" beside image', "'Zip'"))
+        return problems
+
+    def _of_a_zip(self) -> list[Problem]:
+        fields = type(self).model_fields
+        problems = [
+            Problem("", name, fields[name].description or "", "nothing")
+            for name in ("handler", "code")
+            if getattr(self, name) is None
+        ]
+        if self.image_config is not None:
+            problems.append(Problem("", "image_config", "image beside it", "none"))
+        return problems
+
+    def _of_snapshots(self) -> list[Problem]:
+        """Source: AWS, "Improving startup performance with Lambda SnapStart", limitations."""
+        if not self.snap_start:
+            return []
+        problems = []
+        for name in ("image", "file_system_configs", "provisioned_concurrent_executions"):
+            if getattr(self, name):
+                problems.append(Problem("", "snap_start", f"no {name} beside it", "both"))
+        if self.ephemeral_storage > SNAP_START_STORAGE_MB:
+            found = f"{self.ephemeral_storage} MB"
+            problems.append(Problem("", "snap_start", "an ephemeral_storage of 512 MB beside it", found))
+        if self.runtime is not None and not self.runtime.startswith("python"):
+            problems.append(Problem("", "snap_start", "a Python runtime", shown(self.runtime)))
+        return problems
+
+    def _of_concurrency(self) -> list[Problem]:
+        """Source: AWS, PutProvisionedConcurrencyConfig."""
+        provisioned, reserved = self.provisioned_concurrent_executions, self.reserved_concurrent_executions
+        if provisioned is None or reserved is None or provisioned <= reserved:
+            return []
+        wanted = f"at most reserved_concurrent_executions, {reserved}"
+        return [Problem("", "provisioned_concurrent_executions", wanted, str(provisioned))]
 
 
 SECRET_FIELDS = frozenset({"environment"})

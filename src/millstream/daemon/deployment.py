@@ -1,0 +1,103 @@
+"""Deploys a plan's functions: their packages, layers and images become folders that never change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from millstream.contract.blocking import BlockingClient
+from millstream.contract.errors import InvalidConfiguration, Problem
+from millstream.contract.functions import FunctionSpec, Image, LoggingConfig
+from millstream.daemon.plan import Plan
+from millstream.daemon.plan_functions import PlannedFunction
+from millstream.daemon.settings import Settings
+from millstream.functions.entries import UNZIPPED_BYTES
+from millstream.functions.images.find import deploy_image
+from millstream.functions.layers import deploy_layer, merge
+from millstream.functions.options import LoggingOptions
+from millstream.functions.packages import deploy
+from millstream.functions.snapshots import sweep
+
+CODE, LAYERS, OPT, IMAGES = "code", "layers", "opt", "images"
+"""Folders of the data directory, each content by its digest."""
+
+
+async def deployed(plan: Plan, settings: Settings) -> dict[str, FunctionSpec]:
+    """Every function of a plan, by its name. Only for who holds the data directory.
+
+    Raises:
+        InvalidConfiguration: with all that is wrong with what the functions are made from.
+        StateUnavailable: the data directory cannot be written.
+    """
+    client = BlockingClient("deploy", 1)  # an image takes seconds, in which signals must be heard
+    try:
+        return await client.call(_deploy, plan.functions, settings)
+    finally:
+        client.close()
+
+
+def _deploy(functions: Mapping[str, PlannedFunction], settings: Settings) -> dict[str, FunctionSpec]:
+    for name in (CODE, LAYERS, OPT, IMAGES):
+        sweep(settings.data_dir / name)
+    specs: dict[str, FunctionSpec] = {}
+    problems: list[Problem] = []
+    for name, planned in functions.items():
+        try:
+            specs[name] = _spec(planned, settings)
+        except InvalidConfiguration as invalid:
+            problems += [Problem(planned.where, p.field, p.wanted, p.found) for p in invalid.problems]
+    if problems:
+        raise InvalidConfiguration(problems)
+    return specs
+
+
+def _spec(planned: PlannedFunction, settings: Settings) -> FunctionSpec:
+    options, launch = planned.options, planned.launch
+    directory = settings.data_dir
+    image: Image | None = None
+    opt = None
+    if planned.code is None:
+        assert planned.image is not None
+        image = deploy_image(planned.image, directory / IMAGES)
+        code = image.root
+    else:
+        room = UNZIPPED_BYTES
+        layers = []
+        for each in planned.layers:
+            layer = deploy_layer(each, directory / LAYERS, room_bytes=room)
+            room -= layer.size_bytes
+            layers.append(layer.folder)
+        opt = merge(layers, directory / OPT)
+        python = planned.runtime.startswith("python")
+        code = deploy(planned.code, directory / CODE, python=python, room_bytes=room).folder
+    return FunctionSpec(
+        name=options.name,
+        arn=f"arn:aws:lambda:{settings.region}:{settings.account_id}:function:{options.name}",
+        handler=options.handler or "",
+        code=code,
+        runtime=planned.runtime,
+        memory_size_mb=options.memory_size,
+        timeout_s=float(options.timeout),
+        ephemeral_storage_mb=options.ephemeral_storage,
+        environment=options.environment,
+        reserved_concurrency=options.reserved_concurrent_executions,
+        region=settings.region,
+        interpreter=launch.interpreter,
+        command=launch.command,
+        variables=launch.variables,
+        opt=opt,
+        image=image,
+        file_system=planned.file_system,
+        network=tuple(options.network),
+        logging=_logging(options.logging_config),
+        snap_start=options.snap_start,
+        provisioned_concurrency=options.provisioned_concurrent_executions or 0,
+    )
+
+
+def _logging(options: LoggingOptions) -> LoggingConfig:
+    defaults = LoggingConfig()
+    return LoggingConfig(
+        options.log_format,
+        options.application_log_level or defaults.application_log_level,
+        options.system_log_level or defaults.system_log_level,
+    )
