@@ -56,6 +56,15 @@ AppFile = Annotated[Path, typer.Argument(help="The Python file that declares the
 DataDir = Annotated[
     Path, typer.Option(envvar="MILLSTREAM_DATA_DIR", help="Where state, code and logs are kept.")
 ]
+NamedRuntimes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--runtime",
+        metavar="NAME=PATH",
+        show_default=False,
+        help="A runtime's interpreter, nodejs20.x=/opt/node/bin/node; or MILLSTREAM_RUNTIME_NODEJS20_X.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -128,6 +137,7 @@ def run(
         int,
         typer.Option(min=1, envvar="MILLSTREAM_BUFFER_MB", help="Memory for records of streams, in MB."),
     ] = BUFFER_MB,
+    runtime: NamedRuntimes = None,
     log_format: Annotated[LogFormat, typer.Option(envvar="MILLSTREAM_LOG_FORMAT")] = LogFormat.text,
     log_level: Annotated[LogLevel, typer.Option(envvar="MILLSTREAM_LOG_LEVEL")] = LogLevel.info,
 ) -> None:
@@ -142,7 +152,7 @@ def run(
     from millstream.daemon.daemon import Daemon
     from millstream.daemon.loader import load
     from millstream.daemon.plan import make_plan
-    from millstream.daemon.settings import aws_region, localstack_endpoint
+    from millstream.daemon.settings import aws_region, localstack_endpoint, named_runtimes
 
     if localstack and endpoint_url:
         raise typer.BadParameter("wanted one of --localstack and --endpoint-url, found both")
@@ -162,17 +172,19 @@ def run(
         store=store,
         buffer_mb=buffer_mb,
     )
-    raise typer.Exit(serve(Daemon(settings, make_plan(load(file)))))
+    plan = make_plan(load(file), named_runtimes(runtime or ()))
+    raise typer.Exit(serve(Daemon(settings, plan)))
 
 
 @app.command()
-def check(file: AppFile) -> None:
+def check(file: AppFile, runtime: NamedRuntimes = None) -> None:
     """Validate an app and print its plan; starts nothing and asks no network."""
     from millstream.cli.tables import print_plan
     from millstream.daemon.loader import load
     from millstream.daemon.plan import make_plan
+    from millstream.daemon.settings import named_runtimes
 
-    print_plan(make_plan(load(file)))
+    print_plan(make_plan(load(file), named_runtimes(runtime or ())))
 
 
 @app.command()

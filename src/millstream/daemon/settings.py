@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from localstack_client.config import get_service_endpoint
+
+from millstream.contract.errors import InvalidConfiguration, Problem
 
 DEFAULT_REGION = "us-east-1"
 DEFAULT_ACCOUNT = "000000000000"
@@ -62,3 +65,37 @@ def aws_region() -> str:
     from botocore.session import get_session  # slow to import, and not every command needs it
 
     return str(get_session().get_config_variable("region") or DEFAULT_REGION)
+
+
+def named_runtimes(flags: Iterable[str]) -> dict[str, Path]:
+    """Interpreters by runtime: flags as `nodejs20.x=/path/to/node`, then MILLSTREAM_RUNTIME_NODEJS20_X.
+
+    Raises:
+        InvalidConfiguration: with each flag or variable that names no runtime, or no path.
+    """
+    from millstream.contract.options import unknown_option  # slow to import, and not every command needs it
+    from millstream.functions.runtimes import RUNTIMES, VARIABLE
+
+    variables = {runtime.variable: name for name, runtime in RUNTIMES.items() if runtime.interpreter}
+    known = set(variables.values())
+    problems: list[Problem] = []
+    found: dict[str, Path] = {}
+    for variable, path in os.environ.items():
+        if not variable.startswith(VARIABLE):
+            continue
+        if variable not in variables:
+            problems.append(unknown_option(variable, list(variables)))
+        elif path:
+            found[variables[variable]] = Path(path)
+    for flag in flags:
+        name, equals, path = flag.partition("=")
+        if not equals or not path:
+            problems.append(Problem("", "--runtime", "NAME=PATH", repr(flag)))
+        elif name not in known:
+            near = unknown_option(name, list(known))
+            problems.append(Problem("", "--runtime", near.wanted, repr(name)))
+        else:
+            found[name] = Path(path)
+    if problems:
+        raise InvalidConfiguration(problems)
+    return found
