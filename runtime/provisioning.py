@@ -78,7 +78,7 @@ class Provisioner:
             except SandboxUnavailable as unavailable:
                 return str(unavailable)
             failed = await member.environment.prepare()
-        if failed is not None:
+        if failed is not None or not member.environment.alive:
             self._end(member)
             return INIT_FAILURE  # the function's own log says why
         self._free(member)

@@ -47,6 +47,11 @@ class VirtualClock:
         """Let `for_s` pass without anybody running, as for a process that is stopped."""
         self._now += for_s
 
+    @property
+    def sleepers(self) -> int:
+        """Who still waits for a time."""
+        return sum(not woken.done() for _, _, woken in self._sleepers)
+
     async def settle(self) -> None:
         """Let every task run until all of them wait."""
         for _ in range(50):
