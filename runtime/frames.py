@@ -10,6 +10,8 @@ import asyncio
 import socket
 import struct
 
+from millstream.runtime.link import Broken
+
 HEADER = struct.Struct("!cI")
 
 READ_BYTES = 65536
@@ -17,10 +19,6 @@ LARGEST_READ_BYTES = 1024 * 1024
 
 UNASKED_BYTES = 65536
 """What is taken at most while nobody waits; the rest stays in the socket."""
-
-
-class Broken(Exception):
-    """The other end is gone, or sent what it must not."""
 
 
 class Frames:

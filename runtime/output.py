@@ -26,7 +26,7 @@ FLOOD_PAUSE_S = 0.01
 
 
 class Output:
-    """The reading end of a pipe; lines go to the log as they come."""
+    """A pipe; `write_end` is for the processes, and lines go to the log as they come."""
 
     def __init__(self, log: LogSink, stream: str) -> None:
         self._log = log
@@ -58,18 +58,14 @@ class Output:
 
     def close(self) -> None:
         """Give the pipe back."""
+        if self._read_end < 0:
+            return
         if self._pause is not None:
             self._pause.cancel()
         asyncio.get_running_loop().remove_reader(self._read_end)
-        os.close(self._read_end)
-        self._read_end = -1
-        self.close_write_end()
-
-    def close_write_end(self) -> None:
-        """Close our copy of the writing end; the environment has its own."""
-        if self.write_end >= 0:
-            os.close(self.write_end)
-            self.write_end = -1
+        for end in (self._read_end, self.write_end):
+            os.close(end)
+        self._read_end = self.write_end = -1
 
     def _readable(self) -> None:
         self._read()
@@ -88,9 +84,6 @@ class Output:
         try:
             data = os.read(self._read_end, READ_BYTES)
         except BlockingIOError:
-            return False
-        if not data:  # every writer is gone
-            asyncio.get_running_loop().remove_reader(self._read_end)
             return False
         if self._logged >= REQUEST_BYTES:
             self._drop(len(data))

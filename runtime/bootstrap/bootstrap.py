@@ -4,8 +4,7 @@ Frames on the environment's socket are `type (1 byte) · length (4 bytes, big en
 
     daemon → here   C  configuration, JSON: handler, environment, task_root, paths, limits, context
                     I  invocation: request id (36 bytes) · deadline (8 bytes, Unix ms) · event
-    here → daemon   P  isolated, no body (sent by the zygote's child, or at once)
-                    R  handler loaded
+    here → daemon   R  handler loaded
                     E  handler not loaded: error document
                     S  request id · peak memory (8 bytes, KB) · result
                     F  request id · peak memory (8 bytes, KB) · error document
@@ -286,6 +285,4 @@ def _set_up_logging() -> _RequestId:
 
 
 if __name__ == "__main__":
-    inherited = socket.socket(fileno=int(sys.argv[1]))
-    inherited.sendall(HEADER.pack(b"P", 0))
-    run(inherited)
+    run(socket.socket(fileno=int(sys.argv[1])))

@@ -23,19 +23,19 @@ from millstream.contract.errors import SandboxUnavailable
 from millstream.contract.functions import FunctionSpec
 from millstream.contract.ports import LogSink
 from millstream.runtime import zygote
-from millstream.runtime.environment import FramedEnvironment
+from millstream.runtime.assemble import assemble
+from millstream.runtime.environment import Environment
+from millstream.runtime.processes import NotStarted, Places
 from millstream.runtime.sandboxes.cgroups import MemoryGroup, MemoryGroups, Share, find_memory_groups
-from millstream.runtime.sandboxes.ends import Ends, open_ends
 from millstream.runtime.sandboxes.layout import (
-    PATHS,
+    API_PORT,
     RUNTIME,
-    TASK,
     UNPRIVILEGED_ID,
     USER_ID,
     Layout,
     layout,
 )
-from millstream.runtime.sandboxes.namespace import Namespace
+from millstream.runtime.sandboxes.supervised import SupervisedProcesses
 
 logger = logging.getLogger(__name__)
 
@@ -98,32 +98,31 @@ class BwrapSandbox:
                 raise SandboxUnavailable(f"isolation bwrap: {why}; {WAYS_OUT}")
             logger.info("no cgroup for memory: limits hold per process, not per function")
 
-    async def create(self, function: FunctionSpec, log: LogSink) -> FramedEnvironment:
+    async def create(self, function: FunctionSpec, log: LogSink) -> Environment:
+        return await assemble(function, log, lambda: self._processes(function))
+
+    async def _processes(self, function: FunctionSpec) -> SupervisedProcesses:
         template = await self._template(function)
-        ends = open_ends(function.name, log)
-        made = False
         try:
-            pidfd = await self._fork(template, function, ends)
-            made = True
+            processes = await self._fork(template, function)
         except (OSError, EOFError, TimeoutError) as error:
             self._forget(function.name, template)
             raise SandboxUnavailable(f"{function.name}: zygote: {_last_line(template.log)}") from error
-        finally:
-            if not made:
-                ends.close()
-        ends.handed_over()
-        processes = Namespace(pidfd)
-        environment = FramedEnvironment(function, ends.ours, ends.output, processes, log, ends.stream)
+        stands = False
         try:
             if template.group is not None:
                 processes.share = Share(
                     template.group, function.memory_size_mb, function.ephemeral_storage_mb
                 )
-            await environment.isolated(TASK, PATHS)
-        except (OSError, EOFError) as error:
-            await environment.aclose()
+            await processes.up()
+            stands = True
+        except (OSError, NotStarted) as error:
             raise SandboxUnavailable(f"{function.name}: {error}: {_last_line(template.log)}") from error
-        return environment
+        finally:
+            if not stands:
+                processes.kill()
+                await processes.gone()
+        return processes
 
     async def aclose(self) -> None:
         for name, template in list(self._templates.items()):
@@ -211,34 +210,51 @@ class BwrapSandbox:
             )  # fmt: skip
         return process, log
 
-    async def _fork(self, template: _Template, function: FunctionSpec, ends: Ends) -> int:
-        """A pidfd of a new environment's first process."""
+    async def _fork(self, template: _Template, function: FunctionSpec) -> SupervisedProcesses:
+        """The processes of a new environment: as yet, its first one."""
+        port = API_PORT if function.command or function.image else 0
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError as error:  # no fault of the template's
+            raise SandboxUnavailable(f"{function.name}: {error.strerror}") from error
+        pidfd = -1
+        try:
+            with theirs:
+                async with template.lock, asyncio.timeout(FORK_S):
+                    template.forks += 1
+                    request = {
+                        "number": template.forks,
+                        "tmp_mb": function.ephemeral_storage_mb,
+                        "data_mb": function.memory_size_mb,
+                        "uid": USER_ID,
+                        "port": port,
+                    }
+                    message = json.dumps(request).encode()
+                    socket.send_fds(template.control, [message], [theirs.fileno()])
+                    pidfd = await self._forked(template, function)
+            return SupervisedProcesses(pidfd, ours, Places(port=port))
+        finally:
+            if pidfd < 0:
+                ours.close()
+
+    async def _forked(self, template: _Template, function: FunctionSpec) -> int:
+        """A pidfd of the environment that was asked for last."""
         loop = asyncio.get_running_loop()
-        async with template.lock, asyncio.timeout(FORK_S):
-            template.forks += 1
-            request = {
-                "number": template.forks,
-                "tmp_mb": function.ephemeral_storage_mb,
-                "data_mb": function.memory_size_mb,
-                "uid": USER_ID,
-            }
-            descriptors = [ends.theirs.fileno(), ends.output.write_end]
-            socket.send_fds(template.control, [json.dumps(request).encode()], descriptors)
-            while True:
-                readable = loop.create_future()
-                loop.add_reader(template.control, _once, readable)
-                try:
-                    await readable
-                finally:
-                    loop.remove_reader(template.control)
-                answer, received, _, _ = socket.recv_fds(template.control, 20, 1)
-                if not answer:
-                    raise EOFError("the zygote ended")
-                if not received:  # the environment ends by the end of file on its socket
-                    raise SandboxUnavailable(f"{function.name}: no descriptor left")
-                if int(answer) == template.forks:
-                    return received[0]
-                os.close(received[0])  # asked for by a call that was cancelled; its end of file ends it
+        while True:
+            readable = loop.create_future()
+            loop.add_reader(template.control, _once, readable)
+            try:
+                await readable
+            finally:
+                loop.remove_reader(template.control)
+            answer, received, _, _ = socket.recv_fds(template.control, 20, 1)
+            if not answer:
+                raise EOFError("the zygote ended")
+            if not received:  # the environment ends by the end of file on its socket
+                raise SandboxUnavailable(f"{function.name}: no descriptor left")
+            if int(answer) == template.forks:
+                return received[0]
+            os.close(received[0])  # asked for by a call that was cancelled; its end of file ends it
 
     def _forget(self, name: str, template: _Template) -> None:
         if self._templates.get(name) is template:
@@ -271,5 +287,8 @@ def _find_bwrap() -> tuple[str, list[str]]:
 
 
 def _last_line(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # it is not there, or no descriptor is left
+        lines = []
     return lines[-1].strip() if lines else "it said nothing"

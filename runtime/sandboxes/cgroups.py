@@ -97,8 +97,9 @@ class Share:
         group.grow(self._size_bytes)
 
     def out_of_memory(self) -> bool:
-        """True if the kernel ended a process of the function since this environment was made."""
-        return self._group.kills() > self._kills
+        """True if the kernel ended a process of the function since this was last asked."""
+        before, self._kills = self._kills, self._group.kills()
+        return self._kills > before
 
     def close(self) -> None:
         """The environment is gone."""

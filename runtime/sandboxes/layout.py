@@ -15,7 +15,8 @@ from millstream.runtime import bootstrap, zygote
 LANG = "/var/lang"
 TASK = "/var/task"
 RUNTIME = "/var/runtime"
-PATHS = [TASK, "/opt/python", RUNTIME]
+API_PORT = 9001
+"""Where a runtime finds the Runtime API, on the loopback address of its own network."""
 
 ROOT_FOLDERS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 ETC = (
@@ -114,6 +115,7 @@ def runtime_files(place: str) -> list[tuple[str, str]]:
     files = [
         (Path(bootstrap.__file__).resolve().parent / "bootstrap.py", "bootstrap.py"),
         (Path(zygote.__file__).resolve().parent / "zygote.py", "zygote.py"),
+        (Path(zygote.__file__).resolve().parent / "supervisor.py", "supervisor.py"),
         (ours / "__init__.py", "millstream/__init__.py"),
         (ours / "declarations.py", "millstream/declarations.py"),
     ]

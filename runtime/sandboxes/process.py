@@ -9,15 +9,15 @@ other processes, other functions' among them, and leave processes behind by leav
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import shutil
-import signal
+import socket
 import sys
 import tempfile
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import millstream
 from millstream.contract.blocking import BlockingClient
@@ -25,10 +25,11 @@ from millstream.contract.errors import SandboxUnavailable
 from millstream.contract.functions import FunctionSpec
 from millstream.contract.ports import LogSink
 from millstream.runtime import bootstrap, zygote
-from millstream.runtime.environment import FramedEnvironment
-from millstream.runtime.sandboxes.ends import open_ends
+from millstream.runtime.assemble import assemble
+from millstream.runtime.environment import Environment
+from millstream.runtime.processes import Places
 from millstream.runtime.sandboxes.layout import UNPRIVILEGED_ID, interpreter, runtime_files
-from millstream.runtime.sandboxes.namespace import status_kb
+from millstream.runtime.sandboxes.plain import PlainProcesses
 
 PROGRAM = Path(bootstrap.__file__).resolve().parent / "bootstrap.py"
 LAUNCHER = Path(zygote.__file__).resolve().parent / "launch.py"
@@ -44,47 +45,12 @@ BASE_BYTES = 64 * 1024 * 1024
 """Memory of the interpreter itself, on top of the function's own."""
 
 
-class _Group:
-    """The processes of an environment: one process group, and the temporary folder that they have."""
-
-    def __init__(self, process: asyncio.subprocess.Process, temporary: Path) -> None:
-        self._process = process
-        self.temporary = temporary
-
-    @property
-    def running(self) -> bool:
-        return self._process.returncode is None
-
-    def kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-
-    async def gone(self) -> None:
-        await self._process.wait()  # the kernel ends what SIGKILL was sent to
-
-    def out_of_memory(self) -> bool:
-        return False
-
-    def peak_kb(self) -> int:
-        return status_kb(self._process.pid, "VmHWM")
-
-
-@dataclass(frozen=True, slots=True)
-class _Places:
-    """Where an environment finds its things, and what starts it there."""
-
-    command: list[str]  # the descriptor of its socket is appended
-    task: str
-    tmp: str
-    paths: list[str]
-
-
 class ProcessSandbox:
     """Implements Sandbox on any system that Python's asyncio has subprocesses on."""
 
     def __init__(self, work_dir: Path) -> None:
         self._work_dir = work_dir
-        self._groups: list[_Group] = []
+        self._running: list[PlainProcesses] = []
         self._folders = BlockingClient("process-folders", 1)
         self._staged = False
 
@@ -94,63 +60,63 @@ class ProcessSandbox:
         if os.geteuid() == 0:
             trial = _staged([(str(PROGRAM), f"{RUNTIME}/bootstrap.py")], ["-c", ""])
             self._staged = sys.platform.startswith("linux") and not await _try(trial)
-            if not self._staged and (why := await _try(_unstaged(["-c", ""]))):
+            if not self._staged and (why := await _try(_unstaged([sys.executable, "-c", ""]))):
                 wanted = f"wanted an interpreter that user {UNPRIVILEGED_ID} can run, found: {why}"
                 raise SandboxUnavailable(f"isolation process: {wanted}; or run as an ordinary user")
 
-    async def create(self, function: FunctionSpec, log: LogSink) -> FramedEnvironment:
+    async def create(self, function: FunctionSpec, log: LogSink) -> Environment:
+        return await assemble(function, log, lambda: self._processes(function))
+
+    async def _processes(self, function: FunctionSpec) -> PlainProcesses:
+        if function.image is not None:
+            raise SandboxUnavailable(f"{function.name}: isolation process: wanted no image, found one")
         await self._sweep()
-        ends = open_ends(function.name, log)
-        group: _Group | None = None
+        listener: socket.socket | None = None
         try:
             temporary = Path(tempfile.mkdtemp(prefix="tmp-", dir=self._work_dir))
             if os.geteuid() == 0:
                 os.chown(temporary, UNPRIVILEGED_ID, UNPRIVILEGED_ID)
-            places = self._places(function, temporary)
-            process = await asyncio.create_subprocess_exec(
-                *places.command, str(ends.theirs.fileno()),
-                pass_fds=[ends.theirs.fileno()], stdin=asyncio.subprocess.DEVNULL,
-                stdout=ends.output.write_end, stderr=ends.output.write_end,
-                env={}, cwd="/", start_new_session=True,
-            )  # fmt: skip
-            group = _Group(process, temporary)
+            if function.command:
+                listener = socket.create_server(("127.0.0.1", 0))
         except OSError as error:
             raise SandboxUnavailable(f"{function.name}: process: {error.strerror}") from error
-        finally:
-            if group is None:
-                ends.close()
-        ends.handed_over()
-        self._groups.append(group)
-        function = replace(function, environment={**function.environment, "TMPDIR": places.tmp})
-        environment = FramedEnvironment(function, ends.ours, ends.output, group, log, ends.stream)
-        try:
-            await environment.isolated(places.task, places.paths, _limits(function))
-        except EOFError as error:
-            raise SandboxUnavailable(f"{function.name}: {error}; its log says why") from error
-        return environment
+        processes = self._plain(function, temporary, listener)
+        self._running.append(processes)
+        return processes
 
     async def aclose(self) -> None:
-        for group in self._groups:
-            group.kill()
-            await group.gone()
+        for processes in self._running:
+            processes.kill()
+            await processes.gone()
         await self._sweep()
         self._folders.close()
 
-    def _places(self, function: FunctionSpec, temporary: Path) -> _Places:
+    def _plain(
+        self, function: FunctionSpec, temporary: Path, listener: socket.socket | None
+    ) -> PlainProcesses:
+        port = 0 if listener is None else listener.getsockname()[1]
+        limits = _limits(function)
         if not self._staged:
-            program = ["-I", str(PROGRAM)]
-            command = [sys.executable, *program] if os.geteuid() else _unstaged(program)
-            return _Places(command, str(function.code), str(temporary), [PACKAGES])
+            places = Places(str(function.code), PACKAGES, [PACKAGES], str(temporary), limits, port)
+            own = [sys.executable, "-I", str(PROGRAM)]
+            python = own if os.geteuid() else _unstaged(own)
+            return PlainProcesses(places, temporary, python, _program_unstaged, listener)
         mounts = [*runtime_files(RUNTIME), (str(function.code), TASK)]
-        command = _staged(mounts, ["-I", f"{RUNTIME}/bootstrap.py"], temporary)
-        return _Places(command, TASK, TMP, [RUNTIME])
+        places = Places(TASK, RUNTIME, [TASK, RUNTIME], TMP, limits, port)
+        python = _staged(mounts, ["-I", f"{RUNTIME}/bootstrap.py"], temporary)
+
+        def program(command: Sequence[str], environment: Mapping[str, str], directory: str) -> list[str]:
+            wanted = {**_stage(mounts, temporary), "process": [*command], "environment": {**environment}}
+            return _launched({**wanted, "directory": directory})
+
+        return PlainProcesses(places, temporary, python, program, listener)
 
     async def _sweep(self) -> None:
         """Remove the temporary folders of environments that have ended."""
-        ended = [group for group in self._groups if not group.running]
-        self._groups = [group for group in self._groups if group.running]
-        for group in ended:
-            await self._folders.call(shutil.rmtree, group.temporary, ignore_errors=True)
+        ended = [one for one in self._running if one.closed and not one.running]
+        self._running = [one for one in self._running if one not in ended]
+        for processes in ended:
+            await self._folders.call(shutil.rmtree, processes.temporary, ignore_errors=True)
 
 
 def _limits(function: FunctionSpec) -> dict[str, int]:
@@ -166,20 +132,30 @@ def _limits(function: FunctionSpec) -> dict[str, int]:
     return limits
 
 
+def _stage(mounts: list[tuple[str, str]], temporary: Path | None) -> dict[str, Any]:
+    _, _, lang = interpreter(f"{STAGE}/lang")
+    writable = [] if temporary is None else [(str(temporary), TMP)]
+    return {"mounts": lang + mounts, "writable": writable, "uid": UNPRIVILEGED_ID}
+
+
 def _staged(mounts: list[tuple[str, str]], program: list[str], temporary: Path | None = None) -> list[str]:
-    python, environment, lang = interpreter(f"{STAGE}/lang")
-    wanted = {
-        "process": [python, *program],
-        "environment": environment,
-        "mounts": lang + mounts,
-        "writable": [] if temporary is None else [(str(temporary), TMP)],
-        "uid": UNPRIVILEGED_ID,
-    }
-    return [sys.executable, "-I", "-S", str(LAUNCHER), json.dumps(wanted)]
+    python, environment, _ = interpreter(f"{STAGE}/lang")
+    wanted = {**_stage(mounts, temporary), "process": [python, *program], "environment": environment}
+    return _launched(wanted)
 
 
-def _unstaged(program: list[str]) -> list[str]:
-    wanted = {"process": [sys.executable, *program], "environment": {}, "mounts": [], "uid": UNPRIVILEGED_ID}
+def _unstaged(command: list[str]) -> list[str]:
+    return _launched({"process": command, "environment": {}, "mounts": [], "uid": UNPRIVILEGED_ID})
+
+
+def _program_unstaged(command: Sequence[str], environment: Mapping[str, str], directory: str) -> list[str]:
+    """As an ordinary user too through the launcher, which sets environment and folder."""
+    uid = UNPRIVILEGED_ID if os.geteuid() == 0 else None
+    wanted = {"process": [*command], "environment": {**environment}, "mounts": [], "uid": uid}
+    return _launched({**wanted, "directory": directory})
+
+
+def _launched(wanted: dict[str, Any]) -> list[str]:
     return [sys.executable, "-I", "-S", str(LAUNCHER), json.dumps(wanted)]
 
 

@@ -31,6 +31,7 @@ DENIED = (
 CLONE_NEWUSER = 0x10000000
 CLONE_NAMESPACES = (0x00020000, 0x02000000, 0x04000000, 0x08000000, CLONE_NEWUSER, 0x20000000, 0x40000000)
 TIOCSTI, TIOCLINUX = 0x5412, 0x541C
+SUPERVISOR = 1  # its process id in an environment
 DENIED_FAMILIES = (3, 4, 5, 6, 7, 8, 9)
 LAST_FAMILY = 10
 """Left are unix, inet and inet6 (1, 2, 10); netlink, packet, vsock and the like only reach the kernel."""
@@ -51,6 +52,8 @@ def program() -> bytes:
         rules.add_rule(denied, "clone", pyseccomp.Arg(0, pyseccomp.MASKED_EQ, flag, flag))
     for request in (TIOCSTI, TIOCLINUX):
         rules.add_rule(denied, "ioctl", pyseccomp.Arg(1, pyseccomp.MASKED_EQ, 0xFFFFFFFF, request))
+    # The supervisor is of the same user, and a limit needs no more than that.
+    rules.add_rule(denied, "prlimit64", pyseccomp.Arg(0, pyseccomp.EQ, SUPERVISOR))
     unsupported = pyseccomp.ERRNO(errno.EAFNOSUPPORT)
     for family in DENIED_FAMILIES:
         rules.add_rule(unsupported, "socket", pyseccomp.Arg(0, pyseccomp.EQ, family))

@@ -10,6 +10,7 @@ to a staging tmpfs in a mount namespace of this process alone, while it is still
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
 import resource
@@ -22,6 +23,7 @@ MS_RDONLY, MS_NOSUID, MS_NODEV, MS_REMOUNT = 1, 2, 4, 32
 MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
 STAGE = "/tmp"
+NOT_FOUND, NOT_EXECUTABLE = 127, 126
 THREAD_STACK_BYTES = 2 * 1024 * 1024
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -57,17 +59,23 @@ def process(wanted: dict[str, Any], arguments: list[str]) -> None:
     """Give up root, and become a process. Does not return.
 
     The JSON has `process` (its command, to which the arguments are added), `environment` (its
-    variables), `uid`, `mounts` and `writable` (pairs of source and place below the staging tmpfs,
-    which then hides the host's /tmp).
+    variables), `directory` (where it starts), `uid` (null: to stay who this is), `mounts` and `writable`
+    (pairs of source and place below the staging tmpfs, which then hides the host's /tmp).
     """
     if wanted["mounts"]:
         stage_at(wanted["mounts"], wanted["writable"])
-    give_up_root(wanted["uid"])
+    if wanted["uid"] is not None:
+        give_up_root(wanted["uid"])
     if sys.platform.startswith("linux"):
         check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "pdeathsig")
         check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
+    os.chdir(wanted.get("directory", "/"))
     command = [*wanted["process"], *arguments]
-    os.execve(command[0], command, wanted["environment"])
+    try:
+        os.execvpe(command[0], command, wanted["environment"])
+    except OSError as error:
+        os.write(2, f"{command[0]}: {os.strerror(error.errno or 0)}\n".encode())
+        os._exit(NOT_FOUND if error.errno == errno.ENOENT else NOT_EXECUTABLE)
 
 
 def give_up_root(uid: int) -> None:

@@ -1,8 +1,10 @@
 """Forks execution environments out of a preloaded interpreter. Runs inside the template sandbox.
 
 `zygote.py FD`: FD is a SOCK_SEQPACKET socket to the daemon. The first message is the seccomp
-filter. Then each request is JSON (`number`, `tmp_mb`, `data_mb`, `uid`) with two descriptors, the
-environment's socket and its output; the answer is the number, in text, with a pidfd of the new environment.
+filter. Then each request is JSON (`number`, `tmp_mb`, `data_mb`, `uid`, `port`) with the socket that
+controls the environment; the answer is the number, in text, with a pidfd of the environment's first
+process, which is `supervisor.py`. With a `port`, a socket that listens there, on the loopback address of
+the environment's own network, comes with its first message.
 
 The order of the system calls matters: each namespace is made while the capabilities for it are
 still there, the user namespace last but for the limits (RLIMIT_NPROC counts per user namespace).
@@ -16,7 +18,6 @@ import fcntl
 import gc
 import json
 import os
-import random
 import resource
 import signal
 import socket
@@ -26,7 +27,7 @@ import time
 import traceback
 from typing import Any
 
-import bootstrap
+import supervisor
 
 PRELOADED = (
     "asyncio", "base64", "collections", "concurrent.futures", "copy", "csv", "dataclasses", "datetime",
@@ -47,7 +48,7 @@ CAPSET = {"x86_64": 126, "aarch64": 91}
 CAPABILITY_VERSION_3 = 0x20080522
 LAST_CAPABILITY = 63
 FILES_PER_MB = 128
-OOM_SCORE = "500"  # where memory ends, an environment goes before its template, and before the host's own
+OOM_SCORE = "400"  # where memory ends, an environment goes before its template, and before the host's own
 STACK_BYTES = 8 * 1024 * 1024
 """Of the main thread. Other threads have the smaller one that the launcher sets."""
 
@@ -61,7 +62,7 @@ def serve(control: socket.socket) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     control.send(b"u")
     while True:
-        message, descriptors, _, _ = socket.recv_fds(control, 1 << 16, 2)
+        message, descriptors, _, _ = socket.recv_fds(control, 1 << 16, 1)
         if not message:
             return
         request = json.loads(message)
@@ -81,27 +82,28 @@ def serve(control: socket.socket) -> None:
 
 
 def _become_environment(request: dict[str, Any], descriptors: list[int], seccomp_filter: bytes) -> None:
-    """The child: isolate, then run the bootstrap. Does not return."""
+    """The child: isolate, then supervise. Does not return."""
     status = 1
     try:
-        sock, output = descriptors
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        isolate(request, output, seccomp_filter)
-        connection = socket.socket(fileno=os.dup2(sock, 3, inheritable=False))
+        control = socket.socket(fileno=os.dup2(descriptors[0], 3, inheritable=False))
         os.closerange(4, 1024)
-        random.seed()
-        connection.sendall(bootstrap.HEADER.pack(b"P", 0))
-        bootstrap.run(connection)
-        status = 0
-    except SystemExit as ended:
-        status = ended.code if isinstance(ended.code, int) else 1
+        isolate(request, seccomp_filter)
+        listeners = [listen(request["port"])] if request["port"] else []
+        supervisor.run(control, listeners)
     except BaseException:
         os.write(2, traceback.format_exc().encode())
     finally:
         os._exit(status)
 
 
-def isolate(request: dict[str, Any], output: int, seccomp_filter: bytes) -> None:
+def listen(port: int) -> int:
+    """A socket on the loopback address of this network namespace."""
+    sock = socket.create_server(("127.0.0.1", port), backlog=64)
+    return sock.detach()
+
+
+def isolate(request: dict[str, Any], seccomp_filter: bytes) -> None:
     """Namespaces, mounts, network, limits, no capabilities, seccomp."""
     _check(libc.unshare(CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET), "unshare")
     _mount(None, "/", None, MS_REC | MS_PRIVATE, None)
@@ -114,8 +116,6 @@ def isolate(request: dict[str, Any], output: int, seccomp_filter: bytes) -> None
     with socket.socket() as probe:
         fcntl.ioctl(probe, SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", IFF_UP_RUNNING))
     os.setsid()
-    os.dup2(output, 1)
-    os.dup2(output, 2)
     _own_user(request["uid"])
     for name, limit in limits(request).items():
         resource.setrlimit(getattr(resource, name), (limit, limit))

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from millstream.runtime.frames import HEADER, UNASKED_BYTES, Broken, Frames
+from millstream.runtime.frames import HEADER, UNASKED_BYTES, Frames
+from millstream.runtime.link import Broken
 
 LIMIT = 1024 * 1024
 

@@ -51,6 +51,14 @@ async def tried(make: MakeRuntime, code: str, event: Any = None, **spec: Any) ->
         "os.listdir('/home')",
         "open('/proc/1/root/etc/shadow').read()",
         "open('/proc/sys/kernel/core_pattern', 'w').write('|/tmp/x')",
+        "open('/proc/1/mem', 'rb').read(1)",
+        "open('/proc/1/environ', 'rb').read()",
+        "open('/proc/1/maps').read()",
+        "os.readlink('/proc/1/fd/3')",
+        "open('/proc/1/fd/1', 'w')",
+        "os.readlink('/proc/1/exe')",
+        "os.stat('/proc/1/cwd/')",
+        "__import__('resource').prlimit(1, __import__('resource').RLIMIT_CPU, (1, 1))",
         "open('/var/task/new', 'w')",
         "open('/usr/new', 'w')",
         "open('/var/runtime/new', 'w')",
@@ -136,9 +144,31 @@ async def test_there_is_no_way_off_the_host(runtime: MakeRuntime) -> None:
     assert [line.split(":")[0].strip() for line in interfaces.splitlines()[2:]] == ["lo"]
 
 
+async def test_its_supervisor_survives_every_signal(runtime: MakeRuntime) -> None:
+    code = (
+        "import os\ncalls = 0\ndef handle(e, c):\n    global calls\n    calls += 1\n"
+        "    for number in range(1, 65):\n        attempt(lambda: os.kill(1, number))\n"
+        "    return calls\n"
+    )
+    async with runtime("bwrap", TRY + code, timeout_s=10.0) as it:
+        assert [await it.answer() for _ in range(10)] == [*range(1, 11)]
+
+
+async def test_what_left_its_session_ends_with_a_reset(runtime: MakeRuntime) -> None:
+    code = (
+        "import os, time\ndef handle(e, c):\n"
+        "    if e is None:\n        return sorted(p for p in os.listdir('/proc') if p.isdecimal())\n"
+        "    if os.fork() == 0:\n        os.setsid()\n        if os.fork():\n            os._exit(0)\n"
+        "        time.sleep(60)\n    os._exit(1)\n"
+    )
+    async with runtime("bwrap", code, timeout_s=10.0) as it:
+        await it.error("go")
+        assert len(await it.answer()) == 2
+
+
 async def test_only_its_own_processes_are_visible(runtime: MakeRuntime) -> None:
     code = "import os\ndef handle(e, c):\n    return [p for p in os.listdir('/proc') if p.isdecimal()]\n"
-    assert await tried(runtime, code) == ["1"]
+    assert await tried(runtime, code) == ["1", "2"]  # its supervisor and itself
 
 
 async def test_no_descriptor_but_its_own_is_open(runtime: MakeRuntime) -> None:

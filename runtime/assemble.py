@@ -1,0 +1,59 @@
+"""Puts an environment together out of what a driver made."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Awaitable, Callable
+
+from millstream.contract.errors import SandboxUnavailable
+from millstream.contract.functions import FunctionSpec
+from millstream.contract.ports import LogSink
+from millstream.runtime.environment import Environment
+from millstream.runtime.framed import FramedLink
+from millstream.runtime.link import Link
+from millstream.runtime.output import Output
+from millstream.runtime.platform import PlatformLog
+from millstream.runtime.processes import NotStarted, Processes
+from millstream.runtime.variables import bootstrap_config, initialization_type
+
+STREAM_DIGITS = 8
+"""Of the 32 hex digits of a log stream, those that each line of the log begins with."""
+
+
+async def assemble(
+    function: FunctionSpec, log: LogSink, make_processes: Callable[[], Awaitable[Processes]]
+) -> Environment:
+    """A new environment, its first runtime started.
+
+    Raises:
+        SandboxUnavailable: its processes cannot be made now.
+    """
+    stream = uuid.uuid4().hex
+    short = stream[:STREAM_DIGITS]
+    try:
+        output = Output(log, short)
+    except OSError as error:
+        raise SandboxUnavailable(f"{function.name}: {error.strerror}") from error
+    made = False
+    try:
+        processes = await make_processes()
+        made = True
+    finally:
+        if not made:
+            output.close()
+
+    def link() -> Link:
+        return FramedLink(processes, bootstrap_config(function, stream, processes.places), output.write_end)
+
+    platform = PlatformLog(function, log, short, initialization_type(function))
+    environment = Environment(function, processes, link, output, platform)
+    opened = False
+    try:
+        await environment.open()
+        opened = True
+    except NotStarted as error:
+        raise SandboxUnavailable(f"{function.name}: {error}") from error
+    finally:
+        if not opened:
+            await environment.aclose()
+    return environment

@@ -1,0 +1,93 @@
+"""Our own Python bootstrap, over frames on a socket pair: the quick way for Python handlers.
+
+The frames are listed in `bootstrap/bootstrap.py`. What they say is hostile: ids, sizes and JSON are
+checked, and anything wrong breaks the link.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from typing import Any
+
+import msgspec
+
+from millstream.contract.functions import MAX_RESPONSE_BYTES, Outcome
+from millstream.runtime.frames import Frames
+from millstream.runtime.link import Broken, Invocation, failure, success
+from millstream.runtime.processes import NotStarted, Process, Processes
+
+NUMBER = struct.Struct("!Q")
+PREFIX_BYTES = 36 + NUMBER.size
+FRAME_BYTES = MAX_RESPONSE_BYTES + 64 * 1024
+"""Longest frame that is taken: a response and room for an error document about it."""
+
+
+class FramedLink:
+    """Implements Link."""
+
+    def __init__(self, processes: Processes, config: dict[str, Any], output: int) -> None:
+        self._processes = processes
+        self._config = config
+        self._output = output
+        self._frames: Frames | None = None
+        self._process: Process | None = None
+        self._peak_kb = 0
+
+    @property
+    def quiet(self) -> bool:
+        return self._frames is not None and self._frames.quiet
+
+    async def start(self) -> None:
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            raise NotStarted(f"socket: {error.strerror}") from error
+        self._frames = Frames(ours, FRAME_BYTES)
+        with theirs:
+            self._process = await self._processes.start_python(theirs, self._output)
+        try:
+            await self._frames.send(b"C", msgspec.json.encode(self._config))
+        except Broken as error:
+            raise NotStarted("it ended before it was told what to run") from error
+
+    async def ready(self) -> bytes | None:
+        kind, body = await self._open().receive()
+        if kind == b"R":
+            return None
+        if kind != b"E":
+            raise Broken
+        return body
+
+    async def run(self, invocation: Invocation) -> Outcome:
+        frames, request_id = self._open(), invocation.request_id
+        self._peak_kb = 0
+        deadline = NUMBER.pack(invocation.deadline_ms)
+        await frames.send(b"I", request_id.encode(), deadline, invocation.event)
+        kind, body = await frames.receive()
+        if kind not in (b"S", b"F") or body[:36] != request_id.encode() or len(body) < PREFIX_BYTES:
+            raise Broken
+        (self._peak_kb,) = NUMBER.unpack_from(body, 36)
+        payload = body[PREFIX_BYTES:]
+        if kind == b"F":
+            return failure(payload, request_id)
+        if len(payload) > MAX_RESPONSE_BYTES:
+            raise Broken
+        return success(payload, request_id)
+
+    def peak_kb(self) -> int:
+        if self._peak_kb or self._process is None:
+            return self._peak_kb  # as the bootstrap said with its answer
+        return self._processes.peak_kb(self._process)
+
+    def memory_kb(self) -> int:
+        return 0 if self._process is None else self._processes.memory_kb(self._process)
+
+    def close(self) -> None:
+        if self._frames is not None:
+            self._frames.close()
+
+    def _open(self) -> Frames:
+        if self._frames is None:
+            raise Broken
+        return self._frames

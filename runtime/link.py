@@ -1,0 +1,80 @@
+"""How the daemon talks to one runtime in an environment: a port of the runtime's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+
+from millstream.contract.functions import FunctionFailed, Outcome, Success
+
+
+class Broken(Exception):
+    """The runtime is gone, or said what it must not. `status` is its exit status, where that is known."""
+
+    def __init__(self, status: int | None = None) -> None:
+        super().__init__()
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """One event for a runtime."""
+
+    request_id: str
+    event: bytes
+    deadline_ms: int  # Unix time
+
+
+class Link(Protocol):
+    """One runtime, from its start to its end; one invocation at a time."""
+
+    @property
+    def quiet(self) -> bool:
+        """True if the runtime is there, waits for work, and has said nothing that is not yet taken."""
+
+    async def start(self) -> None:
+        """Start it. Raises NotStarted."""
+
+    async def ready(self) -> bytes | None:
+        """Wait until the handler is loaded; the error document that says why it is not. Raises Broken."""
+
+    async def run(self, invocation: Invocation) -> Outcome:
+        """Run the handler. Raises Broken; after that, or if it is cancelled, the link must be closed."""
+
+    def peak_kb(self) -> int:
+        """Most memory that it had at once. 0: not known."""
+
+    def memory_kb(self) -> int:
+        """What it holds now, about. 0: not known."""
+
+    def close(self) -> None:
+        """Give back what belongs to it; its processes are ended by others."""
+
+
+class _Error(msgspec.Struct, rename="camel"):
+    error_type: str = "Unhandled"
+    error_message: str = ""
+
+
+def failure(document: bytes, request_id: str) -> FunctionFailed:
+    """What an error document of a runtime says.
+
+    Raises:
+        Broken: it is no JSON object with texts in it.
+    """
+    try:
+        error = msgspec.json.decode(document, type=_Error)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as wrong:
+        raise Broken from wrong
+    return FunctionFailed(error.error_type, error.error_message, document, request_id)
+
+
+def success(payload: bytes, request_id: str) -> Success:
+    """A result. Raises Broken where it is no JSON."""
+    try:
+        msgspec.json.decode(payload, type=msgspec.Raw)
+    except (msgspec.DecodeError, UnicodeDecodeError) as wrong:
+        raise Broken from wrong
+    return Success(payload, request_id)

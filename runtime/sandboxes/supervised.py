@@ -1,0 +1,242 @@
+"""The processes of an environment of the bwrap driver: a pid namespace, whose first one supervises.
+
+The other end of the control socket is `zygote/supervisor.py`, where the messages are listed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from millstream.runtime.processes import NotStarted, Places, Process
+from millstream.runtime.sandboxes.cgroups import Share
+
+MESSAGE_BYTES = 4096
+START_S = 20.0
+"""How long a process may take to be forked; it takes a millisecond."""
+
+
+class _Message(msgspec.Struct):
+    up: bool = False
+    started: int = 0
+    exited: int = 0
+    failed: int = 0
+    status: int = 0
+    why: str = ""
+    ended: bool = False
+
+
+class SupervisedProcesses:
+    """Implements Processes. The socket's other end is the supervisor's, which the function cannot reach."""
+
+    def __init__(self, pidfd: int, control: socket.socket, places: Places) -> None:
+        self._places = places
+        self._pidfd = pidfd
+        self._control = control
+        self._processes: dict[int, Process] = {}
+        self._starting: dict[int, asyncio.Future[None]] = {}
+        self._last = 0
+        self._listener: socket.socket | None = None
+        self.share: Share | None = None  # of the function's cgroup; given back when they are gone
+        loop = asyncio.get_running_loop()
+        self._up: asyncio.Future[None] = loop.create_future()
+        self._ended: asyncio.Future[None] | None = None
+        self._gone = asyncio.Event()
+        self._broken = self._killed = False
+        control.setblocking(False)
+        loop.add_reader(control, self._read)
+
+    @property
+    def places(self) -> Places:
+        return self._places
+
+    @property
+    def listener(self) -> socket.socket | None:
+        return self._listener
+
+    @property
+    def there(self) -> bool:
+        return not self._broken
+
+    async def up(self) -> None:
+        """Wait until the isolation stands. Raises NotStarted: it does not."""
+        try:
+            async with asyncio.timeout(START_S):
+                await self._up
+        except TimeoutError as error:
+            raise NotStarted(f"its isolation did not stand within {START_S:g} s") from error
+
+    async def start_python(self, frames: socket.socket, output: int) -> Process:
+        return await self._start({"op": "python"}, [frames.fileno(), output])
+
+    async def start_program(
+        self, command: Sequence[str], environment: Mapping[str, str], directory: str, output: int
+    ) -> Process:
+        what = {"op": "exec", "command": command, "environment": environment, "directory": directory}
+        return await self._start(what, [output])
+
+    async def _start(self, request: dict[str, Any], descriptors: list[int]) -> Process:
+        loop = asyncio.get_running_loop()
+        self._last += 1
+        number = self._last
+        process = Process(loop.create_future())
+        started = loop.create_future()
+        self._processes[number], self._starting[number] = process, started
+        try:
+            self._tell({**request, "id": number}, descriptors)
+            async with asyncio.timeout(START_S):
+                await started
+        except TimeoutError as error:
+            raise NotStarted(f"it was not forked within {START_S:g} s") from error
+        finally:
+            self._starting.pop(number, None)
+        return process
+
+    def signal(self, process: Process, number: int) -> None:
+        for known, one in self._processes.items():
+            if one is process:
+                self._say({"op": "signal", "id": known, "number": number})
+
+    def stop(self) -> None:
+        self._say({"op": "stop"})
+
+    def go_on(self) -> None:
+        self._say({"op": "continue"})
+
+    def end(self) -> None:
+        self._ended = asyncio.get_running_loop().create_future()
+        self._say({"op": "end"})
+
+    async def ended(self) -> None:
+        if self._ended is not None:
+            if self._broken and not self._ended.done():
+                raise NotStarted("the sandbox ended")
+            await self._ended
+            self._ended = None
+
+    def kill(self) -> None:
+        self._killed = True
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        self._break("the sandbox was ended")
+        self._control.close()
+        if self._listener is not None:
+            self._listener.close()
+        asyncio.get_running_loop().add_reader(self._pidfd, self._end)
+
+    async def gone(self) -> None:
+        await self._gone.wait()  # the kernel ends what SIGKILL was sent to
+
+    def out_of_memory(self) -> bool:
+        return self.share is not None and self.share.out_of_memory()
+
+    def peak_kb(self, process: Process) -> int:
+        return status_kb(process.pid, "VmHWM")
+
+    def memory_kb(self, process: Process) -> int:
+        return status_kb(process.pid, "VmRSS")
+
+    def _say(self, message: dict[str, Any]) -> None:
+        """Tell it something that needs no answer; a supervisor that is gone ends by its end of file."""
+        with contextlib.suppress(NotStarted):
+            self._tell(message, [])
+
+    def _tell(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        if self._broken:
+            raise NotStarted("the sandbox ended")
+        try:
+            socket.send_fds(self._control, [msgspec.json.encode(message)], descriptors)
+        except OSError as error:  # a supervisor that does not read, or is gone
+            raise NotStarted(f"its supervisor does not answer: {error.strerror}") from error
+
+    def _read(self) -> None:
+        try:
+            data, received, _, _ = socket.recv_fds(self._control, MESSAGE_BYTES, 2)
+        except BlockingIOError:
+            return
+        except OSError:
+            data, received = b"", []
+        if not data:
+            self._break("the sandbox ended")
+            return
+        self._take(msgspec.json.decode(data, type=_Message), received)
+
+    def _take(self, message: _Message, received: list[int]) -> None:
+        if message.up:
+            if received:
+                self._listener = socket.socket(fileno=received.pop())
+                self._listener.setblocking(False)
+            _set(self._up)
+        if message.started:
+            if received and message.started in self._processes:
+                self._processes[message.started].pid = _pid_of(received[0])
+            _set(self._starting.get(message.started))
+        if message.failed:
+            _fail(self._starting.get(message.failed), f"fork: {message.why}")
+        if message.exited and (process := self._processes.pop(message.exited, None)) is not None:
+            _exited(process, message.status)
+        if message.ended:
+            _set(self._ended)
+        for descriptor in received:
+            os.close(descriptor)
+
+    def _break(self, why: str) -> None:
+        """The supervisor is gone: whoever waits for it is told."""
+        if self._broken:
+            return
+        self._broken = True
+        asyncio.get_running_loop().remove_reader(self._control)
+        for waiting in (self._up, *self._starting.values(), self._ended):
+            _fail(waiting, why)
+        for process in self._processes.values():
+            _exited(process, -signal.SIGKILL)
+        self._processes.clear()
+
+    def _end(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        if self.share is not None:
+            self.share.close()
+        self._gone.set()
+
+
+def _exited(process: Process, status: int) -> None:
+    if not process.exited.done():
+        process.exited.set_result(status)
+
+
+def _set(future: asyncio.Future[None] | None) -> None:
+    if future is not None and not future.done():
+        future.set_result(None)
+
+
+def _fail(future: asyncio.Future[None] | None, why: str) -> None:
+    if future is not None and not future.done():
+        future.set_exception(NotStarted(why))
+        future.exception()  # nobody need be waiting
+
+
+def _pid_of(pidfd: int) -> int:
+    """The process of a pidfd. -1: it is gone, or no descriptor is left to find out."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/self/fdinfo/{pidfd}").read_text(encoding="ascii").splitlines():
+            if line.startswith("Pid:"):
+                return int(line.split()[1])
+    return -1
+
+
+def status_kb(pid: int, name: str) -> int:
+    """A size of /proc/PID/status in KB. 0: the process is gone."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1])
+    return 0

@@ -1,0 +1,198 @@
+"""The first process of an execution environment: starts, stops and ends all others. Standard library only.
+
+It holds no code of the function. What it is told comes as JSON on a SOCK_SEQPACKET socket, each with
+the descriptors that it names:
+
+    daemon → here   {"op": "python", "id": n}                    [frames, output]  fork our bootstrap
+                    {"op": "exec", "id": n, "command": [...],
+                     "environment": {...}, "directory": "/..."}  [output]          run a program
+                    {"op": "signal", "id": n, "number": n}       to a process that was started
+                    {"op": "stop"}, {"op": "continue"}           freeze or thaw every process but this one
+                    {"op": "end"}                                kill every process but this one
+    here → daemon   {"started": n}                               [pidfd]
+                    {"exited": n, "status": n}                   exit status; below 0: by that signal
+                    {"failed": n, "why": "..."}                  it could not be started
+                    {"ended": true}                              none is left; answers "end"
+
+As the first process of its pid namespace it takes all others with it when it ends, and the signals that
+it sends to -1 reach every process of the namespace, whatever group or session it has moved to.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import ctypes
+import gc
+import json
+import os
+import random
+import resource
+import select
+import signal
+import socket
+import traceback
+from typing import Any
+
+import bootstrap
+
+PR_SET_DUMPABLE = 4
+OOM_SCORE = (
+    "500"  # where memory ends, a function goes before its supervisor, its template, and the host's own
+)
+MESSAGE_BYTES = 1 << 16
+EXIT_NOT_FOUND, EXIT_NOT_EXECUTABLE = 127, 126
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Supervisor:
+    """Serves one control socket."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._ids: dict[int, int] = {}  # by process id
+        self._ending = False
+        self._wake, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        # Of the first process, signals from inside reach handlers alone: it has no other.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+
+    def serve(self) -> None:
+        """Return once the daemon has closed its end; the namespace's processes end with this one."""
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        poll.register(self._wake, select.POLLIN)
+        while True:
+            ready = {descriptor for descriptor, _ in poll.poll()}
+            if self._wake in ready:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._wake, 4096)
+                self._reap()
+            if self._control.fileno() in ready:
+                message, descriptors, _, _ = socket.recv_fds(self._control, MESSAGE_BYTES, 2)
+                if not message:
+                    return
+                try:
+                    self._do(json.loads(message), descriptors)
+                finally:
+                    for descriptor in descriptors:
+                        os.close(descriptor)
+
+    def _do(self, request: dict[str, Any], descriptors: list[int]) -> None:
+        match request["op"]:
+            case "python" | "exec":
+                self._start(request, descriptors)
+            case "signal":
+                for pid, number in self._ids.items():
+                    if number == request["id"]:
+                        _send(pid, request["number"])
+            case "stop":
+                _send(-1, signal.SIGSTOP)
+            case "continue":
+                _send(-1, signal.SIGCONT)
+            case "end":
+                self._ending = True
+                _send(-1, signal.SIGKILL)
+                self._reap()
+
+    def _start(self, request: dict[str, Any], descriptors: list[int]) -> None:
+        try:
+            pid = os.fork()
+        except OSError as error:
+            self._say({"failed": request["id"], "why": os.strerror(error.errno or 0)})
+            return
+        if pid == 0:
+            _become(request, descriptors)
+        self._ids[pid] = request["id"]
+        pidfd = os.pidfd_open(pid)
+        self._say({"started": request["id"]}, pidfd)
+        os.close(pidfd)
+
+    def _reap(self) -> None:
+        """Tell of those that ended; what others left behind is this process's to bury, too."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if pid == 0:
+                return
+            number = self._ids.pop(pid, None)
+            if number is not None:
+                self._say({"exited": number, "status": os.waitstatus_to_exitcode(status)})
+        if self._ending:
+            self._ending = False
+            self._say({"ended": True})
+
+    def _say(self, message: dict[str, Any], descriptor: int | None = None) -> None:
+        rights = [] if descriptor is None else [
+            (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))
+        ]  # fmt: skip
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the daemon is gone: so are we
+            self._control.sendmsg([json.dumps(message).encode()], rights)
+
+
+def _send(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, number)
+
+
+def _become(request: dict[str, Any], descriptors: list[int]) -> None:
+    """The child: our bootstrap, or a program. Does not return."""
+    status = 1
+    try:
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(number, signal.SIG_DFL)
+        os.setsid()
+        libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
+        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+            file.write(OOM_SCORE)
+        output = descriptors[-1]
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        for name, limit in request.get("limits", {}).items():
+            resource.setrlimit(getattr(resource, name), (limit, limit))
+        if request["op"] == "exec":
+            status = _execute(request)
+        else:
+            connection = socket.socket(fileno=os.dup2(descriptors[0], 3, inheritable=False))
+            os.closerange(4, 1024)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            for number in (signal.SIGPIPE, signal.SIGXFSZ):  # as every Python has them
+                signal.signal(number, signal.SIG_IGN)
+            random.seed()
+            bootstrap.run(connection)
+            status = 0
+    except SystemExit as ended:
+        status = ended.code if isinstance(ended.code, int) else 1
+    except BaseException:
+        os.write(2, traceback.format_exc().encode())
+    finally:
+        os._exit(status)
+
+
+def _execute(request: dict[str, Any]) -> int:
+    """Become the program. Returns the exit status of a shell that could not."""
+    os.closerange(3, 1024)
+    command = request["command"]
+    try:
+        os.chdir(request["directory"])
+        os.execvpe(command[0], command, request["environment"])
+    except OSError as error:
+        os.write(2, f"{command[0]}: {os.strerror(error.errno or 0)}\n".encode())
+        return EXIT_NOT_FOUND if error.errno == 2 else EXIT_NOT_EXECUTABLE
+
+
+def run(control: socket.socket, up: list[int]) -> None:
+    """Say that the isolation stands, with the descriptors in `up`, and serve. Does not return."""
+    libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)  # no process of the function may look into this one
+    gc.freeze()
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", up))] if up else []
+    control.sendmsg([b'{"up": true}'], rights)
+    for descriptor in up:
+        os.close(descriptor)
+    Supervisor(control).serve()
+    os._exit(0)

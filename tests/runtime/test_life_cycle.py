@@ -1,0 +1,112 @@
+"""Init, reset and freezing of environments, on every driver.
+
+Source: AWS, "Understanding the Lambda execution environment lifecycle".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+
+import pytest
+
+from millstream.contract.functions import FunctionFailed
+from tests.runtime.conftest import MakeRuntime
+
+pytestmark = pytest.mark.broker
+
+COUNTED = """
+import os, tempfile, time
+seen = 0
+def handle(event, context):
+    global seen
+    seen += 1
+    with open(os.path.join(tempfile.gettempdir(), "calls"), "a") as file:
+        file.write("x")
+    calls = os.path.getsize(file.name)
+    if event == "hang":
+        time.sleep(60)
+    if event == "exit":
+        os._exit(7)
+    return {"seen": seen, "calls": calls, "pid": os.getpid()}
+"""
+
+
+@pytest.mark.parametrize("event", ["hang", "exit"])
+async def test_after_a_failure_globals_are_lost_and_files_kept(
+    driver: str, runtime: MakeRuntime, event: str
+) -> None:
+    async with runtime(driver, COUNTED, timeout_s=1.0) as it:
+        first = await it.answer()
+        assert isinstance(await it.invoke(event), FunctionFailed)
+        second = await it.answer()
+    assert (first["seen"], second["seen"]) == (1, 1)
+    assert (first["calls"], second["calls"]) == (1, 3)
+    assert first["pid"] != second["pid"]
+
+
+async def test_the_init_after_a_failure_counts_as_duration(driver: str, runtime: MakeRuntime) -> None:
+    code = "import time\ntime.sleep(0.5)\n" + COUNTED
+    async with runtime(driver, code, timeout_s=3.0) as it:
+        await it.answer()
+        await it.invoke("exit")
+        await it.answer()
+        reports = [line for line in it.log().splitlines() if "REPORT RequestId" in line]
+    inits = ["Init Duration" in line for line in reports]
+    durations = [float(re.findall(r"\tDuration: ([\d.]+) ms", line)[0]) for line in reports]
+    assert inits == [True, False, False]
+    assert durations[0] < 400 < 500 <= durations[2]
+
+
+async def test_an_init_that_takes_too_long_is_run_again_within_the_invocation(
+    driver: str, runtime: MakeRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("millstream.runtime.environment.INIT_S", 1.0)
+    code = "import time\ntime.sleep(1.5)\ndef handle(e, c):\n    return 'late'\n"
+    async with runtime(driver, code, timeout_s=10.0) as it:
+        assert await it.answer() == "late"
+        log = it.log()
+    assert "Phase: init\tStatus: timeout" in log
+    (report,) = (line for line in log.splitlines() if "REPORT RequestId" in line)
+    assert "Init Duration" not in report
+    assert float(re.findall(r"\tDuration: ([\d.]+) ms", report)[0]) >= 1500
+
+
+async def test_a_handler_that_cannot_be_loaded_is_tried_twice_and_told(
+    driver: str, runtime: MakeRuntime
+) -> None:
+    async with runtime(driver, "raise ValueError('no')\n", timeout_s=5.0) as it:
+        first, second = await it.error(), await it.error()
+        log = it.log()
+    assert first["errorType"] == second["errorType"] == "ValueError"
+    assert first["errorMessage"] == "no"
+    assert log.count("Phase: init\tStatus: error\tError Type: ValueError") == 1
+    assert log.count("Phase: invoke\tStatus: error\tError Type: ValueError") == 2
+    reports = [line for line in log.splitlines() if "REPORT RequestId" in line]
+    assert all("Status: error\tError Type: ValueError" in line for line in reports)
+
+
+async def test_a_frozen_environment_does_nothing_until_its_next_invocation(
+    driver: str, runtime: MakeRuntime
+) -> None:
+    code = (
+        "import threading, time\nticks = 0\n"
+        "def tick():\n    global ticks\n    while True:\n        time.sleep(0.01)\n        ticks += 1\n"
+        "def handle(event, context):\n"
+        "    if event == 'start':\n        threading.Thread(target=tick, daemon=True).start()\n"
+        "    time.sleep(event if isinstance(event, float) else 0)\n    return ticks, time.monotonic()\n"
+    )
+    async with runtime(driver, code, timeout_s=10.0) as it:
+        await it.answer("start")
+        ticks, _ = await it.answer(0.2)
+        assert ticks > 5
+        async with asyncio.timeout(10.0):
+            while not it.pool.state()[0].frozen:
+                await asyncio.sleep(0.01)
+            ticks, at = await it.answer()
+            while not it.pool.state()[0].frozen or time.monotonic() < at + 1.0:
+                await asyncio.sleep(0.01)
+        later, then = await it.answer()
+    assert then - at >= 1.0
+    assert later - ticks < 50  # a hundred, if it had gone on
