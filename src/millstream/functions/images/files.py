@@ -66,9 +66,9 @@ def opened(path: Path) -> Iterator[Files]:
             archive = tarfile.open(path, "r:")  # noqa: SIM115  closed below
         except (tarfile.TarError, OSError) as error:
             raise refused(FORMS, f"another kind of file, {path}") from error
-        with archive, reading_image(path):
-            names = {_name(member.name): member for member in archive.getmembers()}
         with archive:
+            with reading_image(path):
+                names = {_name(member.name): member for member in archive.getmembers()}
             yield _TarFiles(path, archive, names)
 
 
