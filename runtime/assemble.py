@@ -8,13 +8,14 @@ from collections.abc import Awaitable, Callable
 from millstream.contract.errors import SandboxUnavailable
 from millstream.contract.functions import FunctionSpec
 from millstream.contract.ports import LogSink
+from millstream.runtime.api.link import ApiLinks
 from millstream.runtime.environment import Environment
-from millstream.runtime.framed import FramedLink
-from millstream.runtime.link import Link
+from millstream.runtime.framed import FramedLinks
+from millstream.runtime.link import Links
 from millstream.runtime.output import Output
 from millstream.runtime.platform import PlatformLog
 from millstream.runtime.processes import NotStarted, Processes
-from millstream.runtime.variables import bootstrap_config, initialization_type
+from millstream.runtime.variables import bootstrap_config, initialization_type, program_of
 
 STREAM_DIGITS = 8
 """Of the 32 hex digits of a log stream, those that each line of the log begins with."""
@@ -42,11 +43,12 @@ async def assemble(
         if not made:
             output.close()
 
-    def link() -> Link:
-        return FramedLink(processes, bootstrap_config(function, stream, processes.places), output.write_end)
-
+    config = bootstrap_config(function, stream, processes.places)
+    links: Links = FramedLinks(processes, config, output.write_end)
+    if (program := program_of(function, stream, processes.places)) is not None:
+        links = ApiLinks(processes, program, function.arn, output.write_end)
     platform = PlatformLog(function, log, short, initialization_type(function))
-    environment = Environment(function, processes, link, output, platform)
+    environment = Environment(function, processes, links, output, platform)
     opened = False
     try:
         await environment.open()

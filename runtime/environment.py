@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 
 import msgspec
 
 from millstream.contract.functions import FunctionFailed, FunctionSpec, Outcome, Throttled
-from millstream.runtime.link import Broken, Invocation, Link, failure
+from millstream.runtime.link import Broken, Invocation, Link, Links, failure
 from millstream.runtime.output import Output
 from millstream.runtime.platform import SUCCESS, Ending, PlatformLog, Report
 from millstream.runtime.processes import NotStarted, Processes
@@ -54,13 +53,13 @@ class Environment:
         self,
         function: FunctionSpec,
         processes: Processes,
-        link: Callable[[], Link],
+        links: Links,
         output: Output,
         platform: PlatformLog,
     ) -> None:
         self._function = function
         self._processes = processes
-        self._make_link = link
+        self._links = links
         self._output = output
         self._platform = platform
         self._link: Link | None = None
@@ -85,6 +84,7 @@ class Environment:
     async def open(self) -> None:
         """Start the first runtime, whose init phase then runs by itself. Raises NotStarted."""
         self._platform.init_start("init")
+        await self._links.open()
         await self._start()
 
     async def prepare(self) -> FunctionFailed | None:
@@ -141,6 +141,11 @@ class Environment:
 
     async def _run(self, invocation: Invocation) -> Outcome:
         """With the runtime that is there, or with a new one. Raises Broken, NotStarted, _NotLoaded."""
+        if self._link is not None and not self._link.waiting:
+            try:
+                await self._link.settled()
+            except Broken:  # it ended by itself, behind its last answer
+                self._break()
         if self._broken:
             await self._again()
         if self._link is None:
@@ -161,7 +166,7 @@ class Environment:
             raise _NotLoaded(document)
 
     async def _start(self) -> None:
-        self._link = self._make_link()
+        self._link = self._links.link()
         await self._link.start()
 
     async def _first_init(self, limit_s: float) -> FunctionFailed | None:
@@ -218,6 +223,7 @@ class Environment:
     def _kill(self) -> None:
         if not self._killed:
             self._killed = True
+            self._links.close()
             self._processes.kill()
             self._output.end()
             self._output.close()

@@ -23,6 +23,24 @@ FRAME_BYTES = MAX_RESPONSE_BYTES + 64 * 1024
 """Longest frame that is taken: a response and room for an error document about it."""
 
 
+class FramedLinks:
+    """Implements Links."""
+
+    def __init__(self, processes: Processes, config: dict[str, Any], output: int) -> None:
+        self._processes = processes
+        self._config = config
+        self._output = output
+
+    async def open(self) -> None:
+        """There is nothing to make ready."""
+
+    def link(self) -> FramedLink:
+        return FramedLink(self._processes, self._config, self._output)
+
+    def close(self) -> None:
+        """Nothing is left but what the links closed."""
+
+
 class FramedLink:
     """Implements Link."""
 
@@ -37,6 +55,13 @@ class FramedLink:
     @property
     def quiet(self) -> bool:
         return self._frames is not None and self._frames.quiet
+
+    @property
+    def waiting(self) -> bool:
+        return self.quiet  # its answer is the last that it does
+
+    async def settled(self) -> None:
+        raise Broken
 
     async def start(self) -> None:
         try:

@@ -32,13 +32,20 @@ class Link(Protocol):
 
     @property
     def quiet(self) -> bool:
-        """True if the runtime is there, waits for work, and has said nothing that is not yet taken."""
+        """True if the runtime is there, and has said nothing that is not yet taken."""
 
     async def start(self) -> None:
         """Start it. Raises NotStarted."""
 
     async def ready(self) -> bytes | None:
         """Wait until the handler is loaded; the error document that says why it is not. Raises Broken."""
+
+    @property
+    def waiting(self) -> bool:
+        """True while the runtime waits for work."""
+
+    async def settled(self) -> None:
+        """Wait until it waits for work: after its answer, it may still be busy or end. Raises Broken."""
 
     async def run(self, invocation: Invocation) -> Outcome:
         """Run the handler. Raises Broken; after that, or if it is cancelled, the link must be closed."""
@@ -51,6 +58,19 @@ class Link(Protocol):
 
     def close(self) -> None:
         """Give back what belongs to it; its processes are ended by others."""
+
+
+class Links(Protocol):
+    """Makes the links of one environment, one after another."""
+
+    async def open(self) -> None:
+        """Make ready. Raises NotStarted."""
+
+    def link(self) -> Link:
+        """One for a new runtime; the one before is closed."""
+
+    def close(self) -> None:
+        """The environment is gone."""
 
 
 class _Error(msgspec.Struct, rename="camel"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,9 @@ from types import MappingProxyType
 from typing import Protocol
 
 NO_LIMITS: Mapping[str, int] = MappingProxyType({})
+
+PATH = re.compile(r"(?<![\w/.])(/var/task|/var/lang|/opt)(?![\w.-])")
+"""One of Lambda's folders, at the start of a path in a text."""
 
 
 class NotStarted(Exception):
@@ -22,10 +26,17 @@ class Places:
 
     task_root: str = "/var/task"
     runtime: str = "/var/runtime"
+    opt: str = "/opt"
+    lang: str = "/var/lang"  # an installation that the function's runtime is of
     paths: Sequence[str] = ("/var/task", "/opt/python", "/var/runtime")  # of Python modules
     temporary: str = "/tmp"
     limits: Mapping[str, int] = field(default_factory=lambda: NO_LIMITS)  # for our bootstrap to set
     port: int = 0  # of the Runtime API; 0: none is served
+
+    def placed(self, text: str) -> str:
+        """Text with paths as Lambda has them, as these places have them."""
+        moves = {"/var/task": self.task_root, "/opt": self.opt, "/var/lang": self.lang}
+        return PATH.sub(lambda found: moves[found[0]], text)
 
 
 @dataclass(eq=False, slots=True)

@@ -1,4 +1,4 @@
-"""What a bootstrap is told: the environment variables and the context of a function."""
+"""What a runtime is told: the environment variables and the context of a function."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from millstream.contract.functions import FunctionSpec
+from millstream.runtime.api.link import Program
 from millstream.runtime.processes import Places
+
+CUSTOM = "provided"
+MANAGED_ALONE = ("AWS_EXECUTION_ENV", "PYTHONPATH")
+"""Variables that custom runtimes and images are not given."""
 
 
 def initialization_type(function: FunctionSpec) -> str:
@@ -16,9 +21,7 @@ def initialization_type(function: FunctionSpec) -> str:
 
 def bootstrap_config(function: FunctionSpec, stream: str, places: Places) -> dict[str, Any]:
     """The configuration frame. `stream` is the environment's 32 hex digits."""
-    group = f"/aws/lambda/{function.name}"
-    day = datetime.now(UTC).strftime("%Y/%m/%d")
-    log_stream = f"{day}/[{function.version}]{stream}"
+    group, log_stream = _log_names(function, stream)
     return {
         "handler": function.handler,
         "task_root": places.task_root,
@@ -34,6 +37,38 @@ def bootstrap_config(function: FunctionSpec, stream: str, places: Places) -> dic
             "log_stream_name": log_stream,
         },
     }
+
+
+def program_of(function: FunctionSpec, stream: str, places: Places) -> Program | None:
+    """What is started as the function's runtime. None: our own Python bootstrap."""
+    command: tuple[str, ...] = function.command
+    directory, own = places.task_root, function.variables
+    if function.image is not None:
+        command, directory, own = (
+            function.image.command,
+            function.image.working_directory,
+            function.image.environment,
+        )
+    if not command:
+        return None
+    variables = _variables(function, *_log_names(function, stream), places)
+    if function.image is not None or function.runtime.startswith(CUSTOM):
+        for name in MANAGED_ALONE:
+            variables.pop(name, None)
+    elif wrapper := function.environment.get("AWS_LAMBDA_EXEC_WRAPPER"):
+        command = (wrapper, *command)
+    api = {"AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{places.port}"}
+    environment = {"HOME": places.temporary, **variables, **own, **function.environment, **api}
+    if function.image is not None:
+        return Program(command, environment, directory)
+    placed = {name: places.placed(value) for name, value in environment.items()}
+    return Program([places.placed(word) for word in command], placed, directory)
+
+
+def _log_names(function: FunctionSpec, stream: str) -> tuple[str, str]:
+    """Log group and stream."""
+    day = datetime.now(UTC).strftime("%Y/%m/%d")
+    return f"/aws/lambda/{function.name}", f"{day}/[{function.version}]{stream}"
 
 
 def _variables(function: FunctionSpec, group: str, log_stream: str, places: Places) -> dict[str, str]:

@@ -14,6 +14,7 @@ from millstream.runtime import bootstrap, zygote
 
 LANG = "/var/lang"
 TASK = "/var/task"
+OPT = "/opt"
 RUNTIME = "/var/runtime"
 API_PORT = 9001
 """Where a runtime finds the Runtime API, on the loopback address of its own network."""
@@ -78,12 +79,17 @@ def layout(function: FunctionSpec | None, work_dir: Path) -> Layout:
             mounts.append((str(path), str(path)))
     mounts += [(f"/etc/{name}", f"/etc/{name}") for name in ETC if Path("/etc", name).exists()]
     mounts += [(str(path), f"/etc/{path.name}") for path in _our_etc(work_dir)]
-    python, variables, lang = interpreter(LANG)
+    own = function is not None and function.interpreter is not None
+    python, variables, lang = interpreter(f"{RUNTIME}/lang" if own else LANG)
     for name, value in variables.items():
         options += ["--setenv", name, value]
     mounts += lang + runtime_files(RUNTIME)
     if function is not None:
         mounts.append((str(function.code), TASK))
+        if function.opt is not None:
+            mounts.append((str(function.opt), OPT))
+        if function.interpreter is not None:
+            mounts.append((str(function.interpreter), LANG))
     return Layout(options, mounts, python)
 
 

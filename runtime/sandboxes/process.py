@@ -39,6 +39,7 @@ PACKAGES = str(Path(millstream.__file__).resolve().parents[1])
 
 STAGE = "/tmp"
 TASK, RUNTIME, TMP = f"{STAGE}/task", f"{STAGE}/runtime", f"{STAGE}/tmp"
+OPT, LANG = f"{STAGE}/opt", f"{STAGE}/var/lang"
 """Where a root daemon shows code, runtime and temporary folder to processes that cannot reach its own."""
 
 BASE_BYTES = 64 * 1024 * 1024
@@ -97,12 +98,17 @@ class ProcessSandbox:
         port = 0 if listener is None else listener.getsockname()[1]
         limits = _limits(function)
         if not self._staged:
-            places = Places(str(function.code), PACKAGES, [PACKAGES], str(temporary), limits, port)
+            places = Places(
+                str(function.code), PACKAGES, str(function.opt or OPT), str(function.interpreter or LANG),
+                [PACKAGES], str(temporary), limits, port,
+            )  # fmt: skip
             own = [sys.executable, "-I", str(PROGRAM)]
             python = own if os.geteuid() else _unstaged(own)
             return PlainProcesses(places, temporary, python, _program_unstaged, listener)
         mounts = [*runtime_files(RUNTIME), (str(function.code), TASK)]
-        places = Places(TASK, RUNTIME, [TASK, RUNTIME], TMP, limits, port)
+        mounts += [] if function.opt is None else [(str(function.opt), OPT)]
+        mounts += [] if function.interpreter is None else [(str(function.interpreter), LANG)]
+        places = Places(TASK, RUNTIME, OPT, LANG, [TASK, RUNTIME], TMP, limits, port)
         python = _staged(mounts, ["-I", f"{RUNTIME}/bootstrap.py"], temporary)
 
         def program(command: Sequence[str], environment: Mapping[str, str], directory: str) -> list[str]:
