@@ -10,6 +10,9 @@ import pytest
 from millstream.contract.errors import InvalidConfiguration
 from millstream.daemon.loader import load
 from millstream.daemon.plan import Plan, make_plan
+from millstream.functions.host import host_architecture
+
+OTHER = "arm64" if host_architecture() == "x86_64" else "x86_64"
 
 HEAD = """
 from millstream import App, Destination, Function, Source, Sqs
@@ -131,6 +134,32 @@ def test_the_readmes_form_is_planned(tmp_path: Path) -> None:
             'app.map(Sqs("q"), to=Function("g", handler="app.h", code=".", runtime="cobol85"))',
             "runtime: wanted one of dotnet10, ",
         ),
+        (
+            'app.map(Sqs("q"), to=Function("g", handler="app.h", code=".", architectures=["ppc"]))',
+            "architectures.0: wanted 'x86_64' or 'arm64', found 'ppc'",
+        ),
+        (
+            f'app.map(Sqs("q"), to=Function("g", handler="app.h", code=".", architectures=["{OTHER}"]))',
+            f'architectures: wanted ["{host_architecture()}"], what this host is',
+        ),
+        (
+            'app.map(Sqs("q"), to=Function("g", handler="app.h", code=".", layers=["gone"]))',
+            "layers.0: wanted a folder or a .zip file, found nothing at ",
+        ),
+        (
+            'app.map(Sqs("q"), to=Function("g", handler="app.h", code=".", file_system_configs='
+            '[{"folder": "gone", "local_mount_path": "/mnt/a"}]))',
+            "file_system_configs.0.folder: wanted a folder, found none at ",
+        ),
+        (
+            'app.map(Sqs("q"), to=Function("g", handler="x", code=".", runtime="provided.al2023"))',
+            "code: wanted an executable `bootstrap` in the package or a layer",
+        ),
+        (
+            'app.map(Sqs("q"), to=Function("g", image="gone.tar"))',
+            "image: wanted a folder with an OCI layout, or a tar of `docker save`, found nothing at",
+        ),
+        ('app.map(Sqs("q"), to=Function("g", code="."))', 'handler: wanted "module.function"'),
         (
             'app.map(Sqs("q"), to=Function("g", handler="app.h", code=".", environment={"_X": "1"}))',
             "environment: wanted",

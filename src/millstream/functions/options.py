@@ -165,13 +165,13 @@ class FunctionOptions(Options):
         return package + logging + self._of_snapshots() + self._of_concurrency()
 
     def _of_an_image(self) -> list[Problem]:
-        unwanted = [name for name in ("runtime", "handler", "layers", "code") if getattr(self, name)]
-        problems = [
-            Problem("", name, "nothing beside image: the image has it", shown(getattr(self, name)))
-            for name in unwanted
-        ]
         if not self.image:
-            problems.append(Problem("", "image", 'an image, with package_type="Image"', "nothing"))
+            return [Problem("", "image", 'an image, with package_type="Image"', "nothing")]
+        problems = [
+            Problem("", name, "nothing beside image: the image has it", shown(value))
+            for name in ("runtime", "handler", "layers", "code")
+            if (value := getattr(self, name))
+        ]
         if self.package_type == "Zip":
             problems.append(Problem("", "package_type", '"Image" beside image', "'Zip'"))
         return problems

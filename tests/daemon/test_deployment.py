@@ -1,0 +1,119 @@
+"""From a declaration to what execution environments are made from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from millstream.cli.tables import print_plan
+from millstream.contract.errors import InvalidConfiguration
+from millstream.contract.functions import FileSystem, FunctionSpec, LoggingConfig
+from millstream.daemon.deployment import deployed
+from millstream.daemon.loader import load
+from millstream.daemon.plan import Plan, make_plan
+from millstream.daemon.settings import Settings
+from tests.functions.images.making import file, layer, simple
+
+HEAD = """
+from millstream import App, Function, Sqs
+app = App("orders")
+"""
+
+
+def write(folder: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        path = folder / name.removesuffix("*")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        path.chmod(0o755 if name.endswith("*") else 0o644)
+
+
+def plan(folder: Path, function: str) -> Plan:
+    write(folder, {"app.py": HEAD + f'app.map(Sqs("q"), to=Function("f", {function}))\n'})
+    return make_plan(load(folder / "app.py"))
+
+
+async def spec(folder: Path, function: str) -> FunctionSpec:
+    return (await deployed(plan(folder, function), settings(folder)))["f"]
+
+
+def settings(folder: Path) -> Settings:
+    return Settings(data_dir=folder / "data")
+
+
+async def test_a_package_with_layers_becomes_two_folders(tmp_path: Path) -> None:
+    write(tmp_path, {"code/f.py": "def h(e, c): ...\n", "one/python/m.py": "x = 1\n", "two/bin/t": "x"})
+    found = await spec(tmp_path, 'handler="f.h", code="code", layers=["one", "two"]')
+    assert (found.code / "f.py").exists()
+    assert found.opt is not None
+    assert (found.opt / "python" / "m.py").exists()
+    assert (found.opt / "bin" / "t").exists()
+    assert found.opt.is_relative_to(tmp_path / "data")
+    assert (found.command, found.image) == ((), None)
+
+
+async def test_a_custom_runtime_is_started_by_its_bootstrap(tmp_path: Path) -> None:
+    write(tmp_path, {"code/bootstrap*": "#!/bin/sh\n"})
+    found = await spec(tmp_path, 'handler="any", code="code", runtime="provided.al2023"')
+    assert found.command == ("/var/task/bootstrap",)
+    assert found.runtime == "provided.al2023"
+    assert (found.code / "bootstrap").stat().st_mode & 0o111
+
+
+async def test_an_image_is_unpacked_with_its_digest_as_its_name(tmp_path: Path) -> None:
+    simple(tmp_path / "image", layer(file("app", b"x", 0o755)), run={"Cmd": ["/app"], "Env": ["A=1"]})
+    found = await spec(tmp_path, 'image="image", image_config={"command": ["/app", "--fast"]}')
+    assert found.image is not None
+    assert found.image.command == ("/app", "--fast")
+    assert found.image.environment == {"A": "1"}
+    assert (found.image.root / "app").exists()
+    assert found.image.root.parent == tmp_path / "data" / "images"
+    assert (found.runtime, found.handler, found.code) == ("", "", found.image.root)
+
+
+async def test_what_an_environment_is_given_is_passed_on(tmp_path: Path) -> None:
+    write(tmp_path, {"code/f.py": "def h(e, c): ...\n", "data/shared/x": ""})
+    found = await spec(
+        tmp_path,
+        'handler="f.h", code="code", network=["aws", "db:5432"], logging_config={"log_format": "JSON",'
+        ' "system_log_level": "WARN"}, reserved_concurrent_executions=3, provisioned_concurrent_executions=2,'
+        ' file_system_configs=[{"folder": "data/shared", "local_mount_path": "/mnt/shared"}]',
+    )
+    assert found.network == ("aws", "db:5432")
+    assert found.logging == LoggingConfig("JSON", "INFO", "WARN")
+    assert (found.reserved_concurrency, found.provisioned_concurrency) == (3, 2)
+    assert found.file_system == FileSystem(tmp_path / "data" / "shared", "/mnt/shared")
+
+
+async def test_what_cannot_be_deployed_is_said_with_its_place(tmp_path: Path) -> None:
+    write(tmp_path, {"code/f.py": "def h(e, c): ...\n"})
+    (tmp_path / "code" / "out").symlink_to("/etc/hostname")
+    with pytest.raises(InvalidConfiguration) as invalid:
+        await spec(tmp_path, 'handler="f.h", code="code"')
+    lines = [str(problem) for problem in invalid.value.problems]
+    assert len(lines) == 1
+    assert lines[0].startswith("app.py:4 function 'f': code: wanted links that stay inside the package")
+
+
+async def test_what_was_left_half_made_is_removed(tmp_path: Path) -> None:
+    write(tmp_path, {"code/f.py": "def h(e, c): ...\n", "data/images/.new-abc/root/x": "x"})
+    await spec(tmp_path, 'handler="f.h", code="code"')
+    assert list((tmp_path / "data" / "images").iterdir()) == []
+
+
+def test_a_plan_shows_the_digest_of_an_image_and_a_packages_layers(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("millstream.cli.tables.WIDTH", 400)
+    simple(tmp_path / "image", layer(file("app")))
+    planned = plan(tmp_path, 'image="image"')
+    print_plan(planned)
+    image = planned.functions["f"].image
+    assert image is not None
+    assert image.digest in capfd.readouterr().out
+    write(tmp_path, {"code/bootstrap*": "x", "one/x": "x"})
+    print_plan(plan(tmp_path, 'handler="h", code="code", layers=["one"], runtime="provided.al2"'))
+    shown = capfd.readouterr().out
+    assert f"+ {tmp_path / 'one'}" in shown
+    assert "provided.al2" in shown
