@@ -62,7 +62,9 @@ class FakeEnvironment:
         finally:
             self.running = False
         self.alive = self.alive and wanted != -2
-        return Success(str(self.number).encode(), request_id) if wanted >= 0 else FAILURE
+        if wanted < 0 or self.closed:  # closed meanwhile: cut off
+            return FAILURE
+        return Success(str(self.number).encode(), request_id)
 
     def freeze(self) -> None:
         assert not self.running

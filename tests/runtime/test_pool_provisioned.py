@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from millstream.contract.functions import Throttled
+from millstream.contract.functions import Success, Throttled
 from millstream.runtime.concurrency import ACCOUNT, RESERVED
 from millstream.runtime.provisioning import INIT_FAILURE
 from tests.fakes import FAILURE
@@ -127,8 +127,7 @@ async def test_old_ones_are_used_until_others_have_taken_their_places(tmp_path: 
     slow = partial(FakeSandbox, prepared_s=5.0)
     async with pool_rig(tmp_path, TWO, sandbox=slow, max_age_s=100.0) as it:
         await it.clock.advance(94.0)
-        if wanted:
-            await it.begin(2, wanted)
+        tasks = await it.begin(2, wanted)
         least = 2
         for _ in range(40):
             await it.clock.advance(0.5)
@@ -136,6 +135,7 @@ async def test_old_ones_are_used_until_others_have_taken_their_places(tmp_path: 
         assert least == 2
         assert [made.number for made in it.sandbox.open] == [2, 3]
         assert it.state().spillovers == 0
+        assert all(isinstance(task.result(), Success) for task in tasks)
 
 
 async def test_an_init_phase_that_fails_is_said_once_and_tried_again_ever_later(
