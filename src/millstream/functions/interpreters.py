@@ -39,27 +39,34 @@ class Interpreter:
 
 
 PYTHON = Interpreter(
-    "Python", ("python{0}",), ("/usr/local/bin/python{0}", "/opt/python*/bin/python{0}"),
+    "Python", ("python{0}",),
+    (
+        "/opt/python*/bin/python{0}", "~/.pyenv/versions/{0}.*/bin/python{0}",
+        "~/.local/share/uv/python/cpython-{0}.*/bin/python{0}",
+    ),
     ("-I", "-c", "import sys; print(sys.version); print('at', sys.executable)"),
     r"^{0}\.", r"^at (.+)$", 2, "install it, or have pyenv or uv do so",
 )  # fmt: skip
 NODE = Interpreter(
-    "Node.js", ("node", "node{0}", "nodejs"), ("/usr/local/node*/bin/node", "/opt/node*/bin/node"),
+    "Node.js", ("node", "node{0}", "nodejs"),
+    ("/usr/local/node*/bin/node", "/opt/node*/bin/node", "~/.nvm/versions/node/v{0}.*/bin/node"),
     ("-p", "process.version + '\\nat ' + process.execPath"),
     r"^v{0}\.", r"^at (.+)$", 2, "install it, or have nvm do so",
 )  # fmt: skip
 JAVA = Interpreter(
-    "Java", ("java",), ("/usr/lib/jvm/*/bin/java", "/opt/java/*/bin/java"),
+    "Java", ("java",),
+    ("/usr/lib/jvm/*/bin/java", "/opt/java/*/bin/java", "~/.sdkman/candidates/java/*/bin/java"),
     ("-XshowSettings:properties", "-version"),
     r"java\.specification\.version = (?:1\.)?{0}$", None, 2, "install a JDK or JRE of it",
 )  # fmt: skip
 RUBY = Interpreter(
-    "Ruby", ("ruby", "ruby{0}"), ("/opt/ruby*/bin/ruby",),
+    "Ruby", ("ruby", "ruby{0}"), ("/opt/ruby*/bin/ruby", "~/.rbenv/versions/{0}.*/bin/ruby"),
     ("-e", "puts RUBY_VERSION; puts 'at ' + RbConfig.ruby"),
     r"^{0}\.", r"^at (.+)$", 2, "install it, or have rbenv do so",
 )  # fmt: skip
 DOTNET = Interpreter(
-    ".NET", ("dotnet",), ("/usr/share/dotnet/dotnet", "/usr/lib/dotnet/dotnet", "/opt/dotnet/dotnet"),
+    ".NET", ("dotnet",),
+    ("/usr/share/dotnet/dotnet", "/usr/lib/dotnet/dotnet", "/opt/dotnet/dotnet", "~/.dotnet/dotnet"),
     ("--list-runtimes",),
     r"^Microsoft\.NETCore\.App {0}\.", None, 1, "install its runtime",
 )  # fmt: skip
@@ -119,7 +126,7 @@ def _candidates(wanted: Interpreter, version: str) -> Iterator[str]:
         if found := shutil.which(name.format(version)):
             yield found
     for place in wanted.places:
-        yield from sorted(glob.glob(place.format(version)))
+        yield from sorted(glob.glob(os.path.expanduser(place.format(version))))
 
 
 def _ask(program: str, wanted: Interpreter, version: str) -> Path | None:

@@ -86,16 +86,17 @@ def save(image_id: str, target: Path, engine: Path = SOCKET) -> None:
 
 @contextmanager
 def _got(path: str, name: str, engine: Path) -> Iterator[http.client.HTTPResponse]:
-    connection = _Connection(engine)
-    with closing(connection):
+    missing = f"{name} in the Docker engine at {engine}: `docker pull` or `docker build`"
+    with closing(_Connection(engine)) as connection:
         with _errors(name, engine):
             connection.request("GET", path)
             answer = connection.getresponse()
-        if answer.status == http.HTTPStatus.NOT_FOUND:
-            raise refused(f"{name} in the Docker engine at {engine}: `docker pull` or `docker build`", "none")
-        if answer.status != http.HTTPStatus.OK:
-            raise refused(f"{name} of the Docker engine at {engine}", f"status {answer.status}")
-        yield answer
+        with answer:
+            if answer.status == http.HTTPStatus.NOT_FOUND:
+                raise refused(missing, "none")
+            if answer.status != http.HTTPStatus.OK:
+                raise refused(f"{name} of the Docker engine at {engine}", f"status {answer.status}")
+            yield answer
 
 
 @contextmanager
