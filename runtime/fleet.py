@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Literal, TypeAlias
 
@@ -97,6 +97,7 @@ class Fleet:
 
     def __init__(self, spec: FunctionSpec) -> None:
         self.spec = spec
+        self.on_demand = replace(spec, provisioned_concurrency=0)  # as its other environments are told
         self.members: set[Member] = set()
         self.making = 0  # environments that are not yet members
         self.idle: list[Member] = []  # on demand, by the time of their last use; the frozen ones first

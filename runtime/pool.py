@@ -172,6 +172,8 @@ class RuntimePool:
                 self._end(member)
         if isinstance(outcome, FunctionFailed):
             fleet.errors += 1
+        elif isinstance(outcome, Throttled):  # the event has reached nobody
+            fleet.invocations -= 1
         if (end := self._free(member)) is not None:
             await asyncio.wait([end])  # its memory is free before another takes its place
         return outcome
@@ -222,7 +224,8 @@ class RuntimePool:
         fleet.making += 1
         environment = None
         try:
-            environment = await self._sandbox.create(fleet.spec, self._logs.of(fleet.spec.name))
+            spec = fleet.spec if provisioned else fleet.on_demand
+            environment = await self._sandbox.create(spec, self._logs.of(spec.name))
         finally:
             fleet.making -= 1
             if environment is None:

@@ -39,7 +39,9 @@ def millstream(*arguments: str, given: str = "") -> subprocess.CompletedProcess[
 def test_help_names_every_command() -> None:
     done = millstream("--help")
     assert done.returncode == 0
-    assert all(name in done.stdout for name in ("run", "check", "mappings", "invoke", "logs", "demo"))
+    assert all(
+        name in done.stdout for name in ("run", "check", "mappings", "functions", "invoke", "logs", "demo")
+    )
 
 
 def test_check_prints_the_plan_and_starts_nothing(tmp_path: Path) -> None:
@@ -68,6 +70,26 @@ def test_a_command_without_its_daemon_says_how_to_start_one(tmp_path: Path) -> N
     assert "millstream run FILE" in line
 
 
+def test_reservations_that_leave_too_little_of_the_account_are_one_line(tmp_path: Path) -> None:
+    app = APP.replace("QUEUE", "'q'").replace("timeout=5", "timeout=5, reserved_concurrent_executions=91")
+    (tmp_path / "app.py").write_text(app)
+    done = millstream(
+        "run", str(tmp_path / "app.py"), "--concurrency", "100", "--data-dir", str(tmp_path / "data")
+    )
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: --concurrency: wanted at most 90 reserved and provisioned")
+    assert line.endswith("found 91 reserved and 0 provisioned of 100")
+
+
+@pytest.mark.parametrize("given", ["soon", "0", "-1", "nan", "inf"])
+def test_when_environments_are_frozen_is_a_number_or_never(tmp_path: Path, given: str) -> None:
+    (tmp_path / "app.py").write_text(APP.replace("QUEUE", "'q'"))
+    done = millstream("run", str(tmp_path / "app.py"), f"--freeze-after-s={given}")
+    assert done.returncode == 2
+    assert f"wanted seconds, 0.001 or more, or never, found '{given}'" in done.stderr
+
+
 @pytest.mark.broker
 def test_a_running_daemon_is_asked_invoked_and_read(daemon: RunningDaemon, ministack: Ministack) -> None:
     url = ministack.queue(VisibilityTimeout="10")
@@ -86,6 +108,12 @@ def test_a_running_daemon_is_asked_invoked_and_read(daemon: RunningDaemon, minis
     done = millstream("invoke", "nobody", *at)
     assert done.returncode == 1
     assert "wanted one of echo, found 'nobody'" in done.stderr
+
+    (function,) = json.loads(millstream("functions", "--json", *at).stdout)
+    assert (function["name"], function["invocations"], function["errors"]) == ("echo", 2, 1)
+    assert function["busy"] + function["idle"] + function["frozen"] == 1
+    done = millstream("functions", *at)
+    assert done.stdout.splitlines()[1].split()[0] == "echo"
 
     send(ministack, url, 0, 5)
     wait_until("five are handled", lambda: daemon.status()["delivered"] == 5)

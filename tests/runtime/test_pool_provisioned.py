@@ -52,6 +52,13 @@ async def test_provisioned_environments_are_used_first(tmp_path: Path) -> None:
         assert it.state().spillovers == 1
 
 
+async def test_an_environment_is_told_whether_it_is_provisioned(tmp_path: Path) -> None:
+    async with pool_rig(tmp_path, TWO) as it:
+        await it.clock.settle()
+        await it.run(3)
+        assert [made.function.provisioned_concurrency for made in it.sandbox.made] == [2, 2, 0]
+
+
 async def test_until_they_are_ready_invocations_run_on_demand(tmp_path: Path) -> None:
     async with pool_rig(tmp_path, TWO, sandbox=partial(FakeSandbox, prepared_s=60.0)) as it:
         await it.clock.settle()
