@@ -168,6 +168,7 @@ class BwrapSandbox:
             group = None if self._groups is None else self._groups.make(function.name)
             inside = layout(function, self._work_dir)
             command = [inside.python, "-S", "-s", f"{RUNTIME}/zygote.py", str(theirs.fileno())]
+            command += ["bare"] if function.command or function.image else []
             process, log = await self._launch(function.name, inside, command, [theirs.fileno()], group)
             template = _Template(process, ours, log, group)
         finally:
@@ -198,6 +199,7 @@ class BwrapSandbox:
             "beside": self._beside,
             "options": inside.options,
             "mounts": inside.mounts,
+            "writable": inside.writable,
             "command": command,
             "cgroup": None if group is None else group.entrance,
             "uid": UNPRIVILEGED_ID if os.geteuid() == 0 else None,

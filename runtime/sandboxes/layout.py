@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import millstream
@@ -15,6 +15,7 @@ from millstream.runtime import bootstrap, zygote
 LANG = "/var/lang"
 TASK = "/var/task"
 OPT = "/opt"
+IMAGE, ROOT = "/run/image", "/run/root"
 RUNTIME = "/var/runtime"
 API_PORT = 9001
 """Where a runtime finds the Runtime API, on the loopback address of its own network."""
@@ -54,11 +55,12 @@ OUR_ETC = {
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """bwrap's options, and what it mounts read-only."""
+    """bwrap's options, and what it mounts read-only and writable: pairs of source and place."""
 
     options: list[str]
     mounts: list[tuple[str, str]]
     python: str
+    writable: list[tuple[str, str]] = field(default_factory=list)
 
 
 def layout(function: FunctionSpec | None, work_dir: Path) -> Layout:
@@ -85,12 +87,18 @@ def layout(function: FunctionSpec | None, work_dir: Path) -> Layout:
         options += ["--setenv", name, value]
     mounts += lang + runtime_files(RUNTIME)
     if function is not None:
-        mounts.append((str(function.code), TASK))
+        if function.image is None:
+            mounts.append((str(function.code), TASK))
         if function.opt is not None:
             mounts.append((str(function.opt), OPT))
         if function.interpreter is not None:
             mounts.append((str(function.interpreter), LANG))
-    return Layout(options, mounts, python)
+        if function.image is not None:
+            options += ["--dir", ROOT]
+            mounts.append((str(function.image.root), IMAGE))
+    shared = None if function is None else function.file_system
+    writable = [] if shared is None else [(str(shared.folder), shared.local_mount_path)]
+    return Layout(options, mounts, python, writable)
 
 
 def _our_etc(work_dir: Path) -> list[Path]:
@@ -122,6 +130,7 @@ def runtime_files(place: str) -> list[tuple[str, str]]:
         (Path(bootstrap.__file__).resolve().parent / "bootstrap.py", "bootstrap.py"),
         (Path(zygote.__file__).resolve().parent / "zygote.py", "zygote.py"),
         (Path(zygote.__file__).resolve().parent / "supervisor.py", "supervisor.py"),
+        (Path(zygote.__file__).resolve().parent / "image.py", "image.py"),
         (ours / "__init__.py", "millstream/__init__.py"),
         (ours / "declarations.py", "millstream/declarations.py"),
     ]

@@ -33,24 +33,27 @@ def main() -> None:
     """Entry point.
 
     The JSON has `bwrap` (path of the program), `beside` (folders that it needs, its own among them,
-    relative to their common parent), `options`, `mounts` (pairs of source and place in the sandbox),
-    `command`, `cgroup` (the file that takes this process in; null: none), and `uid` (to give up root
-    for; null: this is no root). For a plain process, see `process`.
+    relative to their common parent), `options`, `mounts` and `writable` (pairs of source and place in
+    the sandbox), `command`, `cgroup` (the file that takes this process in; null: none), and `uid` (to
+    give up root for; null: this is no root). For a plain process, see `process`.
     """
     wanted = json.loads(sys.argv[1])
     if "process" in wanted:
         process(wanted, sys.argv[2:])
-    bwrap, mounts = wanted["bwrap"], wanted["mounts"]
+    bwrap, mounts, writable = wanted["bwrap"], wanted["mounts"], wanted["writable"]
     if wanted["cgroup"] is not None:
         with open(wanted["cgroup"], "w", encoding="ascii") as entrance:
             entrance.write("0")
     if wanted["uid"] is not None:
-        bwrap, mounts = stage(bwrap, wanted["beside"], mounts)
+        bwrap, staged = stage(bwrap, wanted["beside"], mounts + writable)
+        mounts, writable = staged[: len(mounts)], staged[len(mounts) :]
         give_up_root(wanted["uid"])
     limit_stacks()
     arguments = [bwrap, *wanted["options"]]
     for source, place in mounts:
         arguments += ["--ro-bind", source, place]
+    for source, place in writable:
+        arguments += ["--bind", source, place]
     # Last: the places of the mounts are made on the root, which only then becomes read-only.
     os.execve(bwrap, [*arguments, "--remount-ro", "/", "--", *wanted["command"]], {})
 

@@ -1,6 +1,7 @@
 """Forks execution environments out of a preloaded interpreter. Runs inside the template sandbox.
 
-`zygote.py FD`: FD is a SOCK_SEQPACKET socket to the daemon. The first message is the seccomp
+`zygote.py FD [bare]`: FD is a SOCK_SEQPACKET socket to the daemon; a bare one forks programs alone, and
+preloads nothing. The first message is the seccomp
 filter. Then each request is JSON (`number`, `tmp_mb`, `data_mb`, `uid`, `port`) with the socket that
 controls the environment; the answer is the number, in text, with a pidfd of the environment's first
 process, which is `supervisor.py`. With a `port`, a socket that listens there, on the loopback address of
@@ -27,6 +28,7 @@ import time
 import traceback
 from typing import Any
 
+import image
 import supervisor
 
 PRELOADED = (
@@ -52,6 +54,9 @@ OOM_SCORE = "400"  # where memory ends, an environment goes before its template,
 STACK_BYTES = 8 * 1024 * 1024
 """Of the main thread. Other threads have the smaller one that the launcher sets."""
 
+IMAGE, ROOT = "/run/image", "/run/root"
+"""Where the template shows the files of a container image, and where its environments' root is made."""
+
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -66,13 +71,13 @@ def serve(control: socket.socket) -> None:
         if not message:
             return
         request = json.loads(message)
-        _check(libc.unshare(CLONE_NEWPID), "unshare pid")
+        image.check(libc.unshare(CLONE_NEWPID), "unshare pid")
         pid = os.fork()
         if pid == 0:
             control.close()
             os.close(own_pids)
             _become_environment(request, descriptors, seccomp_filter)
-        _check(libc.setns(own_pids, CLONE_NEWPID), "setns pid")
+        image.check(libc.setns(own_pids, CLONE_NEWPID), "setns pid")
         pidfd = os.pidfd_open(pid)
         control.sendmsg(
             [b"%d" % request["number"]], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [pidfd]))]
@@ -105,14 +110,16 @@ def listen(port: int) -> int:
 
 def isolate(request: dict[str, Any], seccomp_filter: bytes) -> None:
     """Namespaces, mounts, network, limits, no capabilities, seccomp."""
-    _check(libc.unshare(CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET), "unshare")
-    _mount(None, "/", None, MS_REC | MS_PRIVATE, None)
-    _mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, tmp_options(request["tmp_mb"]))
+    image.check(libc.unshare(CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET), "unshare")
+    image.mount(None, "/", None, MS_REC | MS_PRIVATE, None)
+    image.mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, tmp_options(request["tmp_mb"]))
     # The template's terminals would be shared by all environments of the function.
-    _mount("tmpfs", "/dev/pts", "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=4k")
-    _mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, None)
+    image.mount("tmpfs", "/dev/pts", "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=4k")
+    image.mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, None)
     with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
         file.write(OOM_SCORE)
+    if os.path.isdir(ROOT):
+        image.enter(ROOT, tmp_options(request["tmp_mb"]))
     with socket.socket() as probe:
         fcntl.ioctl(probe, SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", IFF_UP_RUNNING))
     os.setsid()
@@ -120,8 +127,8 @@ def isolate(request: dict[str, Any], seccomp_filter: bytes) -> None:
     for name, limit in limits(request).items():
         resource.setrlimit(getattr(resource, name), (limit, limit))
     _drop_capabilities()
-    _check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "pdeathsig")
-    _check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
+    image.check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "pdeathsig")
+    image.check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
     _filter_system_calls(seccomp_filter)
 
 
@@ -152,7 +159,7 @@ def _data_bytes() -> int:
 
 def _own_user(uid: int) -> None:
     """A user namespace of the environment's own, with an ordinary user in it."""
-    _check(libc.unshare(CLONE_NEWUSER), "unshare user")
+    image.check(libc.unshare(CLONE_NEWUSER), "unshare user")
     for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} 0 1"), ("gid_map", f"{uid} 0 1")):
         with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
             file.write(text)
@@ -161,9 +168,9 @@ def _own_user(uid: int) -> None:
 def _drop_capabilities() -> None:
     for capability in range(LAST_CAPABILITY + 1):
         libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)  # those that the kernel does not have: EINVAL
-    _check(libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0), "ambient")
+    image.check(libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0), "ambient")
     header = struct.pack("II", CAPABILITY_VERSION_3, 0)
-    _check(libc.syscall(CAPSET[os.uname().machine], header, b"\0" * 24), "capset")
+    image.check(libc.syscall(CAPSET[os.uname().machine], header, b"\0" * 24), "capset")
 
 
 def _filter_system_calls(program: bytes) -> None:
@@ -172,29 +179,18 @@ def _filter_system_calls(program: bytes) -> None:
 
     buffer = ctypes.create_string_buffer(program, len(program))
     wanted = Program(len(program) // 8, ctypes.addressof(buffer))
-    _check(libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(wanted), 0, 0), "seccomp")
-
-
-def _mount(source: str | None, target: str, kind: str | None, flags: int, data: str | None) -> None:
-    def text(value: str | None) -> bytes | None:
-        return None if value is None else value.encode()
-
-    answer = libc.mount(text(source), text(target), text(kind), ctypes.c_ulong(flags), text(data))
-    _check(answer, f"mount {target}")
-
-
-def _check(answer: int, what: str) -> None:
-    if answer < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"{what}: {os.strerror(number)}")
+    image.check(libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(wanted), 0, 0), "seccomp")
 
 
 def main() -> None:
     """Entry point: preload, then serve."""
     _, hard = resource.getrlimit(resource.RLIMIT_STACK)
     resource.setrlimit(resource.RLIMIT_STACK, (min(STACK_BYTES, hard) if hard > 0 else STACK_BYTES, hard))
-    for name in PRELOADED:
-        __import__(name)
+    if len(sys.argv) < 3:
+        for name in PRELOADED:
+            __import__(name)
+    elif os.path.isdir(IMAGE):
+        image.build(IMAGE, ROOT)
     time.tzset()
     gc.collect()
     gc.freeze()
