@@ -98,7 +98,7 @@ class Fleet:
     def __init__(self, spec: FunctionSpec) -> None:
         self.spec = spec
         self.on_demand = replace(spec, provisioned_concurrency=0)  # as its other environments are told
-        self.members: set[Member] = set()
+        self.members: dict[Member, None] = {}  # in the order in which they were made
         self.making = 0  # environments that are not yet members
         self.idle: list[Member] = []  # on demand, by the time of their last use; the frozen ones first
         self.ready: list[Member] = []  # provisioned, in the same order
@@ -135,7 +135,7 @@ class Fleet:
         if member.stage is Stage.IDLE or member.stage is Stage.FROZEN:
             waiting.remove(member)
         member.stage = Stage.ENDED
-        self.members.discard(member)
+        self.members.pop(member, None)
         if member.provisioned:
             self.short.set()
 

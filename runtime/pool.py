@@ -236,7 +236,7 @@ class RuntimePool:
         if self._closed:
             await self._close(member)
             raise SandboxUnavailable("the pool is closed")
-        fleet.members.add(member)
+        fleet.members[member] = None
         self._upkeep.occupied.set()
         return member
 
