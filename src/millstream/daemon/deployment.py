@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
 from millstream.contract.blocking import BlockingClient
 from millstream.contract.errors import InvalidConfiguration, Problem
@@ -52,28 +54,12 @@ def _deploy(functions: Mapping[str, PlannedFunction], settings: Settings) -> dic
 
 def _spec(planned: PlannedFunction, settings: Settings) -> FunctionSpec:
     options, launch = planned.options, planned.launch
-    directory = settings.data_dir
-    image: Image | None = None
-    opt = None
-    if planned.code is None:
-        assert planned.image is not None
-        image = deploy_image(planned.image, directory / IMAGES)
-        code = image.root
-    else:
-        room = UNZIPPED_BYTES
-        layers = []
-        for each in planned.layers:
-            layer = deploy_layer(each, directory / LAYERS, room_bytes=room)
-            room -= layer.size_bytes
-            layers.append(layer.folder)
-        opt = merge(layers, directory / OPT)
-        python = planned.runtime.startswith("python")
-        code = deploy(planned.code, directory / CODE, python=python, room_bytes=room).folder
+    made = _made(planned, settings.data_dir)
     return FunctionSpec(
         name=options.name,
         arn=f"arn:aws:lambda:{settings.region}:{settings.account_id}:function:{options.name}",
         handler=options.handler or "",
-        code=code,
+        code=made.code,
         runtime=planned.runtime,
         memory_size_mb=options.memory_size,
         timeout_s=float(options.timeout),
@@ -84,14 +70,39 @@ def _spec(planned: PlannedFunction, settings: Settings) -> FunctionSpec:
         interpreter=launch.interpreter,
         command=launch.command,
         variables=launch.variables,
-        opt=opt,
-        image=image,
+        opt=made.opt,
+        image=made.image,
         file_system=planned.file_system,
         network=tuple(options.network),
         logging=_logging(options.logging_config),
         snap_start=options.snap_start,
         provisioned_concurrency=options.provisioned_concurrent_executions or 0,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """Folders of the data directory; with an image, `code` is its root."""
+
+    code: Path
+    opt: Path | None = None
+    image: Image | None = None
+
+
+def _made(planned: PlannedFunction, directory: Path) -> _Made:
+    if planned.image is not None:
+        image = deploy_image(planned.image, directory / IMAGES)
+        return _Made(image.root, image=image)
+    assert planned.code is not None
+    room = UNZIPPED_BYTES
+    layers = []
+    for each in planned.layers:
+        layer = deploy_layer(each, directory / LAYERS, room_bytes=room)
+        room -= layer.size_bytes
+        layers.append(layer.folder)
+    python = planned.runtime.startswith("python")
+    code = deploy(planned.code, directory / CODE, python=python, room_bytes=room)
+    return _Made(code.folder, merge(layers, directory / OPT))
 
 
 def _logging(options: LoggingOptions) -> LoggingConfig:

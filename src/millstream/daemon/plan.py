@@ -81,7 +81,8 @@ def make_plan(declared: Declared, runtimes: Mapping[str, Path] | None = None) ->
     app = declared.app
     if not isinstance(app["name"], str) or not app["name"]:
         problems.append(Problem(app["where"], "App", "a name", shown(app["name"])))
-    interpreters = Interpreters(runtimes or {}, (Path.home(), declared.folder))
+    private = (Path("~"), declared.folder, Path.cwd())
+    interpreters = Interpreters(runtimes or {}, private)
     functions = _functions(declared, interpreters, problems)
     names = {f["options"].get("name") for f in app["functions"]}  # wrong ones too: one problem is enough
     mappings = []

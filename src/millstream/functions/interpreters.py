@@ -88,7 +88,7 @@ class Interpreters:
 
     def __init__(self, named: Mapping[str, Path], private: tuple[Path, ...] = ()) -> None:
         self._named = named
-        self._private = tuple(Path(os.path.realpath(path)) for path in private)
+        self._private = tuple(Path(os.path.realpath(os.path.expanduser(path))) for path in private)
         self._found: dict[tuple[str, str], Installed | Problem] = {}
 
     def find(self, runtime: str, wanted: Interpreter, version: str, variable: str) -> Installed | Problem:
