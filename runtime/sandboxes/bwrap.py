@@ -24,6 +24,7 @@ from millstream.contract.functions import FunctionSpec
 from millstream.contract.ports import LogSink
 from millstream.runtime import zygote
 from millstream.runtime.assemble import assemble
+from millstream.runtime.egress import LOOPBACK, Forwards, endpoints
 from millstream.runtime.environment import Environment
 from millstream.runtime.processes import NotStarted, Places
 from millstream.runtime.sandboxes.cgroups import MemoryGroup, MemoryGroups, Share, find_memory_groups
@@ -115,6 +116,10 @@ class BwrapSandbox:
                     template.group, function.memory_size_mb, function.ephemeral_storage_mb
                 )
             await processes.up()
+            if processes.exits:
+                processes.forwards = Forwards(function.name)
+                pairs = zip(processes.exits, endpoints(function.network), strict=True)
+                await processes.forwards.start(list(pairs))
             stands = True
         except (OSError, NotStarted) as error:
             raise SandboxUnavailable(f"{function.name}: {error}: {_last_line(template.log)}") from error
@@ -215,6 +220,8 @@ class BwrapSandbox:
     async def _fork(self, template: _Template, function: FunctionSpec) -> SupervisedProcesses:
         """The processes of a new environment: as yet, its first one."""
         port = API_PORT if function.command or function.image else 0
+        listen = [(LOOPBACK, port)] if port else []
+        listen += [(each.address, each.port) for each in endpoints(function.network)]
         try:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         except OSError as error:  # no fault of the template's
@@ -229,7 +236,7 @@ class BwrapSandbox:
                         "tmp_mb": function.ephemeral_storage_mb,
                         "data_mb": function.memory_size_mb,
                         "uid": USER_ID,
-                        "port": port,
+                        "listen": listen,
                     }
                     message = json.dumps(request).encode()
                     socket.send_fds(template.control, [message], [theirs.fileno()])

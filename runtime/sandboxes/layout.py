@@ -11,6 +11,7 @@ from pathlib import Path
 import millstream
 from millstream.contract.functions import FunctionSpec
 from millstream.runtime import bootstrap, zygote
+from millstream.runtime.egress import hosts
 
 LANG = "/var/lang"
 TASK = "/var/task"
@@ -48,7 +49,6 @@ USER_ID = 993
 OUR_ETC = {
     "passwd": f"{USER}:x:{USER_ID}:{USER_ID}::/tmp:/sbin/nologin\n",
     "group": f"{USER}:x:{USER_ID}:\n",
-    "hosts": "127.0.0.1 localhost\n",
     "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
 }
 
@@ -81,6 +81,7 @@ def layout(function: FunctionSpec | None, work_dir: Path) -> Layout:
             mounts.append((str(path), str(path)))
     mounts += [(f"/etc/{name}", f"/etc/{name}") for name in ETC if Path("/etc", name).exists()]
     mounts += [(str(path), f"/etc/{path.name}") for path in _our_etc(work_dir)]
+    mounts.append((str(_hosts(function, work_dir)), "/etc/hosts"))
     own = function is not None and function.interpreter is not None
     python, variables, lang = interpreter(f"{RUNTIME}/lang" if own else LANG)
     for name, value in variables.items():
@@ -108,6 +109,13 @@ def _our_etc(work_dir: Path) -> list[Path]:
         (folder / name).write_text(text, encoding="ascii")
         (folder / name).chmod(0o644)
     return [folder / name for name in OUR_ETC]
+
+
+def _hosts(function: FunctionSpec | None, work_dir: Path) -> Path:
+    file = work_dir / "etc" / ("hosts" if function is None else f"hosts-{function.name}")
+    file.write_text(hosts(() if function is None else function.network), encoding="ascii")
+    file.chmod(0o644)
+    return file
 
 
 def interpreter(lang: str) -> tuple[str, dict[str, str], list[tuple[str, str]]]:

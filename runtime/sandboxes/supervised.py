@@ -16,10 +16,12 @@ from typing import Any
 
 import msgspec
 
+from millstream.runtime.egress import Forwards
 from millstream.runtime.processes import NotStarted, Places, Process
 from millstream.runtime.sandboxes.cgroups import Share
 
 MESSAGE_BYTES = 4096
+MOST_LISTENERS = 64
 START_S = 20.0
 """How long a process may take to be forked; it takes a millisecond."""
 
@@ -45,6 +47,8 @@ class SupervisedProcesses:
         self._starting: dict[int, asyncio.Future[None]] = {}
         self._last = 0
         self._listener: socket.socket | None = None
+        self.exits: list[socket.socket] = []  # listen for what the function may reach
+        self.forwards: Forwards | None = None
         self.share: Share | None = None  # of the function's cgroup; given back when they are gone
         loop = asyncio.get_running_loop()
         self._up: asyncio.Future[None] = loop.create_future()
@@ -128,8 +132,11 @@ class SupervisedProcesses:
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
         self._break("the sandbox was ended")
         self._control.close()
-        if self._listener is not None:
-            self._listener.close()
+        if self.forwards is not None:
+            self.forwards.close()
+        for listener in (self._listener, *self.exits):
+            if listener is not None:
+                listener.close()
         asyncio.get_running_loop().add_reader(self._pidfd, self._end)
 
     async def gone(self) -> None:
@@ -159,7 +166,7 @@ class SupervisedProcesses:
 
     def _read(self) -> None:
         try:
-            data, received, _, _ = socket.recv_fds(self._control, MESSAGE_BYTES, 2)
+            data, received, _, _ = socket.recv_fds(self._control, MESSAGE_BYTES, MOST_LISTENERS)
         except BlockingIOError:
             return
         except OSError:
@@ -171,9 +178,7 @@ class SupervisedProcesses:
 
     def _take(self, message: _Message, received: list[int]) -> None:
         if message.up:
-            if received:
-                self._listener = socket.socket(fileno=received.pop())
-                self._listener.setblocking(False)
+            self._take_listeners([socket.socket(fileno=received.pop(0)) for _ in received[:]])
             _set(self._up)
         if message.started:
             if received and message.started in self._processes:
@@ -187,6 +192,13 @@ class SupervisedProcesses:
             _set(self._ended)
         for descriptor in received:
             os.close(descriptor)
+
+    def _take_listeners(self, listeners: list[socket.socket]) -> None:
+        for listener in listeners:
+            listener.setblocking(False)
+        if self._places.port and listeners:
+            self._listener = listeners.pop(0)
+        self.exits = listeners
 
     def _break(self, why: str) -> None:
         """The supervisor is gone: whoever waits for it is told."""

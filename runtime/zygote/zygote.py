@@ -2,10 +2,10 @@
 
 `zygote.py FD [bare]`: FD is a SOCK_SEQPACKET socket to the daemon; a bare one forks programs alone, and
 preloads nothing. The first message is the seccomp
-filter. Then each request is JSON (`number`, `tmp_mb`, `data_mb`, `uid`, `port`) with the socket that
-controls the environment; the answer is the number, in text, with a pidfd of the environment's first
-process, which is `supervisor.py`. With a `port`, a socket that listens there, on the loopback address of
-the environment's own network, comes with its first message.
+filter. Then each request is JSON (`number`, `tmp_mb`, `data_mb`, `uid`, `listen`) with the socket
+that controls the environment; the answer is the number, in text, with a pidfd of the environment's first
+process, which is `supervisor.py`. For each address and port in `listen`, a socket that listens there, on the
+loopback interface of the environment's own network, comes with its first message.
 
 The order of the system calls matters: each namespace is made while the capabilities for it are
 still there, the user namespace last but for the limits (RLIMIT_NPROC counts per user namespace).
@@ -45,7 +45,8 @@ MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 1638
 PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_CAPBSET_DROP = 1, 22, 24
 PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 38, 47, 4
 SECCOMP_MODE_FILTER = 2
-SIOCSIFFLAGS, IFF_UP_RUNNING = 0x8914, 0x41
+SIOCSIFFLAGS, SIOCSIFADDR, IFF_UP_RUNNING = 0x8914, 0x8916, 0x41
+BACKLOG = 64
 CAPSET = {"x86_64": 126, "aarch64": 91}
 CAPABILITY_VERSION_3 = 0x20080522
 LAST_CAPABILITY = 63
@@ -93,8 +94,7 @@ def _become_environment(request: dict[str, Any], descriptors: list[int], seccomp
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         control = socket.socket(fileno=os.dup2(descriptors[0], 3, inheritable=False))
         os.closerange(4, 1024)
-        isolate(request, seccomp_filter)
-        listeners = [listen(request["port"])] if request["port"] else []
+        listeners = isolate(request, seccomp_filter)
         supervisor.run(control, listeners)
     except BaseException:
         os.write(2, traceback.format_exc().encode())
@@ -102,14 +102,8 @@ def _become_environment(request: dict[str, Any], descriptors: list[int], seccomp
         os._exit(status)
 
 
-def listen(port: int) -> int:
-    """A socket on the loopback address of this network namespace."""
-    sock = socket.create_server(("127.0.0.1", port), backlog=64)
-    return sock.detach()
-
-
-def isolate(request: dict[str, Any], seccomp_filter: bytes) -> None:
-    """Namespaces, mounts, network, limits, no capabilities, seccomp."""
+def isolate(request: dict[str, Any], seccomp_filter: bytes) -> list[int]:
+    """Namespaces, mounts, network, limits, no capabilities, seccomp. Sockets that listen, as asked for."""
     image.check(libc.unshare(CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET), "unshare")
     image.mount(None, "/", None, MS_REC | MS_PRIVATE, None)
     image.mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, tmp_options(request["tmp_mb"]))
@@ -122,6 +116,10 @@ def isolate(request: dict[str, Any], seccomp_filter: bytes) -> None:
         image.enter(ROOT, tmp_options(request["tmp_mb"]))
     with socket.socket() as probe:
         fcntl.ioctl(probe, SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", IFF_UP_RUNNING))
+        add_addresses(probe, sorted({address for address, _ in request["listen"]}))
+    listeners = [
+        socket.create_server((address, port), backlog=BACKLOG).detach() for address, port in request["listen"]
+    ]
     os.setsid()
     _own_user(request["uid"])
     for name, limit in limits(request).items():
@@ -130,6 +128,15 @@ def isolate(request: dict[str, Any], seccomp_filter: bytes) -> None:
     image.check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "pdeathsig")
     image.check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
     _filter_system_calls(seccomp_filter)
+    return listeners
+
+
+def add_addresses(probe: socket.socket, addresses: list[str]) -> None:
+    """Put addresses that the loopback interface does not have on it."""
+    others = [address for address in addresses if not address.startswith("127.")]
+    for number, address in enumerate(others):
+        wanted = (b"lo:%d" % number, socket.AF_INET, 0, socket.inet_aton(address))
+        fcntl.ioctl(probe, SIOCSIFADDR, struct.pack("16sHH4s8x", *wanted))
 
 
 def tmp_options(size_mb: int) -> str:

@@ -35,7 +35,11 @@ app.map(Sqs(QUEUE, batch_size=10, maximum_concurrency=5), to=handle)
 
 
 def app(url: str, pause_s: float = 0.0) -> str:
-    text = APP.replace("QUEUE", repr(name_of(url))).replace("PAUSE", str(pause_s))
+    return app_of(name_of(url), pause_s)
+
+
+def app_of(queue: str, pause_s: float = 0.0) -> str:
+    text = APP.replace("QUEUE", repr(queue)).replace("PAUSE", str(pause_s))
     return text.replace("TIMEOUT", str(5 + int(pause_s)))
 
 
@@ -133,7 +137,7 @@ def test_an_endpoint_that_is_down_at_start_is_waited_for(tmp_path: Path, own_min
     own_ministack.stop()
     daemon = RunningDaemon(tmp_path, own_ministack.endpoint_url)
     try:
-        daemon.start(APP.replace("QUEUE", "'late'").replace("PAUSE", "0"))
+        daemon.start(app_of("late"))
         daemon.started()
         wait_until("it says so", lambda: "source unavailable" in daemon.text())
         own_ministack.start()
