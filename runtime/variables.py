@@ -16,7 +16,9 @@ MANAGED_ALONE = ("AWS_EXECUTION_ENV", "PYTHONPATH")
 
 def initialization_type(function: FunctionSpec) -> str:
     """As the functions see it. Source: AWS, "Working with Lambda environment variables"."""
-    return "snap-start" if function.snap_start else "on-demand"
+    if function.snap_start:
+        return "snap-start"
+    return "provisioned-concurrency" if function.provisioned_concurrency else "on-demand"
 
 
 def bootstrap_config(function: FunctionSpec, stream: str, places: Places) -> dict[str, Any]:
