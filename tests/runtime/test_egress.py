@@ -24,7 +24,7 @@ def sandboxed(test: Any) -> Any:
 
 
 ASK = """
-import socket
+import errno, socket
 def handle(event, context):
     try:
         with socket.create_connection((event[0], event[1]), 2) as sock:
@@ -35,8 +35,12 @@ def handle(event, context):
                 answer += piece
             return answer.decode()
     except OSError as error:
-        return type(error).__name__
+        return 'no such name' if isinstance(error, socket.gaierror) else errno.errorcode[error.errno]
 """
+
+
+CLOSED = ("", "ECONNRESET", "ENOTCONN", "EPIPE")
+"""What a function sees of a connection that was taken, and then closed."""
 
 
 class Echo:
@@ -80,9 +84,9 @@ async def test_a_function_reaches_what_is_allowed_and_nothing_else(runtime: Make
         async with runtime("bwrap", ASK, network=(f"localhost:{echo.port}",), timeout_s=10.0) as it:
             assert await it.answer(["localhost", echo.port]) == "hellohello"
             assert await it.answer(["127.0.0.1", echo.port]) == "hellohello"
-            assert await it.answer(["127.0.0.1", other.port]) == "ConnectionRefusedError"
-            assert await it.answer(["192.0.2.1", 80]) == "OSError"
-            assert await it.answer(["example.com", 80]) == "gaierror"
+            assert await it.answer(["127.0.0.1", other.port]) == "ECONNREFUSED"
+            assert await it.answer(["192.0.2.1", 80]) == "ENETUNREACH"
+            assert await it.answer(["example.com", 80]) == "no such name"
     finally:
         other.close()
 
@@ -94,7 +98,7 @@ async def test_an_endpoint_that_does_not_answer_ends_the_connection_and_is_said(
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     async with runtime("bwrap", ASK, network=(f"localhost:{port}",), timeout_s=10.0) as it:
-        assert await it.answer(["localhost", port]) in ("", "ConnectionResetError")
+        assert await it.answer(["localhost", port]) in CLOSED
     assert "endpoint not reached" in caplog.text
 
 
@@ -112,7 +116,7 @@ async def test_a_name_and_an_address_are_found_as_they_are_declared(
     network = ("db.example:5432", "192.0.2.1:80")
     async with runtime("bwrap", ASK, network=network, timeout_s=10.0) as it:
         for host, port in asked_for(network):
-            assert await it.answer([host, port]) in ("", "ConnectionResetError")
+            assert await it.answer([host, port]) in CLOSED
     assert asked == asked_for(network)
 
 
