@@ -11,7 +11,7 @@ import json
 import sys
 from collections.abc import Callable
 
-from benchmarks import coldstart, dynamodb, idle, kafka, kinesis, neighbours, rabbitmq, shards, sqs
+from benchmarks import coldstart, dynamodb, idle, kafka, kinesis, neighbours, rabbitmq, runtime, shards, sqs
 from benchmarks.report import Result
 
 BENCHMARKS: dict[str, Callable[..., Result]] = {
@@ -22,6 +22,7 @@ BENCHMARKS: dict[str, Callable[..., Result]] = {
     "rabbitmq": rabbitmq.run,
     "shards": shards.run,
     "coldstart": coldstart.run,
+    "runtime": runtime.run,
     "neighbours": neighbours.run,
     "idle": idle.run,
 }

@@ -10,16 +10,18 @@ import asyncio
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.report import Result, case
 from millstream.contract.functions import FunctionSpec, Success
 from millstream.contract.ports import ExecutionEnvironment, LogSink, Sandbox
 from millstream.runtime import bootstrap
-from millstream.runtime.environment import FramedEnvironment
+from millstream.runtime.assemble import assemble
 from millstream.runtime.logs import FunctionLogs
+from millstream.runtime.processes import Places
 from millstream.runtime.sandboxes.bwrap import BwrapSandbox
-from millstream.runtime.sandboxes.ends import open_ends
+from millstream.runtime.sandboxes.plain import PlainProcesses
 
 REPEATS = 40
 WARM_UP = 5
@@ -34,44 +36,25 @@ def handle(event, context):
 """
 
 
-class _Process:
-    """The one process of a plain spawn."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-
-    def kill(self) -> None:
-        self._process.kill()
-
-    async def gone(self) -> None:
-        await self._process.wait()
-
-    def out_of_memory(self) -> bool:
-        return False
-
-    def peak_kb(self) -> int:
-        return 0
-
-
 class PlainSpawn:
-    """Implements Sandbox with nothing but a subprocess."""
+    """Implements Sandbox with nothing but a subprocess that runs the same bootstrap."""
 
     async def start(self) -> None: ...
 
     async def create(self, function: FunctionSpec, log: LogSink) -> ExecutionEnvironment:
-        ends = open_ends(function.name, log)
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-I", bootstrap.__path__[0] + "/bootstrap.py", str(ends.theirs.fileno()),
-            pass_fds=[ends.theirs.fileno()], stdin=asyncio.subprocess.DEVNULL,
-            stdout=ends.output.write_end, stderr=ends.output.write_end, env={},
-        )  # fmt: skip
-        ends.handed_over()
-        processes = _Process(process)
-        environment = FramedEnvironment(function, ends.ours, ends.output, processes, log, ends.stream)
-        await environment.isolated(str(function.code), [])
-        return environment
+        async def spawned() -> PlainProcesses:
+            places = Places(task_root=str(function.code), paths=[])
+            python = [sys.executable, "-I", f"{bootstrap.__path__[0]}/bootstrap.py"]
+            return PlainProcesses(places, Path(function.code), python, plain, None)
+
+        return await assemble(function, log, spawned)
 
     async def aclose(self) -> None: ...
+
+
+def plain(command: Sequence[str], environment: Mapping[str, str], directory: str) -> list[str]:
+    """A program as it is, with the environment that env(1) gives it."""
+    return ["env", "-i", f"--chdir={directory}", *(f"{k}={v}" for k, v in environment.items()), *command]
 
 
 def run() -> Result:
@@ -92,10 +75,10 @@ async def _run() -> Result:
             await sandbox.start()
         for repeat in range(WARM_UP + REPEATS):
             for sandbox, into in times.items():
-                elapsed_ms = await _start(sandbox, function, logs)
+                elapsed_ms = await start_one(sandbox, function, logs)
                 if repeat >= WARM_UP:
                     into.append(elapsed_ms)
-        bursts = {sandbox: await _burst(sandbox, function, logs) for sandbox in times}
+        bursts = {sandbox: await burst_of_starts(sandbox, function, logs) for sandbox in times}
         for sandbox in times:
             await sandbox.aclose()
     burst = {"burst_ms": round(bursts[zygote], 1), "baseline_burst_ms": round(bursts[spawn], 1)}
@@ -103,7 +86,8 @@ async def _run() -> Result:
     return {"benchmark": "coldstart", "cases": {"zygote": figures}}
 
 
-async def _start(sandbox: Sandbox, function: FunctionSpec, logs: FunctionLogs) -> float:
+async def start_one(sandbox: Sandbox, function: FunctionSpec, logs: FunctionLogs) -> float:
+    """Milliseconds from nothing to the first response."""
     started_at = time.perf_counter()
     environment = await sandbox.create(function, logs.of(function.name))
     outcome = await environment.invoke(b'{"a": 1}', "00000000-0000-0000-0000-000000000000")
@@ -113,7 +97,8 @@ async def _start(sandbox: Sandbox, function: FunctionSpec, logs: FunctionLogs) -
     return elapsed_ms
 
 
-async def _burst(sandbox: Sandbox, function: FunctionSpec, logs: FunctionLogs) -> float:
+async def burst_of_starts(sandbox: Sandbox, function: FunctionSpec, logs: FunctionLogs) -> float:
+    """Milliseconds of BURST starts at once."""
     started_at = time.perf_counter()
-    await asyncio.gather(*(_start(sandbox, function, logs) for _ in range(BURST)))
+    await asyncio.gather(*(start_one(sandbox, function, logs) for _ in range(BURST)))
     return (time.perf_counter() - started_at) * 1000

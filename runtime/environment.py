@@ -81,6 +81,11 @@ class Environment:
     def memory_kb(self) -> int:
         return 0 if self._link is None else self._link.memory_kb()
 
+    @property
+    def link(self) -> Link | None:
+        """To the runtime that is there now."""
+        return self._link
+
     async def open(self) -> None:
         """Start the first runtime, whose init phase then runs by itself. Raises NotStarted."""
         self._platform.init_start("init")

@@ -61,7 +61,8 @@ class FramedLink:
         return self.quiet  # its answer is the last that it does
 
     async def settled(self) -> None:
-        raise Broken
+        if not self.waiting:
+            raise Broken
 
     async def start(self) -> None:
         try:

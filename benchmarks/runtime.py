@@ -1,0 +1,206 @@
+"""The runtime pool: cold starts, bursts of them, warm invocations framed and over HTTP, idle environments.
+
+Each beside its baseline in the same run: cold starts beside plain spawns of the same bootstrap without
+any isolation, warm invocations beside the same link to the same process without the pool around it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import site
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+
+from benchmarks.coldstart import BURST, PlainSpawn, burst_of_starts, start_one
+from benchmarks.report import Result, case
+from millstream.contract.clock import SystemClock
+from millstream.contract.functions import FunctionSpec, Success
+from millstream.runtime.concurrency import ConcurrencyLedger
+from millstream.runtime.link import Invocation
+from millstream.runtime.logs import FunctionLogs
+from millstream.runtime.pool import RuntimePool
+from millstream.runtime.sandboxes.bwrap import BwrapSandbox
+
+STARTS, WARM_UP = 40, 5
+BURSTS = 5
+INVOCATIONS, ROUNDS = 5_000, 5
+LARGE = 20
+IDLE = 50
+EVENT = b'{"text": "' + b"x" * 1000 + b'"}'
+LARGE_EVENT = b'{"text": "' + b"x" * (6 * 1024 * 1024 - 100) + b'"}'
+ID = "00000000-0000-0000-0000-000000000000"
+
+HANDLER = """
+import datetime, json, logging, re
+
+
+def handle(event, context):
+    return event
+"""
+
+WITH_BOTO3 = "import boto3\n" + HANDLER
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What every measurement needs."""
+
+    folder: Path
+    sandbox: BwrapSandbox
+    logs: FunctionLogs
+
+    def function(self, name: str, text: str = HANDLER) -> FunctionSpec:
+        code = self.folder / f"code-{name}"
+        code.mkdir()
+        (code / "f.py").write_text(text, encoding="utf-8")
+        arn = f"arn:aws:lambda:us-east-1:0:function:{name}"
+        return FunctionSpec(name, arn, "f.handle", code, memory_size_mb=1024, timeout_s=30.0)
+
+
+def run() -> Result:
+    """Rates per second, or milliseconds; see the cases' units."""
+    return asyncio.run(_run())
+
+
+async def _run() -> Result:
+    with tempfile.TemporaryDirectory() as text:
+        folder = Path(text)
+        bench = Bench(folder, BwrapSandbox(folder / "sandboxes"), FunctionLogs(folder / "logs"))
+        await bench.sandbox.start()
+        try:
+            cases = {
+                "cold-zygote": await _cold(bench),
+                "cold-burst": await _bursts(bench),
+                "warm-framed": await _warm(bench, bench.function("framed")),
+                "warm-http": await _warm(bench, _with_ric(bench.function("http"))),
+                "large-framed": await _large(bench, bench.function("large")),
+                "idle-50": await _idle(bench),
+            }
+        finally:
+            await bench.sandbox.aclose()
+    return {"benchmark": "runtime", "cases": cases}
+
+
+async def _cold(bench: Bench) -> dict[str, object]:
+    function, spawn = bench.function("cold"), PlainSpawn()
+    ours: list[float] = []
+    theirs: list[float] = []
+    for repeat in range(WARM_UP + STARTS):
+        times = [await start_one(each, function, bench.logs) for each in (bench.sandbox, spawn)]
+        if repeat >= WARM_UP:
+            ours.append(times[0])
+            theirs.append(times[1])
+    return case(ours, theirs, "ms", p90=round(sorted(ours)[int(STARTS * 0.9)], 2))
+
+
+async def _bursts(bench: Bench) -> dict[str, object]:
+    function, spawn = bench.function("burst"), PlainSpawn()
+    rates: dict[object, list[float]] = {bench.sandbox: [], spawn: []}
+    for _ in range(BURSTS):
+        for each in (bench.sandbox, spawn):
+            elapsed_ms = await burst_of_starts(each, function, bench.logs)
+            rates[each].append(BURST * 1000 / elapsed_ms)
+    return case(rates[bench.sandbox], rates[spawn], "starts/s")
+
+
+def _with_ric(function: FunctionSpec) -> FunctionSpec:
+    """The same handler under awslambdaric, from this interpreter's packages."""
+    outside_usr = not sys.base_prefix.startswith("/usr")
+    place = "/var/lang" if outside_usr else sys.base_prefix
+    python = f"{place}/bin/python{sys.version_info.major}.{sys.version_info.minor}"
+    return replace(
+        function,
+        command=(python, "-m", "awslambdaric", function.handler),
+        variables={"PYTHONPATH": "/opt", "LD_LIBRARY_PATH": f"{place}/lib"},
+        opt=Path(site.getsitepackages()[0]),
+        interpreter=Path(sys.base_prefix) if outside_usr else None,
+    )
+
+
+async def _warm(bench: Bench, function: FunctionSpec) -> dict[str, object]:
+    """Invocations one after another of one environment, through the pool and at its bare link."""
+    environment = await bench.sandbox.create(function, bench.logs.of(function.name))
+    await environment.invoke(EVENT, ID)
+    link = environment.link
+    assert link is not None
+
+    async def bare() -> object:
+        await link.settled()
+        return await link.run(Invocation(ID, EVENT, int((time.time() + 30.0) * 1000)))
+
+    ledger = ConcurrencyLedger(1_000_000, [function])
+    clock = SystemClock()
+    async with RuntimePool({function.name: function}, bench.sandbox, ledger, bench.logs, clock) as pool:
+
+        async def pooled() -> object:
+            return await pool.invoke(function.name, EVENT)
+
+        rates: list[float] = []
+        baselines: list[float] = []
+        times: list[float] = []
+        await _rate(pooled, times)
+        for _ in range(ROUNDS):
+            baselines.append(await _rate(bare, []))
+            rates.append(await _rate(pooled, times := []))
+    await environment.aclose()
+    return case(rates, baselines, "invocations/s", p50_ms=round(median(times) * 1000, 3))
+
+
+async def _rate(invoke: Callable[[], Awaitable[object]], times: list[float]) -> float:
+    began = before = time.perf_counter()
+    for _ in range(INVOCATIONS):
+        outcome = await invoke()
+        assert isinstance(outcome, Success), outcome
+        times.append((now := time.perf_counter()) - before)
+        before = now
+    return INVOCATIONS / (time.perf_counter() - began)
+
+
+async def _large(bench: Bench, function: FunctionSpec) -> dict[str, object]:
+    """6 MB each way: seconds of the daemon's CPU in those that it takes."""
+    environment = await bench.sandbox.create(function, bench.logs.of(function.name))
+    await environment.invoke(LARGE_EVENT, ID)
+    began, cpu = time.perf_counter(), time.process_time()
+    for _ in range(LARGE):
+        assert isinstance(await environment.invoke(LARGE_EVENT, ID), Success)
+    elapsed_s, cpu_s = time.perf_counter() - began, time.process_time() - cpu
+    await environment.aclose()
+    return case([cpu_s], [elapsed_s], "s", per_second=round(LARGE / elapsed_s, 1))
+
+
+async def _idle(bench: Bench) -> dict[str, object]:
+    """Memory of environments that wait, with boto3 imported: MB of proportional set size each."""
+    function = bench.function("idle", WITH_BOTO3)
+    made = [await bench.sandbox.create(function, bench.logs.of("idle")) for _ in range(IDLE)]
+    for environment in made:
+        assert isinstance(await environment.invoke(EVENT, ID), Success)
+    pids = _descendants(os.getpid())
+    held_kb = sum(_pss_kb(pid) for pid in pids)
+    alone_kb = max(_rss_kb(pid) for pid in pids)
+    for environment in made:
+        await environment.aclose()
+    return case([held_kb / 1024 / IDLE], [alone_kb / 1024], "MB")
+
+
+def _descendants(pid: int) -> list[int]:
+    children: list[int] = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text(encoding="ascii").split():
+            children += [int(child), *_descendants(int(child))]
+    return children
+
+
+def _pss_kb(pid: int) -> int:
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
+    return next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:"))
+
+
+def _rss_kb(pid: int) -> int:
+    text = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    return next((int(line.split()[1]) for line in text.splitlines() if line.startswith("VmRSS:")), 0)
