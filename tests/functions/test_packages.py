@@ -242,3 +242,9 @@ def test_bytecode_that_a_zip_brings_is_never_taken(tmp_path: Path) -> None:
     _zip(tmp_path / "g.zip", "f.py", "__pycache__/f.cpython-311.pyc", "__pycache__/g.pyc")
     target = deploy(tmp_path / "g.zip", tmp_path / "store")
     assert not (target / "__pycache__" / "g.pyc").exists()
+
+
+def test_folders_without_an_end_are_refused(tmp_path: Path) -> None:
+    _zip(tmp_path / "g.zip", "/".join(["d"] * 300))
+    with pytest.raises(InvalidConfiguration, match="wanted at most 200 folders in one another, found 299"):
+        deploy(tmp_path / "g.zip", tmp_path / "store")

@@ -20,6 +20,10 @@ STAGING = ".new-"
 """How the names of folders begin that are not ready yet."""
 
 
+DEPTH = 200
+"""Folders in folders; to remove them takes a descriptor each."""
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """A folder of a store, and what its files have together."""
@@ -94,7 +98,10 @@ def snapshot(
 
 def _write(package: Path, entry: Entry, rules: Rules) -> None:
     target = package / entry.name
-    for parent in reversed(target.relative_to(package).parents[:-1]):
+    parents = target.relative_to(package).parents[:-1]
+    if len(parents) > DEPTH:
+        raise rules.refused(f"at most {DEPTH} folders in one another", f"{len(parents)}")
+    for parent in reversed(parents):
         place = package / parent
         if place.is_symlink() or (place.exists() and not place.is_dir()):
             wanted = "names that are a file or a folder"

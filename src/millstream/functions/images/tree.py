@@ -15,12 +15,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from millstream.functions.images.files import refused
+from millstream.functions.snapshots import DEPTH
 
 HOPS = 40
 """Links that one name may lead through, as on Linux."""
-
-DEPTH = 200
-"""Folders in folders; to remove them takes a descriptor each."""
 
 _UNNAMEABLE = {errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ}
 
