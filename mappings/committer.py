@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from typing import Protocol
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential_jitter
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential_jitter
 
 from millstream.contract.clock import Clock
 from millstream.contract.errors import StateUnavailable
@@ -68,23 +68,25 @@ class Committer:
             retry=retry_if_exception_type(StateUnavailable),
             wait=wait_exponential_jitter(multiplier=BACKOFF_FIRST_S, max=BACKOFF_MAX_S),
             sleep=self._clock.sleep,
-            before_sleep=self._say,
         )
         while True:
             await self._wake.wait()
             self._wake.clear()
             newest, self._newest = self._newest, {}
             for partition, checkpoint in newest.items():
-                await retrying(self._cursors.commit, self._leases[partition], checkpoint)
+                lease = self._leases[partition]
+                try:
+                    await self._cursors.commit(lease, checkpoint)
+                except StateUnavailable as unavailable:
+                    self._say(lease, unavailable)
+                    await self._clock.sleep(BACKOFF_FIRST_S)
+                    await retrying(self._cursors.commit, lease, checkpoint)
             if not newest and self._closed:
                 return
             if self._closed:
                 self._wake.set()
 
-    def _say(self, state: RetryCallState) -> None:
-        if state.attempt_number > 1:
-            return  # said once, until it works again
-        why = state.outcome.exception() if state.outcome is not None else None
-        lease: Lease = state.args[0]
+    def _say(self, lease: Lease, why: StateUnavailable) -> None:
+        """Once, until it works again."""
         extra = {"mapping": lease.mapping, "partition": lease.partition, "why": str(why)}
         logger.warning("cursor not written, retrying", extra=extra)

@@ -53,7 +53,8 @@ class Lane:
 
     def put(self, records: Sequence[Record]) -> None:
         """Give it records that follow those given before."""
-        self._pending.append(records)
+        size = self._limits.size  # in pieces of a batch: what a batch leaves is copied for the next
+        self._pending.extend(records[i : i + size] for i in range(0, len(records), size))
         self._changed.set()
 
     def caught_up(self, at: float) -> None:
@@ -103,7 +104,8 @@ class Lane:
         while self._pending and not batcher.full:
             records = self._pending.popleft()
             fitting = len(records) if self._windows is None else self._windows.fitting(records)
-            rest = batcher.add(records[:fitting], self._clock.monotonic())
+            taken = records if fitting == len(records) else records[:fitting]
+            rest = batcher.add(taken, self._clock.monotonic())
             if fitting < len(records):
                 self._pending.appendleft([*rest, *records[fitting:]])
                 return not rest

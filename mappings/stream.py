@@ -219,7 +219,7 @@ class StreamRunner:
             return
         self._observer.records_received(self._mapping, len(records))
         self._tracker.admit(records)
-        size = sum(map(_event_size, records))
+        size = sum([len(record.event) for record in records])
         self._records += len(records)
         self._bytes += size
         self._seen += len(records)
@@ -254,7 +254,7 @@ class StreamRunner:
         records = resolution.batch.records
         checkpoints = self._tracker.complete(resolution)
         self._records -= len(records)
-        self._bytes -= sum(map(_event_size, records))
+        self._bytes -= sum([len(record.event) for record in records])
         self._room.set()
         self._observer.batch_resolved(self._mapping, resolution)
         if checkpoints:
@@ -267,7 +267,3 @@ class StreamRunner:
         for checkpoint in self._held:
             self._committer.offer(checkpoint)
         self._held = []
-
-
-def _event_size(record: Record) -> int:
-    return len(record.event)

@@ -19,14 +19,15 @@ BUFFER_BYTES = 4 * 1024 * 1024
 class _Buffer:
     """What waits of one assigned partition."""
 
-    __slots__ = ("bytes", "epoch", "full_since", "next", "paused", "records", "seek", "slow", "taken")
+    __slots__ = ("bytes", "count", "epoch", "full_since", "next", "paused", "runs", "seek", "slow", "taken")
 
     def __init__(self, epoch: int, start: int) -> None:
         self.epoch = epoch
         self.next = start  # the offset at which a new reader begins
         self.taken = start  # the one behind what the reader has
         self.seek: int | None = None  # where the client must go on. None: where it is
-        self.records: deque[Record] = deque()
+        self.runs: deque[list[Record]] = deque()  # of records, as polls brought them; none is empty
+        self.count = 0  # of all of them
         self.bytes = 0
         self.paused = False  # the client passes over it
         self.slow = False  # it was passed over, and has not been empty since
@@ -34,11 +35,11 @@ class _Buffer:
 
     @property
     def full(self) -> bool:
-        return len(self.records) >= BUFFER_RECORDS or self.bytes >= BUFFER_BYTES
+        return self.count >= BUFFER_RECORDS or self.bytes >= BUFFER_BYTES
 
     @property
     def half_empty(self) -> bool:
-        return len(self.records) <= BUFFER_RECORDS // 2 and self.bytes <= BUFFER_BYTES // 2
+        return self.count <= BUFFER_RECORDS // 2 and self.bytes <= BUFFER_BYTES // 2
 
     def stuck(self, now: float, patience_s: float) -> bool:
         """True if it is full, and no longer to be waited for."""
@@ -51,20 +52,33 @@ class _Buffer:
 
     def take(self, limit: int) -> list[Record]:
         """The next records, in order."""
-        found = [self.records.popleft() for _ in range(min(limit, len(self.records)))]
+        found: list[Record] = []
+        while self.runs and len(found) < limit:
+            run = self.runs.popleft()
+            room = limit - len(found)
+            if len(run) > room:
+                self.runs.appendleft(run[room:])
+            found += run[:room]
         if found:
+            self.count -= len(found)
             self.bytes -= sum([len(record.event) for record in found])
             self.taken = int(found[-1].position) + 1
-        self.slow = self.slow and bool(self.records)
+        self.slow = self.slow and self.count > 0
         return found
+
+    def put(self, run: list[Record]) -> None:
+        """Add what follows."""
+        self.runs.append(run)
+        self.count += len(run)
+        self.bytes += sum([len(record.event) for record in run])
 
     def pass_over(self) -> None:
         self.paused = self.slow = True
         self.full_since = None
 
     def clear(self) -> None:
-        self.records.clear()
-        self.bytes = 0
+        self.runs.clear()
+        self.count = self.bytes = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,9 +162,8 @@ class Buffers:
         with self._changed:
             for partition, records in found.items():
                 part = self._parts.get(partition)
-                if part is not None and part.seek is None:
-                    part.records.extend(records)
-                    part.bytes += sum([len(record.event) for record in records])
+                if part is not None and part.seek is None and records:
+                    part.put(records)
 
     def wanted(self) -> dict[int, int]:
         """Where the client must go on, of partitions that are to be read again."""

@@ -5,7 +5,8 @@ A record's position is its offset, its item id `TOPIC-PARTITION:OFFSET`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import cast
 
 import msgspec
 
@@ -15,6 +16,8 @@ TIMESTAMP_TYPES = {0: "CREATE_TIME", 1: "LOG_APPEND_TIME"}
 """By their number in the protocol."""
 
 encode_event = msgspec.json.Encoder().encode
+
+_position = cast(Callable[[int], Position], str)  # to call the type takes longer than to make the text
 
 
 class SchemaMetadata(msgspec.Struct, frozen=True, gc=False, rename="camel"):
@@ -73,8 +76,8 @@ class RecordMaker:
         received_at: float,
     ) -> Record:
         """One record of the batch that arrived at `received_at` (Unix seconds)."""
-        name = self.name(partition)
-        position = str(offset)
+        name = self._names.get(partition) or self.name(partition)
+        position = _position(offset)
         event = KafkaEvent(
             self._topic,
             partition,
@@ -87,7 +90,7 @@ class RecordMaker:
         )
         return Record(
             partition=name,
-            position=Position(position),
+            position=position,
             item_id=f"{name}:{position}",
             event=encode_event(event),
             arrived_at=timestamp_ms / 1000,

@@ -47,6 +47,16 @@ def test_each_partition_of_a_batch_has_a_checkpoint_of_its_own() -> None:
     assert tracker.in_flight == 0
 
 
+@pytest.mark.parametrize("twice", [[0, 1, 0], [1, 1]])
+def test_a_position_is_admitted_once(twice: list[int]) -> None:
+    tracker = CursorTracker("q")
+    tracker.admit([record(2)])
+    with pytest.raises(ValueError, match=f"{twice[-1]} admitted twice"):
+        tracker.admit([record(n) for n in twice])
+    with pytest.raises(ValueError, match="2 admitted twice"):
+        tracker.admit([record(3), record(2)])
+
+
 def test_a_stream_takes_nothing_back() -> None:
     tracker = CursorTracker("q")
     batch = Batch((record(1),))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
+from millstream.triggers.kafka import KafkaTrigger
 from millstream.triggers.kafka_outputs import Output, read_outputs
-from millstream.triggers.kafka_records import item_id
+from millstream.triggers.kafka_records import RecordMaker, item_id
 
 
 @pytest.mark.parametrize(
@@ -23,6 +25,20 @@ from millstream.triggers.kafka_records import item_id
 )
 def test_an_identifier_is_an_object_of_partition_and_offset(identifier: object, found: str | None) -> None:
     assert item_id(identifier) == found
+
+
+@pytest.mark.parametrize("partitions", [[0], [0, 0, 0], [0, 1, 0, 2, 1]])
+def test_an_event_has_the_records_of_each_partition_in_order(partitions: list[int]) -> None:
+    make = RecordMaker("t").record
+    records = [make(p, n, "CREATE_TIME", 7, b"k", b"v", None, 0.0) for n, p in enumerate(partitions)]
+    options = {"topic": "t", "bootstrap_servers": "a:1,b:2", "starting_position": "LATEST"}
+    event = msgspec.json.decode(KafkaTrigger.parse(options).envelope(records))
+    assert [event.pop("eventSource"), event.pop("bootstrapServers")] == ["aws:SelfManagedKafka", "a:1,b:2"]
+    wanted: dict[str, list[int]] = {}
+    for number, partition in enumerate(partitions):
+        wanted.setdefault(f"t-{partition}", []).append(number)
+    assert event == {"records": event["records"]}
+    assert {name: [r["offset"] for r in part] for name, part in event["records"].items()} == wanted
 
 
 @pytest.mark.parametrize("payload", [b"null", b"{}", b'{"records":[]}', b'{"statusCode":200}'])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, NewType, TypeAlias, final
@@ -35,6 +35,17 @@ class Record(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     def size_bytes(self) -> int:
         """Size of `event`."""
         return len(self.event)
+
+
+def by_partition(records: Sequence[Record]) -> Iterable[tuple[str, Sequence[Record]]]:
+    """The records of each partition, in order; partitions by their first record."""
+    names = [record.partition for record in records]
+    if names and names.count(names[0]) == len(names):  # most often, and quicker than to look at each
+        return [(names[0], records)]
+    parts: dict[str, list[Record]] = {}
+    for record in records:
+        parts.setdefault(record.partition, []).append(record)
+    return parts.items()
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,12 +180,8 @@ class CursorTracker:
         Raises:
             ValueError: a position was admitted before and is not yet behind a checkpoint.
         """
-        for record in records:
-            part = self._parts[record.partition]
-            if record.position in part.resolved:
-                raise ValueError(f"{record.position} admitted twice")
-            part.resolved[record.position] = False
-            part.order.append(record.position)
+        for partition, some in by_partition(records):
+            self._parts[partition].admit([record.position for record in some])
 
     def complete(self, resolution: Resolution) -> Sequence[Checkpoint]:
         """Mark a batch resolved; the new checkpoint of each partition whose front moved.
@@ -182,13 +189,12 @@ class CursorTracker:
         Raises:
             ValueError: a record was returned, which a stream cannot take back.
         """
-        touched: dict[str, _Part] = {}
-        for record, verdict in zip(resolution.batch.records, resolution.verdicts, strict=True):
-            if isinstance(verdict, Returned):
-                raise ValueError("a stream cannot take a record back")
-            part = touched[record.partition] = self._parts[record.partition]
-            part.resolved[record.position] = True
-        moved = [(partition, part.advance()) for partition, part in touched.items()]
+        if Returned in set(map(type, resolution.verdicts)):
+            raise ValueError("a stream cannot take a record back")
+        moved = [
+            (partition, self._parts[partition].complete([record.position for record in some]))
+            for partition, some in by_partition(resolution.batch.records)
+        ]
         return [Checkpoint(_SEAL, partition, last) for partition, last in moved if last is not None]
 
 
@@ -201,11 +207,22 @@ class _Part:
         self.order: deque[Position] = deque()  # in read order
         self.resolved: dict[Position, bool] = {}
 
-    def advance(self) -> Position | None:
+    def admit(self, positions: Sequence[Position]) -> None:
+        """Take positions in read order. Raises ValueError for one that is here already."""
+        fresh = dict.fromkeys(positions, False)
+        if len(fresh) < len(positions) or not fresh.keys().isdisjoint(self.resolved):
+            twice = [p for i, p in enumerate(positions) if p in self.resolved or p in positions[:i]]
+            raise ValueError(f"{twice[0]} admitted twice")
+        self.resolved |= fresh
+        self.order.extend(positions)
+
+    def complete(self, positions: Sequence[Position]) -> Position | None:
         """Let go of the resolved run at the front; its last position."""
+        order, resolved = self.order, self.resolved
+        resolved |= dict.fromkeys(positions, True)
         last: Position | None = None
         # Not the dict's own order: to find its first key takes longer with each one removed before it.
-        while self.order and self.resolved[self.order[0]]:
-            last = self.order.popleft()
-            del self.resolved[last]
+        while order and resolved[order[0]]:
+            last = order.popleft()
+            del resolved[last]
         return last
