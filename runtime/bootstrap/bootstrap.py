@@ -34,6 +34,10 @@ REQUEST_ID_BYTES = 36
 MAX_RESPONSE_BYTES = 6291556
 KB_PER_UNIT = 1 / 1024 if sys.platform == "darwin" else 1  # ru_maxrss is bytes on macOS
 THREAD_STACK_BYTES = 2 * 1024 * 1024
+RUNTIME = "/var/runtime"
+PACKAGES = frozenset({"boto3", "botocore", "s3transfer", "jmespath", "dateutil", "urllib3", "six"})
+"""What Lambda's Python runtime brings, and a package may bring in a version of its own."""
+
 NBSP = "\u00a0"
 
 
@@ -112,6 +116,7 @@ def run(sock: socket.socket) -> None:
     _, body = connection.receive()
     config = json.loads(body)
     prepare(config)
+    prefer_packages(config["task_root"])
     requests = _set_up_logging()
     try:
         handler = load_handler(config["handler"])
@@ -162,6 +167,16 @@ def set_limit(name: str, limit: int) -> None:
         resource.setrlimit(number, (limit, limit))
     if name == "RLIMIT_DATA":
         threading.stack_size(THREAD_STACK_BYTES)  # a stack counts towards it as a whole
+
+
+def prefer_packages(task_root: str) -> None:
+    """Forget what the zygote has loaded of the runtime's packages where the function brings one of them."""
+    last = sys.path.index(RUNTIME) if RUNTIME in sys.path else len(sys.path)
+    for folder in (task_root, *sys.path[:last]):
+        if any(name in sys.modules and os.path.isdir(os.path.join(folder, name)) for name in PACKAGES):
+            for module in [module for module in sys.modules if module.partition(".")[0] in PACKAGES]:
+                del sys.modules[module]
+            return
 
 
 def load_handler(name: str) -> Any:

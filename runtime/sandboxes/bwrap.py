@@ -35,6 +35,7 @@ from millstream.runtime.sandboxes.layout import (
     USER_ID,
     Layout,
     layout,
+    mode,
 )
 from millstream.runtime.sandboxes.supervised import SupervisedProcesses
 
@@ -172,8 +173,14 @@ class BwrapSandbox:
         try:
             group = None if self._groups is None else self._groups.make(function.name)
             inside = layout(function, self._work_dir)
-            command = [inside.python, "-S", "-s", f"{RUNTIME}/zygote.py", str(theirs.fileno())]
-            command += ["bare"] if function.command or function.image else []
+            command = [
+                inside.python,
+                "-S",
+                "-s",
+                f"{RUNTIME}/zygote.py",
+                str(theirs.fileno()),
+                mode(function),
+            ]
             process, log = await self._launch(function.name, inside, command, [theirs.fileno()], group)
             template = _Template(process, ours, log, group)
         finally:

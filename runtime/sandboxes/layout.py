@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import itertools
 import os
 import sys
 from dataclasses import dataclass, field
@@ -40,6 +42,9 @@ ETC = (
 
 BUNDLED = ("boto3", "botocore", "s3transfer", "jmespath", "dateutil", "urllib3", "six")
 """What Lambda's Python runtime brings: boto3 and what it needs."""
+
+LOOKED_AT = 200
+"""Modules of a package that are searched for boto3 before its first environment is made."""
 
 UNPRIVILEGED_ID = 62993
 """The user that a root daemon becomes before it runs a function; no account, so it owns nothing."""
@@ -100,6 +105,22 @@ def layout(function: FunctionSpec | None, work_dir: Path) -> Layout:
     shared = None if function is None else function.file_system
     writable = [] if shared is None else [(str(shared.folder), shared.local_mount_path)]
     return Layout(options, mounts, python, writable)
+
+
+def mode(function: FunctionSpec) -> str:
+    """What the zygote of a function loads ahead: see zygote.py."""
+    if function.command or function.image is not None:
+        return "bare"
+    return "boto3" if _names_boto3(function.code) else "python"
+
+
+def _names_boto3(code: Path) -> bool:
+    """True if a module of the package names boto3; of a large package, only some are looked at."""
+    for path in itertools.islice(code.rglob("*.py"), LOOKED_AT):
+        with contextlib.suppress(OSError):
+            if b"boto3" in path.read_bytes():
+                return True
+    return False
 
 
 def _our_etc(work_dir: Path) -> list[Path]:

@@ -1,7 +1,7 @@
 """Forks execution environments out of a preloaded interpreter. Runs inside the template sandbox.
 
-`zygote.py FD [bare]`: FD is a SOCK_SEQPACKET socket to the daemon; a bare one forks programs alone, and
-preloads nothing. The first message is the seccomp
+`zygote.py FD MODE`: FD is a SOCK_SEQPACKET socket to the daemon; MODE is python, boto3 (which is then
+loaded, too) or bare, for programs alone, where nothing is. The first message is the seccomp
 filter. Then each request is JSON (`number`, `tmp_mb`, `data_mb`, `uid`, `listen`) with the socket
 that controls the environment; the answer is the number, in text, with a pidfd of the environment's first
 process, which is `supervisor.py`. For each address and port in `listen`, a socket that listens there, on the
@@ -38,6 +38,8 @@ PRELOADED = (
     "tempfile", "threading", "traceback", "typing", "unittest.mock", "urllib.parse", "urllib.request",
     "uuid", "zlib",
 )  # fmt: skip
+
+BOTO3 = ("boto3", "botocore.client", "botocore.endpoint", "botocore.parsers", "botocore.signers")
 
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x20000, 0x4000000, 0x8000000
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
@@ -193,8 +195,9 @@ def main() -> None:
     """Entry point: preload, then serve."""
     _, hard = resource.getrlimit(resource.RLIMIT_STACK)
     resource.setrlimit(resource.RLIMIT_STACK, (min(STACK_BYTES, hard) if hard > 0 else STACK_BYTES, hard))
-    if len(sys.argv) < 3:
-        for name in PRELOADED:
+    mode = sys.argv[2]
+    if mode != "bare":
+        for name in PRELOADED + (BOTO3 if mode == "boto3" else ()):
             __import__(name)
     elif os.path.isdir(IMAGE):
         image.build(IMAGE, ROOT)

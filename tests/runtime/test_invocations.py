@@ -330,3 +330,17 @@ async def test_a_handlers_module_may_have_the_name_of_one_that_is_loaded(
         file, event = await it.answer({"a": 1})
     assert file.endswith((f"task/{name}.py", f"code/{name}.py"))
     assert event == {"a": 1}
+
+
+async def test_a_package_that_brings_boto3_gets_its_own(
+    driver: str, runtime: MakeRuntime, tmp_path: Path
+) -> None:
+    code = "import boto3\ndef handle(e, c):\n    return boto3.__file__, boto3.__name__\n"
+    async with runtime(driver, code, timeout_s=10.0) as it:
+        assert "/code/" not in (await it.answer())[0]
+    own = tmp_path / "code" / "boto3"
+    own.mkdir()
+    (own / "__init__.py").write_text("", encoding="utf-8")
+    async with runtime(driver, code, timeout_s=10.0) as it:
+        file, _ = await it.answer()
+    assert file.endswith("task/boto3/__init__.py")
