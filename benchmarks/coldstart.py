@@ -43,7 +43,7 @@ class PlainSpawn:
 
     async def create(self, function: FunctionSpec, log: LogSink) -> ExecutionEnvironment:
         async def spawned() -> PlainProcesses:
-            places = Places(task_root=str(function.code), paths=[])
+            places = Places(task_root=str(function.code))
             python = [sys.executable, "-I", f"{bootstrap.__path__[0]}/bootstrap.py"]
             return PlainProcesses(places, Path(function.code), python, plain, None)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -28,10 +29,16 @@ class Places:
     runtime: str = "/var/runtime"
     opt: str = "/opt"
     lang: str = "/var/lang"  # an installation that the function's runtime is of
-    paths: Sequence[str] = ("/var/task", "/opt/python", "/var/runtime")  # of Python modules
     temporary: str = "/tmp"
     limits: Mapping[str, int] = field(default_factory=lambda: NO_LIMITS)  # for our bootstrap to set
     port: int = 0  # of the Runtime API; 0: none is served
+
+    @property
+    def paths(self) -> list[str]:
+        """Of Python modules. Source: AWS, "Working with layers for Python Lambda functions"."""
+        version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+        layers = f"{self.opt}/python"
+        return [self.task_root, f"{layers}/lib/{version}/site-packages", layers, self.runtime]
 
     def placed(self, text: str) -> str:
         """Text with paths as Lambda has them, as these places have them."""

@@ -27,7 +27,7 @@ def bootstrap_config(function: FunctionSpec, stream: str, places: Places) -> dic
     return {
         "handler": function.handler,
         "task_root": places.task_root,
-        "paths": list(places.paths),
+        "paths": places.paths,
         "limits": dict(places.limits),
         "environment": _variables(function, group, log_stream, places),
         "context": {

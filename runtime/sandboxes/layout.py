@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import itertools
 import os
+import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +44,7 @@ ETC = (
 BUNDLED = ("boto3", "botocore", "s3transfer", "jmespath", "dateutil", "urllib3", "six")
 """What Lambda's Python runtime brings: boto3 and what it needs."""
 
+BOTO3 = re.compile(rb"^\s*(import|from)\s+boto", re.MULTILINE)
 LOOKED_AT = 200
 """Modules of a package that are searched for boto3 before its first environment is made."""
 
@@ -85,6 +87,7 @@ def layout(function: FunctionSpec | None, work_dir: Path) -> Layout:
         elif path.exists():
             mounts.append((str(path), str(path)))
     mounts += [(f"/etc/{name}", f"/etc/{name}") for name in ETC if Path("/etc", name).exists()]
+    mounts += [(str(path), str(path)) for path in sorted(Path("/etc").glob("java-*-openjdk"))]
     mounts += [(str(path), f"/etc/{path.name}") for path in _our_etc(work_dir)]
     mounts.append((str(_hosts(function, work_dir)), "/etc/hosts"))
     own = function is not None and function.interpreter is not None
@@ -115,10 +118,10 @@ def mode(function: FunctionSpec) -> str:
 
 
 def _names_boto3(code: Path) -> bool:
-    """True if a module of the package names boto3; of a large package, only some are looked at."""
+    """True if a module of the package imports boto3; of a large package, only some are looked at."""
     for path in itertools.islice(code.rglob("*.py"), LOOKED_AT):
         with contextlib.suppress(OSError):
-            if b"boto3" in path.read_bytes():
+            if BOTO3.search(path.read_bytes()):
                 return True
     return False
 

@@ -100,7 +100,7 @@ class ProcessSandbox:
         if not self._staged:
             places = Places(
                 str(function.code), PACKAGES, str(function.opt or OPT), str(function.interpreter or LANG),
-                [PACKAGES], str(temporary), limits, port,
+                str(temporary), limits, port,
             )  # fmt: skip
             own = [sys.executable, "-I", str(PROGRAM)]
             python = own if os.geteuid() else _unstaged(own)
@@ -108,7 +108,7 @@ class ProcessSandbox:
         mounts = [*runtime_files(RUNTIME), (str(function.code), TASK)]
         mounts += [] if function.opt is None else [(str(function.opt), OPT)]
         mounts += [] if function.interpreter is None else [(str(function.interpreter), LANG)]
-        places = Places(TASK, RUNTIME, OPT, LANG, [TASK, RUNTIME], TMP, limits, port)
+        places = Places(TASK, RUNTIME, OPT, LANG, TMP, limits, port)
         python = _staged(mounts, ["-I", f"{RUNTIME}/bootstrap.py"], temporary)
 
         def program(command: Sequence[str], environment: Mapping[str, str], directory: str) -> list[str]:
