@@ -49,7 +49,7 @@ def program_of(function: FunctionSpec, stream: str, places: Places) -> Program |
         command, directory, own = (
             function.image.command,
             function.image.working_directory,
-            function.image.environment,
+            {**function.image.environment, **function.variables},
         )
     if not command:
         return None
@@ -87,6 +87,7 @@ def _variables(function: FunctionSpec, group: str, log_stream: str, places: Plac
         "AWS_LAMBDA_LOG_GROUP_NAME": group,
         "AWS_LAMBDA_LOG_STREAM_NAME": log_stream,
         "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
+        **function.variables,
         **function.environment,
         "_HANDLER": function.handler,
         "AWS_REGION": function.region,

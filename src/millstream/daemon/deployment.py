@@ -9,6 +9,7 @@ from pathlib import Path
 from millstream.contract.blocking import BlockingClient
 from millstream.contract.errors import InvalidConfiguration, Problem
 from millstream.contract.functions import FunctionSpec, Image, LoggingConfig
+from millstream.daemon.function_network import reach
 from millstream.daemon.plan import Plan
 from millstream.daemon.plan_functions import PlannedFunction
 from millstream.daemon.settings import Settings
@@ -55,6 +56,7 @@ def _deploy(functions: Mapping[str, PlannedFunction], settings: Settings) -> dic
 def _spec(planned: PlannedFunction, settings: Settings) -> FunctionSpec:
     options, launch = planned.options, planned.launch
     made = _made(planned, settings.data_dir)
+    network, variables = reach(options.network, settings.endpoint_url)
     return FunctionSpec(
         name=options.name,
         arn=f"arn:aws:lambda:{settings.region}:{settings.account_id}:function:{options.name}",
@@ -69,11 +71,11 @@ def _spec(planned: PlannedFunction, settings: Settings) -> FunctionSpec:
         region=settings.region,
         interpreter=launch.interpreter,
         command=launch.command,
-        variables=launch.variables,
+        variables={**launch.variables, **variables},
         opt=made.opt,
         image=made.image,
         file_system=planned.file_system,
-        network=tuple(options.network),
+        network=network,
         logging=_logging(options.logging_config),
         snap_start=options.snap_start,
         provisioned_concurrency=options.provisioned_concurrent_executions or 0,
