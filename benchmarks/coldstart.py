@@ -41,6 +41,9 @@ class PlainSpawn:
 
     async def start(self) -> None: ...
 
+    def limits(self) -> str:
+        return "none"
+
     async def create(self, function: FunctionSpec, log: LogSink) -> ExecutionEnvironment:
         async def spawned() -> PlainProcesses:
             places = Places(task_root=str(function.code))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
 import os
 import shutil
 import socket
@@ -38,8 +37,6 @@ from millstream.runtime.sandboxes.layout import (
     mode,
 )
 from millstream.runtime.sandboxes.supervised import SupervisedProcesses
-
-logger = logging.getLogger(__name__)
 
 LAUNCHER = Path(zygote.__file__).resolve().parent / "launch.py"
 
@@ -95,10 +92,14 @@ class BwrapSandbox:
         if self._groups is not None and await self._try():
             self._groups.close()
             self._groups = None
-        if self._groups is None:
-            if why := await self._try():
-                raise SandboxUnavailable(f"isolation bwrap: {why}; {WAYS_OUT}")
-            logger.info("no cgroup for memory: limits hold per process, not per function")
+        if self._groups is None and (why := await self._try()):
+            raise SandboxUnavailable(f"isolation bwrap: {why}; {WAYS_OUT}")
+
+    def limits(self) -> str:
+        memory = "memory per process alone, for there is no cgroup that may be used"
+        if self._groups is not None:
+            memory = f"memory per function (cgroup {self._groups.version}) and per process"
+        return f"{memory}; /tmp, processes, descriptors per environment; no network; system calls filtered"
 
     async def create(self, function: FunctionSpec, log: LogSink) -> Environment:
         return await assemble(function, log, lambda: self._processes(function))

@@ -115,6 +115,11 @@ class MemoryGroups:
         self._names = names
         self._left: list[MemoryGroup] = []
 
+    @property
+    def version(self) -> str:
+        """v1 or v2."""
+        return "v2" if self._names is V2 else "v1"
+
     def make(self, function: str) -> MemoryGroup:
         """A group with room for a template alone.
 

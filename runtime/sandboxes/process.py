@@ -65,6 +65,10 @@ class ProcessSandbox:
                 wanted = f"wanted an interpreter that user {UNPRIVILEGED_ID} can run, found: {why}"
                 raise SandboxUnavailable(f"isolation process: {wanted}; or run as an ordinary user")
 
+    def limits(self) -> str:
+        own = "a user of its own, " if os.geteuid() == 0 else ""
+        return f"reduced: {own}memory, descriptors and file sizes per process; network and host files open"
+
     async def create(self, function: FunctionSpec, log: LogSink) -> Environment:
         return await assemble(function, log, lambda: self._processes(function))
 

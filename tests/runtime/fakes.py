@@ -90,6 +90,9 @@ class FakeSandbox:
     init_failure: FunctionFailed | None = None
     memory_mb: int = 0
 
+    def limits(self) -> str:
+        return "none"
+
     async def start(self) -> None:
         pass
 

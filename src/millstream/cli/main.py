@@ -1,4 +1,4 @@
-"""The command line: `millstream check | run | mappings | functions | invoke | logs | demo`."""
+"""The command line: `millstream check | run | mappings | functions | invoke | logs | doctor | demo`."""
 
 from __future__ import annotations
 
@@ -249,6 +249,24 @@ def logs(
 
     for line in log_lines(_logs(data_dir), name, lines, follow):
         typer.echo(line)
+
+
+@app.command()
+def doctor(runtime: NamedRuntimes = None, as_json: AsJson = False) -> None:
+    """Show what this host offers to functions: isolation, the limits that hold, runtimes.
+
+    Exit status: 0 `millstream run` can isolate functions here, 4 it cannot.
+    """
+    import asyncio
+
+    from millstream.cli.tables import print_report
+    from millstream.daemon.doctor import examine
+    from millstream.daemon.settings import named_runtimes
+
+    report = asyncio.run(examine(named_runtimes(runtime or ())))
+    print_report(report, as_json)
+    if report.driver is None:
+        raise typer.Exit(ExitCode.SANDBOX)
 
 
 @app.command()

@@ -10,11 +10,13 @@ from typing import Any
 
 import msgspec
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from millstream.contract.errors import StateUnavailable
 from millstream.contract.state import MappingStatus
 from millstream.daemon import data_dir
+from millstream.daemon.doctor import Report
 from millstream.daemon.metrics import metrics
 from millstream.daemon.plan import Plan
 from millstream.daemon.plan_functions import PlannedFunction
@@ -28,6 +30,28 @@ def console(to_stderr: bool = False) -> Console:
     """A console of the terminal's width."""
     found = Console(stderr=to_stderr)
     return found if found.is_terminal else Console(stderr=to_stderr, width=WIDTH)
+
+
+def print_report(report: Report, as_json: bool) -> None:
+    """What `millstream doctor` found."""
+    if as_json:
+        print(json.dumps(msgspec.to_builtins(report)))
+        return
+    out = console()
+    signs = {True: "yes", False: "no", None: ""}
+    for title, findings in (
+        ("host", report.host),
+        ("isolation", report.drivers),
+        ("runtime", report.runtimes),
+    ):
+        table = Table(title, "", "", box=None, show_header=True)
+        for each in findings:
+            table.add_row(each.what, signs[each.ok], escape(each.found))
+        out.print(table)
+    if report.driver is None:
+        out.print("millstream run cannot isolate functions here; --isolation process is there, and weaker")
+    else:
+        out.print(f"millstream run uses {report.driver}")
 
 
 def print_plan(plan: Plan) -> None:

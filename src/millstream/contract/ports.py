@@ -215,6 +215,9 @@ class Sandbox(Protocol):
             SandboxUnavailable: this host cannot; the message names the ways out.
         """
 
+    def limits(self) -> str:
+        """Which limits hold on this host, once it is started; one line for a person."""
+
     async def create(self, function: FunctionSpec, log: LogSink) -> ExecutionEnvironment:
         """A new environment, its processes started, the handler's module perhaps not yet loaded.
 

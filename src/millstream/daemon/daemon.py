@@ -91,6 +91,8 @@ class Daemon:
                     raise InvalidConfiguration(problems)
                 sandbox: Sandbox = load_plugin("sandboxes", self._settings.isolation)(directory / "sandboxes")
                 await sandbox.start()
+                extra = {"isolation": self._settings.isolation, "limits": sandbox.limits()}
+                logger.info("sandbox ready", extra=extra)
                 stack.push_async_callback(sandbox.aclose)
                 store = open_store(self._settings)
                 stack.push_async_callback(store.aclose)
