@@ -29,10 +29,15 @@ class FunctionLog:
         self._waiting = 0
         self._timer: asyncio.TimerHandle | None = None
         self._broken = False
+        self._at_ms, self._at = 0, ""  # the time of the last line, and its text
 
     def write(self, stream: str, text: str) -> None:
-        at = datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")[:-6]
-        self._lines.append(f"{at}Z {stream} {text}\n")
+        now_ms = int(time.time() * 1000)
+        if now_ms != self._at_ms:
+            self._at_ms = now_ms
+            at = datetime.fromtimestamp(now_ms / 1000, UTC).isoformat(timespec="milliseconds")
+            self._at = f"{at[:-6]}Z"
+        self._lines.append(f"{self._at} {stream} {text}\n")
         self._waiting += len(text)
         if self._waiting > BUFFER_BYTES:
             self.flush()
