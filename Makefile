@@ -34,7 +34,7 @@ test: $(VENV)/.dev
 	@$(BIN)/pytest
 
 unit: $(VENV)/.dev
-	@$(BIN)/pytest -q -m "not broker"
+	@$(BIN)/pytest -q -n auto -m "not broker"
 
 check: format lint types layers unit
 

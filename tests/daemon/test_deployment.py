@@ -76,11 +76,11 @@ async def test_what_an_environment_is_given_is_passed_on(tmp_path: Path) -> None
     write(tmp_path, {"code/f.py": "def h(e, c): ...\n", "data/shared/x": ""})
     found = await spec(
         tmp_path,
-        'handler="f.h", code="code", network=["aws", "db:5432"], logging_config={"log_format": "JSON",'
+        'handler="f.h", code="code", network=["mq:5672", "db:5432"], logging_config={"log_format": "JSON",'
         ' "system_log_level": "WARN"}, reserved_concurrent_executions=3, provisioned_concurrent_executions=2,'
         ' file_system_configs=[{"folder": "data/shared", "local_mount_path": "/mnt/shared"}]',
     )
-    assert found.network == ("aws", "db:5432")
+    assert found.network == ("mq:5672", "db:5432")
     assert found.logging == LoggingConfig("JSON", "INFO", "WARN")
     assert (found.reserved_concurrency, found.provisioned_concurrency) == (3, 2)
     assert found.file_system == FileSystem(tmp_path / "data" / "shared", "/mnt/shared")
