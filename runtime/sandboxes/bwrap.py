@@ -278,6 +278,9 @@ class BwrapSandbox:
             del self._templates[name]
         with contextlib.suppress(ProcessLookupError):
             template.process.kill()
+        with contextlib.suppress(OSError):
+            # Killed so early that its own children are not yet bound to it, bwrap leaves a zygote behind.
+            template.control.shutdown(socket.SHUT_WR)
         if template not in self._ended:
             self._ended.append(template)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 
 import pytest
@@ -42,3 +43,12 @@ async def test_code_that_cannot_be_loaded_is_a_failed_provision_and_a_failed_inv
             while it.pool.state()[0].provisioned_status != "FAILED":
                 await asyncio.sleep(0.01)
         assert (await it.error())["errorType"] == "Runtime.ImportModuleError"
+
+
+@pytest.mark.parametrize("wait_s", [n / 100 for n in range(10)])
+async def test_a_first_cold_start_that_is_cut_off_keeps_no_sandbox_from_closing(
+    runtime: MakeRuntime, wait_s: float
+) -> None:
+    async with asyncio.timeout(10.0), runtime("bwrap", WHEN, timeout_s=10.0) as it:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(it.answer(), wait_s)
