@@ -24,6 +24,8 @@ from millstream.mappings.tenure import Tenure
 
 logger = logging.getLogger(__name__)
 
+LOST = "partition lost, another member reads on"
+
 
 @dataclass(slots=True)
 class _Unit:
@@ -157,6 +159,7 @@ class GroupRunner:
     async def _assigned(self, change: Assigned, group: asyncio.TaskGroup) -> None:
         if self._ending:
             return  # left unread; another member has it once this one has left
+        self._observer.poll_recovered(self._mapping)
         leases = [Lease(self._mapping, p, self._owner, change.epoch) for p in change.partitions]
         if self._share_batches:
             leases += [lease for unit in self._units for lease in unit.leases]
@@ -197,12 +200,10 @@ class GroupRunner:
         if after_s == math.inf:
             return
         await self._clock.sleep(after_s)
+        why = "not finished in time, another member reads it again" if after_s else LOST
         for unit in units:
             if unit.task is not None and not unit.over.is_set():
-                logger.warning(
-                    "not finished in time, another member reads it again",
-                    extra={"mapping": self._mapping, "partition": unit.name},
-                )
+                logger.warning(why, extra={"mapping": self._mapping, "partition": unit.name})
                 unit.task.cancel()
 
     async def _hold(self, unit: _Unit) -> None:
@@ -218,7 +219,7 @@ class GroupRunner:
             )
         except LeaseLost:
             extra = {"mapping": self._mapping, "partition": unit.name}
-            logger.warning("partition lost, another member reads on", extra=extra)
+            logger.warning(LOST, extra=extra)
         except InvalidConfiguration as gone:
             self._gone = self._gone or gone
             for other in self._units:

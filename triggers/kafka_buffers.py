@@ -97,6 +97,11 @@ class Buffers:
         self._changed = threading.Condition()
         self._parts: dict[int, _Buffer] = {}
 
+    @property
+    def assigned(self) -> bool:
+        """Whether any is."""
+        return bool(self._parts)
+
     def held(self, partitions: Sequence[int]) -> list[int]:
         """Those that are assigned."""
         with self._changed:

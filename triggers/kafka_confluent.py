@@ -74,6 +74,7 @@ class ConfluentClient:
             "group.id": settings.group_id,
             "session.timeout.ms": int(settings.session_timeout_s * 1000),
             "heartbeat.interval.ms": heartbeat_ms,
+            "reconnect.backoff.max.ms": heartbeat_ms,  # ten seconds by default, which may be a session
             "partition.assignment.strategy": "cooperative-sticky",
             "isolation.level": "read_committed" if settings.read_committed else "read_uncommitted",
             "enable.auto.commit": False,

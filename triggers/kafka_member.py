@@ -152,6 +152,8 @@ class Member:
             if self._fault is None:
                 self._fault = unavailable
                 self._tell()
+            elif not self.buffers.assigned:  # no reader is there to be told
+                self.fail(unavailable)
         else:
             self._fault = None
         self._commit_when_due()

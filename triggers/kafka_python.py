@@ -72,13 +72,15 @@ class KafkaPythonClient:
         self._fresh: set[int] = set()  # assigned, and not yet told where to begin
         self._lock = threading.Lock()
         session_ms = int(settings.session_timeout_s * 1000)
+        heartbeat_ms = min(3000, session_ms // 3)
         with self._errors():
             self._consumer = KafkaConsumer(
                 client_id="millstream",
                 group_id=settings.group_id,
                 group_instance_id=settings.instance_id,
                 session_timeout_ms=session_ms,
-                heartbeat_interval_ms=min(3000, session_ms // 3),
+                heartbeat_interval_ms=heartbeat_ms,
+                reconnect_backoff_max_ms=heartbeat_ms,  # half a minute by default: longer than a session
                 partition_assignment_strategy=[CooperativeStickyAssignor],
                 isolation_level="read_committed" if settings.read_committed else "read_uncommitted",
                 enable_auto_commit=False,

@@ -58,11 +58,12 @@ class Listener:
     port: int
     protocol: str
     settings: Mapping[str, str] = field(default_factory=dict)
+    relayed_by: int | None = None  # the port that clients are told in place of its own
 
     @property
     def address(self) -> str:
         """As clients write it."""
-        return f"127.0.0.1:{self.port}"
+        return f"127.0.0.1:{self.relayed_by or self.port}"
 
 
 class LocalKafka:

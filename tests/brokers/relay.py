@@ -10,13 +10,13 @@ WITHIN_S = 10.0
 
 
 class Relay:
-    """Relays one port of loopback to a broker's URL, in the test's own event loop."""
+    """Relays one port of loopback to a broker's URL, in the test's own event loop. Port 0: any free one."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, port: int = 0) -> None:
         target = urlsplit(url)
         self._target = (target.hostname, target.port)
         self._server: asyncio.Server | None = None
-        self._port = 0
+        self._port = port
         self._writers: set[asyncio.StreamWriter] = set()
         self._serving: set[asyncio.Task[object]] = set()
         self._heard = bytearray()

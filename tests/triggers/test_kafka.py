@@ -106,10 +106,10 @@ async def test_the_groups_offsets_are_where_every_kafka_tool_sees_them(kafka: Ka
         await committed(kafka, "seen-by-tools", topic, {0: 5})
 
 
-async def test_what_is_resolved_last_is_committed_as_the_member_leaves(kafka: Kafka) -> None:
+async def test_what_is_resolved_last_is_committed_as_the_member_leaves(kafka: Kafka, client: str) -> None:
     topic = kafka.create_topic(1)
     produce(kafka.bootstrap, topic, 0, numbered(0, 5))
-    async with opened(kafka.bootstrap, topic, client="confluent") as it:
+    async with opened(kafka.bootstrap, topic, client=client) as it:
         (lease,) = await it.assigned(count=1)
         await it.commit(lease, await it.read(await it.source.reader([lease]), 5))
     assert kafka.committed(f"g-{topic}", topic) == {0: 5}
@@ -271,7 +271,7 @@ async def test_a_cluster_that_does_not_answer_is_unavailable(client: str) -> Non
 async def test_a_broker_that_comes_back_is_read_on(own_kafka: Kafka, client: str) -> None:
     topic = own_kafka.create_topic(1)
     produce(own_kafka.bootstrap, topic, 0, numbered(0, 5))
-    async with opened(own_kafka.bootstrap, topic, Oldest(), client=client, session_timeout=6) as it:
+    async with opened(own_kafka.bootstrap, topic, Oldest(), client=client, session_timeout=30) as it:
         (lease,) = await it.assigned(count=1)
         reader = await it.source.reader([lease])
         records = await it.read(reader, 5)
