@@ -16,6 +16,8 @@ from typing import Protocol, cast
 import httptools
 import msgspec
 
+from millstream.runtime.processes import NotStarted
+
 HEADER_BYTES = 16 * 1024
 CONNECTIONS = 64
 """At once, per environment: a runtime needs one, an extension two."""
@@ -81,22 +83,32 @@ class Server:
         self.services: dict[str, Service] = {}
         self._connections: set[_Connection] = set()
         self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
+        self._closed = False
 
     async def start(self, listener: socket.socket) -> None:
-        """Serve what connects to a socket that listens."""
+        """Serve what connects to a socket that listens, which stays the caller's. Raises NotStarted."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Connection(self), sock=listener)
+        try:
+            self._listener = listener.dup()
+        except OSError as error:
+            raise NotStarted(f"its APIs: {error.strerror}") from error
+        self._server = await loop.create_server(lambda: _Connection(self), sock=self._listener)
 
     def close(self) -> None:
-        """End every connection."""
-        if self._server is not None:
-            self._server.close()
+        """End every connection; the loop has to go on for a little."""
+        if self._server is not None and self._listener is not None and not self._closed:
+            # Closed at once, asyncio's server would lose what it has accepted and made no connection of yet.
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(self._listener)
+            loop.call_soon(self._server.close)
+        self._closed = True
         for connection in list(self._connections):
             connection.abort()
 
     def add(self, connection: _Connection) -> bool:
-        """False where there are too many."""
-        if len(self._connections) >= CONNECTIONS:
+        """False where there are too many, and once it is closed."""
+        if self._closed or len(self._connections) >= CONNECTIONS:
             return False
         self._connections.add(connection)
         return True

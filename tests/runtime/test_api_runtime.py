@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import msgspec
@@ -62,7 +63,12 @@ class Side:
 
     api: RuntimeApi
     server: Server
-    port: int
+    listener: socket.socket
+
+    @property
+    def port(self) -> int:
+        port: int = self.listener.getsockname()[1]
+        return port
 
     async def connect(self) -> Connection:
         connection = Connection(*await asyncio.open_connection("127.0.0.1", self.port))
@@ -106,11 +112,12 @@ async def side() -> AsyncIterator[Side]:
     api = RuntimeApi("arn:f")
     server.services[VERSION] = api
     await server.start(listener)
-    made = Side(api, server, listener.getsockname()[1])
+    made = Side(api, server, listener)
     yield made
     for connection in made.connections:
         connection.writer.close()
     server.close()
+    listener.close()
 
 
 async def test_a_response_is_the_outcome_and_the_runtime_is_told_so(side: Side) -> None:
@@ -300,3 +307,17 @@ async def test_there_are_only_so_many_connections(side: Side) -> None:
             again.ask("GET", "/")
             if await again.reader.read(8):
                 break
+
+
+@pytest.mark.parametrize("steps", range(6))
+async def test_who_connects_as_the_server_closes_is_sent_away(side: Side, steps: int) -> None:
+    with socket.create_connection(("127.0.0.1", side.port)) as late:
+        late.setblocking(False)
+        for _ in range(steps):  # of the loop, in which the connection is accepted and made
+            await asyncio.sleep(0)
+        side.server.close()
+        side.listener.close()
+        async with asyncio.timeout(WITHIN_S):
+            with suppress(ConnectionResetError):
+                assert await asyncio.get_running_loop().sock_recv(late, 1) == b""
+    gc.collect()  # warns of what is left open
