@@ -29,6 +29,7 @@ from millstream.runtime.processes import NotStarted, Places
 from millstream.runtime.sandboxes.cgroups import MemoryGroup, MemoryGroups, Share, find_memory_groups
 from millstream.runtime.sandboxes.layout import (
     API_PORT,
+    PROGRAM_MB,
     RUNTIME,
     UNPRIVILEGED_ID,
     USER_ID,
@@ -37,6 +38,7 @@ from millstream.runtime.sandboxes.layout import (
     mode,
 )
 from millstream.runtime.sandboxes.supervised import SupervisedProcesses
+from millstream.runtime.variables import wants_api
 
 LAUNCHER = Path(zygote.__file__).resolve().parent / "launch.py"
 
@@ -227,7 +229,7 @@ class BwrapSandbox:
 
     async def _fork(self, template: _Template, function: FunctionSpec) -> SupervisedProcesses:
         """The processes of a new environment: as yet, its first one."""
-        port = API_PORT if function.command or function.image else 0
+        port = API_PORT if wants_api(function) else 0
         listen = [(LOOPBACK, port)] if port else []
         listen += [(each.address, each.port) for each in endpoints(function.network)]
         try:
@@ -242,7 +244,7 @@ class BwrapSandbox:
                     request = {
                         "number": template.forks,
                         "tmp_mb": function.ephemeral_storage_mb,
-                        "data_mb": function.memory_size_mb,
+                        "data_mb": function.memory_size_mb + (PROGRAM_MB if port else 0),
                         "uid": USER_ID,
                         "listen": listen,
                     }

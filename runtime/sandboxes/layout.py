@@ -24,6 +24,13 @@ RUNTIME = "/var/runtime"
 API_PORT = 9001
 """Where a runtime finds the Runtime API, on the loopback address of its own network."""
 
+PROGRAM_MB = 128
+"""What a program may map above its function's memory, for RLIMIT_DATA counts what it never touches.
+
+Beyond what is resident, Go maps 70 MB (its heap comes in arenas of 64 MB), Node.js 40 MB (stacks of eleven
+threads, room for young objects), Java 10 MB; about twice the most of it is here.
+"""
+
 ROOT_FOLDERS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 ETC = (
     "ld.so.cache",

@@ -28,8 +28,9 @@ from millstream.runtime import bootstrap, zygote
 from millstream.runtime.assemble import assemble
 from millstream.runtime.environment import Environment
 from millstream.runtime.processes import Places
-from millstream.runtime.sandboxes.layout import UNPRIVILEGED_ID, interpreter, runtime_files
+from millstream.runtime.sandboxes.layout import PROGRAM_MB, UNPRIVILEGED_ID, interpreter, runtime_files
 from millstream.runtime.sandboxes.plain import PlainProcesses
+from millstream.runtime.variables import wants_api
 
 PROGRAM = Path(bootstrap.__file__).resolve().parent / "bootstrap.py"
 LAUNCHER = Path(zygote.__file__).resolve().parent / "launch.py"
@@ -81,7 +82,7 @@ class ProcessSandbox:
             temporary = Path(tempfile.mkdtemp(prefix="tmp-", dir=self._work_dir))
             if os.geteuid() == 0:
                 os.chown(temporary, UNPRIVILEGED_ID, UNPRIVILEGED_ID)
-            if function.command:
+            if wants_api(function):
                 listener = socket.create_server(("127.0.0.1", 0))
         except OSError as error:
             raise SandboxUnavailable(f"{function.name}: process: {error.strerror}") from error
@@ -131,8 +132,9 @@ class ProcessSandbox:
 
 def _limits(function: FunctionSpec) -> dict[str, int]:
     """Source: AWS, "Lambda quotas"."""
+    memory_mb = function.memory_size_mb + (PROGRAM_MB if function.command else 0)
     limits = {
-        "RLIMIT_DATA": BASE_BYTES + function.memory_size_mb * 1024 * 1024,
+        "RLIMIT_DATA": BASE_BYTES + memory_mb * 1024 * 1024,
         "RLIMIT_FSIZE": function.ephemeral_storage_mb * 1024 * 1024,
         "RLIMIT_NOFILE": 1024,
         "RLIMIT_CORE": 0,

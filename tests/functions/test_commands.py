@@ -104,6 +104,7 @@ GOOD: list[tuple[str, dict[str, str], tuple[dict[str, str], ...], str, tuple[str
                 "/var/lang/bin/program",
                 "-XX:+UseSerialGC",
                 "-XX:TieredStopAtLevel=1",
+                "-Xms32m",
                 "-Xmx409m",
                 "-cp",
                 "/var/task:/var/task/lib/*:/opt/java/lib/*",

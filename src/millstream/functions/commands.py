@@ -16,6 +16,9 @@ TASK, OPT = "/var/task", "/opt"
 HEAP_SHARE = 0.8
 """Of a Java function's memory; the rest is for its threads, its code and its buffers."""
 
+FIRST_HEAP_SHARE = 1 / 16
+"""What of its memory the heap begins with. By itself Java would take 1/64 of the host's, and at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class Launch:
@@ -115,9 +118,9 @@ def java_command(wanted: Wanted) -> Launch | Problem:
     if not any(jar) and not wanted.code.has(f"{main.replace('.', '/')}.class"):
         how = f"{client} in the package or a layer: a dependency of com.amazonaws:{client}"
         return Problem("", "code", how, "none")
-    heap = f"-Xmx{int(wanted.memory_mb * HEAP_SHARE)}m"
+    heap = [f"-Xms{int(wanted.memory_mb * FIRST_HEAP_SHARE)}m", f"-Xmx{int(wanted.memory_mb * HEAP_SHARE)}m"]
     path = f"{TASK}:{TASK}/lib/*:{OPT}/java/lib/*"
-    options = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", heap)
+    options = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", *heap)
     return wanted.launch(*options, "-cp", path, main, wanted.handler)
 
 
