@@ -38,7 +38,6 @@ from millstream.runtime.sandboxes.layout import (
     mode,
 )
 from millstream.runtime.sandboxes.supervised import SupervisedProcesses
-from millstream.runtime.variables import wants_api
 
 LAUNCHER = Path(zygote.__file__).resolve().parent / "launch.py"
 
@@ -229,7 +228,7 @@ class BwrapSandbox:
 
     async def _fork(self, template: _Template, function: FunctionSpec) -> SupervisedProcesses:
         """The processes of a new environment: as yet, its first one."""
-        port = API_PORT if wants_api(function) else 0
+        port = API_PORT if function.command or function.image else 0
         listen = [(LOOPBACK, port)] if port else []
         listen += [(each.address, each.port) for each in endpoints(function.network)]
         try:
@@ -244,7 +243,7 @@ class BwrapSandbox:
                     request = {
                         "number": template.forks,
                         "tmp_mb": function.ephemeral_storage_mb,
-                        "data_mb": function.memory_size_mb + (PROGRAM_MB if port else 0),
+                        "data_mb": function.memory_size_mb + (PROGRAM_MB if function.command or function.image else 0),
                         "uid": USER_ID,
                         "listen": listen,
                     }
