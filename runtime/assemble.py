@@ -8,14 +8,22 @@ from collections.abc import Awaitable, Callable
 from millstream.contract.errors import SandboxUnavailable
 from millstream.contract.functions import FunctionSpec
 from millstream.contract.ports import LogSink
+from millstream.runtime.api.http import Server
 from millstream.runtime.api.link import ApiLinks
 from millstream.runtime.environment import Environment
+from millstream.runtime.extensions import Extensions
 from millstream.runtime.framed import FramedLinks
 from millstream.runtime.link import Links
 from millstream.runtime.output import Output
 from millstream.runtime.platform import PlatformLog
 from millstream.runtime.processes import NotStarted, Processes
-from millstream.runtime.variables import bootstrap_config, initialization_type, program_of
+from millstream.runtime.variables import (
+    bootstrap_config,
+    extension_programs,
+    external_extensions,
+    initialization_type,
+    program_of,
+)
 
 STREAM_DIGITS = 8
 """Of the 32 hex digits of a log stream, those that each line of the log begins with."""
@@ -31,30 +39,43 @@ async def assemble(
     """
     stream = uuid.uuid4().hex
     short = stream[:STREAM_DIGITS]
-    try:
-        output = Output(log, short)
-    except OSError as error:
-        raise SandboxUnavailable(f"{function.name}: {error.strerror}") from error
+    outputs: list[Output] = []  # of the runtime; and of extensions, where there are any
     made = False
     try:
+        outputs.append(Output(log, short))
+        if external_extensions(function):
+            outputs.append(Output(log, short))
         processes = await make_processes()
         made = True
+    except OSError as error:
+        raise SandboxUnavailable(f"{function.name}: {error.strerror}") from error
     finally:
         if not made:
-            output.close()
+            for each in outputs:
+                each.close()
 
+    output, *theirs = outputs
+    server = Server()
     config = bootstrap_config(function, stream, processes.places)
     links: Links = FramedLinks(processes, config, output.write_end)
     if (program := program_of(function, stream, processes.places)) is not None:
-        links = ApiLinks(processes, program, function.arn, output.write_end)
+        links = ApiLinks(processes, program, server, function.arn, output.write_end)
     platform = PlatformLog(function, log, short, initialization_type(function))
-    environment = Environment(function, processes, links, output, platform)
+    extensions: Extensions | None = None
+    if processes.listener is not None:
+        programs = extension_programs(function, stream, processes.places)
+        extensions = Extensions(function, processes, server, programs, theirs, platform)
+    environment = Environment(function, processes, links, output, platform, extensions)
     opened = False
     try:
+        if processes.listener is not None:
+            await server.start(processes.listener)
         await environment.open()
         opened = True
     except NotStarted as error:
         raise SandboxUnavailable(f"{function.name}: {error}") from error
+    except OSError as error:
+        raise SandboxUnavailable(f"{function.name}: its Runtime API: {error.strerror}") from error
     finally:
         if not opened:
             await environment.aclose()

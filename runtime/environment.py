@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 
 import msgspec
 
 from millstream.contract.functions import FunctionFailed, FunctionSpec, Outcome, Throttled
-from millstream.runtime.link import Broken, Invocation, Link, Links, failure
+from millstream.runtime.extensions import Extensions
+from millstream.runtime.link import Broken, Invocation, Link, Links, failure, trace_header
 from millstream.runtime.output import Output
 from millstream.runtime.platform import SUCCESS, Ending, PlatformLog, Report
 from millstream.runtime.processes import NotStarted, Processes
@@ -34,6 +36,9 @@ UNAVAILABLE_RETRY_S = 1.0
 EXITED = "Runtime exited without providing a reason"
 KILLED = "Runtime exited with error: signal: killed"
 EXIT_STATUS = "Runtime exited with error: exit status {}"
+NOT_STARTED = (126, 127)
+"""Exit statuses of a program that is not there, or cannot be executed. AWS names no others."""
+
 EXIT_ERROR = Ending("error", "Runtime.ExitError")
 TIMEOUT = Ending("timeout")
 
@@ -56,18 +61,23 @@ class Environment:
         links: Links,
         output: Output,
         platform: PlatformLog,
+        extensions: Extensions | None = None,  # None: there is no API to register with
     ) -> None:
         self._function = function
         self._processes = processes
         self._links = links
         self._output = output
         self._platform = platform
+        self._extensions = extensions
+        if extensions is not None:
+            extensions.broken = self._extension_failed
         self._link: Link | None = None
         self._created_at = time.monotonic()
         self._initialised = False  # the first init phase is over, whatever came of it
         self._init_s: float | None = None  # of it, reported once
         self._broken = False  # the next invocation needs a new runtime
         self._frozen = False
+        self._running = False  # an invocation
         self._killed = False
 
     @property
@@ -75,7 +85,11 @@ class Environment:
         """False once it is killed, and if its runtime ends or says anything while it has no work."""
         if self._killed or not self._processes.there:
             return False
-        return self._broken or not self._initialised or (self._link is not None and self._link.quiet)
+        if self._broken or not self._initialised:
+            return True
+        if self._extensions is not None and self._extensions.failure is not None:
+            return False
+        return self._link is not None and self._link.quiet
 
     @property
     def memory_kb(self) -> int:
@@ -89,8 +103,10 @@ class Environment:
     async def open(self) -> None:
         """Start the first runtime, whose init phase then runs by itself. Raises NotStarted."""
         self._platform.init_start("init")
-        await self._links.open()
-        await self._start()
+        if self._extensions is not None:
+            await self._extensions.start()
+        if self._extensions is None or not self._extensions.external:
+            await self._start()  # else it waits for them, within the init phase
 
     async def prepare(self) -> FunctionFailed | None:
         try:
@@ -101,23 +117,31 @@ class Environment:
             raise
 
     async def invoke(self, event: bytes, request_id: str) -> Outcome:
+        self._running = True
         try:
             return await self._invoke(event, request_id)
         except asyncio.CancelledError:
             self._kill()  # nobody knows what its runtime does
             raise
+        finally:
+            self._running = False
 
     async def _invoke(self, event: bytes, request_id: str) -> Outcome:
         if self._frozen:
             self._frozen = False
             self._processes.go_on()
+        if self._extensions is not None and self._extensions.busy:
+            await self._extensions.idle()
         if not self._initialised:
+            if self._link is None:
+                self._created_at = time.monotonic()  # only now its runtime starts
             await self._first_init(self._created_at + INIT_S - time.monotonic())
         self._output.begin()
         self._platform.start(request_id)
         started_at = time.monotonic()
         timeout_s = self._function.timeout_s
-        invocation = Invocation(request_id, event, int((time.time() + timeout_s) * 1000))
+        trace = "" if self._extensions is None else trace_header()
+        invocation = Invocation(request_id, event, int((time.time() + timeout_s) * 1000), trace)
         ending = SUCCESS
         try:
             async with asyncio.timeout(timeout_s):
@@ -140,9 +164,21 @@ class Environment:
         report = Report(request_id, time.monotonic() - started_at, peak_kb, ending, self._init_s)
         self._init_s = None
         if not ending.good:
-            self._break()
+            self._break(ending)
+        elif self._extensions is not None and not self._extensions.api.settled:
+            left_s = started_at + timeout_s - time.monotonic()
+            self._extensions.hold(left_s, lambda end: self._let_go(report, started_at, end))
+            return outcome
         self._platform.report(report)
         return outcome
+
+    def _let_go(self, report: Report, started_at: float, ending: Ending) -> None:
+        """The extensions are done with an invocation that was answered long ago, or will never be."""
+        duration_s = time.monotonic() - started_at
+        self._platform.report(replace(report, duration_s=duration_s, ending=ending))
+        if not ending.good:
+            self._break(ending)
+        self._freeze_again()
 
     async def _run(self, invocation: Invocation) -> Outcome:
         """With the runtime that is there, or with a new one. Raises Broken, NotStarted, _NotLoaded."""
@@ -150,29 +186,50 @@ class Environment:
             try:
                 await self._link.settled()
             except Broken:  # it ended by itself, behind its last answer
-                self._break()
+                self._break(EXIT_ERROR)
         if self._broken:
             await self._again()
         if self._link is None:
             raise Broken
+        if self._extensions is not None:
+            self._extensions.begin(invocation)
         return await self._link.run(invocation)
 
     async def _again(self) -> None:
         """A new runtime in what the last one left."""
         started_at = time.monotonic()
         self._platform.init_start("invoke")
+        if self._extensions is not None:
+            await self._extensions.idle()
         await self._processes.ended()
-        await self._start()
         self._broken = False
-        document = None if self._link is None else await self._link.ready()
+        if self._extensions is not None:
+            await self._extensions.start()
+        document = await self._init()
         if document is not None:
             ending = Ending("error", _one_line(failure(document, "").error_type))
             self._platform.init_report("invoke", time.monotonic() - started_at, ending)
             raise _NotLoaded(document)
 
-    async def _start(self) -> None:
+    async def _start(self) -> Link:
         self._link = self._links.link()
         await self._link.start()
+        return self._link
+
+    async def _init(self) -> bytes | None:
+        """Wait until the handler is loaded, and all extensions are ready; the document that says why not.
+
+        Raises Broken, NotStarted.
+        """
+        link, extensions = self._link, self._extensions
+        if link is None:
+            if extensions is not None:
+                await extensions.registered()
+            link = await self._start()
+        document = await link.ready()
+        if document is None and extensions is not None:
+            await extensions.ready()
+        return document
 
     async def _first_init(self, limit_s: float) -> FunctionFailed | None:
         """Wait for the handler to be loaded; why it is not. The time since creation counts."""
@@ -181,7 +238,7 @@ class Environment:
         ending = SUCCESS
         try:
             async with asyncio.timeout(max(limit_s, 0.1)):
-                document = None if self._link is None else await self._link.ready()
+                document = await self._init()
             if document is not None:
                 failed = failure(document, "")
                 ending = Ending("error", _one_line(failed.error_type))
@@ -194,42 +251,86 @@ class Environment:
         if failed is None:
             self._init_s = init_s
         else:
-            self._break()
             self._output.end()
+        if self._extensions is not None:
+            self._extensions.report()
         self._platform.init_report("init", init_s, ending)
+        if failed is not None:
+            self._break(ending)
         return failed
 
     def _ended(self, broken: Broken | NotStarted, request_id: str) -> tuple[FunctionFailed, Ending]:
         """What a caller and the log are told of a runtime that is gone."""
         why = EXITED
+        if self._extensions is not None and self._extensions.failure is not None:
+            kind, why = self._extensions.failure
+            return _failed(kind, request_id, why), Ending("failure", kind)
         if self._processes.out_of_memory():
             why = KILLED
-        elif isinstance(broken, Broken) and broken.status is not None and broken.status > 0:
+        elif isinstance(broken, Broken) and broken.status in NOT_STARTED:
             why = EXIT_STATUS.format(broken.status)
         return _failed("Runtime.ExitError", request_id, why), EXIT_ERROR
 
-    def _break(self) -> None:
+    def _break(self, ending: Ending) -> None:
         """End the runtime and all that it started; /tmp is kept."""
-        if self._link is not None and not self._killed:
-            self._link.close()
-            self._link = None
-            self._broken = True
+        if self._broken or self._killed:
+            return
+        self._broken = True
+        link, self._link = self._link, None
+        if link is not None:
+            link.close()
+        if self._extensions is None:
             self._processes.end()
+        else:
+            reason = "TIMEOUT" if ending.status == "timeout" else "FAILURE"
+            self._extensions.shut_down(reason, None if link is None else link.process, self._shut_down)
+
+    def _shut_down(self) -> None:
+        """The extensions had their time."""
+        if not self._killed:
+            self._processes.end()
+            self._freeze_again()
+
+    def _extension_failed(self) -> None:
+        """Whoever waits for the runtime hears of it."""
+        if self._link is not None:
+            self._link.close()
 
     def freeze(self) -> None:
         if not self._frozen and not self._killed:
             self._frozen = True
+            self._freeze_again()
+
+    def _freeze_again(self) -> None:
+        busy = self._extensions is not None and self._extensions.busy
+        if self._frozen and not busy and not self._killed:
             self._processes.stop()
 
     async def aclose(self) -> None:
-        self._kill()
+        try:
+            if self._extensions is not None and not self._killed:
+                await self._retire(self._extensions)
+        finally:
+            self._kill()
         await self._processes.gone()
+
+    async def _retire(self, extensions: Extensions) -> None:
+        """Give the extensions, and the runtime with them, time to end."""
+        if self._frozen:
+            self._frozen = False
+            self._processes.go_on()
+        link = self._link
+        if not self._broken and self._initialised and not self._running:
+            extensions.shut_down("SPINDOWN", None if link is None else link.process, lambda: None)
+        if not self._running:
+            await extensions.idle()
 
     def _kill(self) -> None:
         if not self._killed:
             self._killed = True
-            self._links.close()
             self._processes.kill()
+            if self._extensions is not None:
+                self._extensions.close()
             self._output.end()
             self._output.close()
             if self._link is not None:

@@ -31,14 +31,8 @@ class FramedLinks:
         self._config = config
         self._output = output
 
-    async def open(self) -> None:
-        """There is nothing to make ready."""
-
     def link(self) -> FramedLink:
         return FramedLink(self._processes, self._config, self._output)
-
-    def close(self) -> None:
-        """Nothing is left but what the links closed."""
 
 
 class FramedLink:
@@ -49,7 +43,7 @@ class FramedLink:
         self._config = config
         self._output = output
         self._frames: Frames | None = None
-        self._process: Process | None = None
+        self.process: Process | None = None
         self._peak_kb = 0
 
     @property
@@ -71,7 +65,7 @@ class FramedLink:
             raise NotStarted(f"socket: {error.strerror}") from error
         self._frames = Frames(ours, FRAME_BYTES)
         with theirs:
-            self._process = await self._processes.start_python(theirs, self._output)
+            self.process = await self._processes.start_python(theirs, self._output)
         try:
             await self._frames.send(b"C", msgspec.json.encode(self._config))
         except Broken as error:
@@ -102,16 +96,17 @@ class FramedLink:
         return success(payload, request_id)
 
     def peak_kb(self) -> int:
-        if self._peak_kb or self._process is None:
+        if self._peak_kb or self.process is None:
             return self._peak_kb  # as the bootstrap said with its answer
-        return self._processes.peak_kb(self._process)
+        return self._processes.peak_kb(self.process)
 
     def memory_kb(self) -> int:
-        return 0 if self._process is None else self._processes.memory_kb(self._process)
+        return 0 if self.process is None else self._processes.memory_kb(self.process)
 
     def close(self) -> None:
-        if self._frames is not None:
-            self._frames.close()
+        frames, self._frames = self._frames, None
+        if frames is not None:
+            frames.close()
 
     def _open(self) -> Frames:
         if self._frames is None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import secrets
+import time
 from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
 
 from millstream.contract.functions import FunctionFailed, Outcome, Success
+from millstream.runtime.processes import Process
 
 
 class Broken(Exception):
@@ -25,6 +28,12 @@ class Invocation:
     request_id: str
     event: bytes
     deadline_ms: int  # Unix time
+    trace: str = ""  # X-Ray's header; empty: one is made where it is wanted
+
+
+def trace_header() -> str:
+    """X-Ray's trace header, of a trace that nobody records."""
+    return f"Root=1-{int(time.time()):08x}-{secrets.token_hex(12)};Parent={secrets.token_hex(8)};Sampled=0"
 
 
 class Link(Protocol):
@@ -33,6 +42,10 @@ class Link(Protocol):
     @property
     def quiet(self) -> bool:
         """True if the runtime is there, and has said nothing that is not yet taken."""
+
+    @property
+    def process(self) -> Process | None:
+        """Of the runtime, once it is started."""
 
     async def start(self) -> None:
         """Start it. Raises NotStarted."""
@@ -63,14 +76,8 @@ class Link(Protocol):
 class Links(Protocol):
     """Makes the links of one environment, one after another."""
 
-    async def open(self) -> None:
-        """Make ready. Raises NotStarted."""
-
     def link(self) -> Link:
         """One for a new runtime; the one before is closed."""
-
-    def close(self) -> None:
-        """The environment is gone."""
 
 
 class _Error(msgspec.Struct, rename="camel"):

@@ -7,6 +7,7 @@ Sources: AWS, "Using CloudWatch Logs with Lambda", "Lambda Telemetry API Event s
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -90,6 +91,17 @@ class PlatformLog:
         self._record("DEBUG" if ending.good else "WARN", "initRuntimeDone", about)
         level = "WARN" if not ending.good else "DEBUG" if self._kind == "on-demand" else "INFO"
         self._record(level, "initReport", {**about, "metrics": {"durationMs": init_ms}})
+
+    def extension(self, name: str, state: str, events: Sequence[str], error_type: str) -> None:
+        """What became of an extension in the init phase."""
+        if self._json:
+            about: dict[str, Any] = {"name": name, "state": state, "events": list(events)}
+            if error_type:
+                about["errorType"] = error_type
+            self._record("WARN" if error_type else "INFO", "extension", about)
+            return
+        line = f"EXTENSION\tName: {name}\tState: {state}\tEvents: [{', '.join(events)}]"
+        self._write(line + (f"\tError Type: {error_type}" if error_type else ""))
 
     def start(self, request_id: str) -> None:
         """An invocation starts."""

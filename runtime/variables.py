@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,6 +14,18 @@ from millstream.runtime.processes import Places
 CUSTOM = "provided"
 MANAGED_ALONE = ("AWS_EXECUTION_ENV", "PYTHONPATH")
 """Variables that custom runtimes and images are not given."""
+
+FOLDER = "extensions"
+EXTERNAL_AT_MOST = 11
+"""External extensions that are started: one more than may register, so that its refusal is seen."""
+
+NAME = re.compile(r"[!-.0-~]{1,128}")
+HIDDEN = frozenset({
+    "AWS_EXECUTION_ENV", "AWS_LAMBDA_LOG_GROUP_NAME", "AWS_LAMBDA_LOG_STREAM_NAME", "LAMBDA_RUNTIME_DIR",
+    "AWS_XRAY_CONTEXT_MISSING", "AWS_XRAY_DAEMON_ADDRESS", "LAMBDA_TASK_ROOT", "_AWS_XRAY_DAEMON_ADDRESS",
+    "_AWS_XRAY_DAEMON_PORT", "_HANDLER",
+})  # fmt: skip
+"""What extensions are not given. Source: AWS, "Using the Lambda Extensions API to create extensions"."""
 
 
 def initialization_type(function: FunctionSpec) -> str:
@@ -24,12 +38,15 @@ def initialization_type(function: FunctionSpec) -> str:
 def bootstrap_config(function: FunctionSpec, stream: str, places: Places) -> dict[str, Any]:
     """The configuration frame. `stream` is the environment's 32 hex digits."""
     group, log_stream = _log_names(function, stream)
+    variables = _variables(function, group, log_stream, places)
+    if places.port:
+        variables["AWS_LAMBDA_RUNTIME_API"] = _api(places)
     return {
         "handler": function.handler,
         "task_root": places.task_root,
         "paths": places.paths,
         "limits": dict(places.limits),
-        "environment": _variables(function, group, log_stream, places),
+        "environment": variables,
         "context": {
             "function_name": function.name,
             "function_version": function.version,
@@ -59,12 +76,44 @@ def program_of(function: FunctionSpec, stream: str, places: Places) -> Program |
             variables.pop(name, None)
     elif wrapper := function.environment.get("AWS_LAMBDA_EXEC_WRAPPER"):
         command = (wrapper, *command)
-    api = {"AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{places.port}"}
+    api = {"AWS_LAMBDA_RUNTIME_API": _api(places)}
     environment = {"HOME": places.temporary, **variables, **own, **function.environment, **api}
     if function.image is not None:
         return Program(command, environment, directory)
     placed = {name: places.placed(value) for name, value in environment.items()}
     return Program([places.placed(word) for word in command], placed, directory)
+
+
+def external_extensions(function: FunctionSpec) -> list[str]:
+    """Names of the executables in /opt/extensions, as this host finds them; at most EXTERNAL_AT_MOST."""
+    opt = function.opt if function.image is None else function.image.root / "opt"
+    if opt is None or not (opt / FOLDER).is_dir():
+        return []
+    with contextlib.suppress(OSError):
+        files = (file for file in (opt / FOLDER).iterdir() if NAME.fullmatch(file.name))
+        names = sorted(file.name for file in files if file.is_file() and file.stat().st_mode & 0o111)
+        return names[:EXTERNAL_AT_MOST]
+    return []
+
+
+def wants_api(function: FunctionSpec) -> bool:
+    """True if something in its environments speaks HTTP to the platform: its runtime, or an extension."""
+    return bool(function.command) or function.image is not None or bool(external_extensions(function))
+
+
+def extension_programs(function: FunctionSpec, stream: str, places: Places) -> dict[str, Program]:
+    """What is started ahead of the runtime, by name."""
+    programs = {}
+    for name in external_extensions(function):
+        variables = _variables(function, *_log_names(function, stream), places)
+        variables = {"HOME": places.temporary, **variables, "AWS_LAMBDA_RUNTIME_API": _api(places)}
+        given = {key: places.placed(value) for key, value in variables.items() if key not in HIDDEN}
+        programs[name] = Program([f"{places.opt}/{FOLDER}/{name}"], given, "/")
+    return programs
+
+
+def _api(places: Places) -> str:
+    return f"127.0.0.1:{places.port}"
 
 
 def _log_names(function: FunctionSpec, stream: str) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from millstream.contract.functions import Outcome
 from millstream.runtime.api.http import Server
 from millstream.runtime.api.runtime import VERSION, RuntimeApi
 from millstream.runtime.link import Invocation, Link
-from millstream.runtime.processes import NotStarted, Process, Processes
+from millstream.runtime.processes import Process, Processes
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +31,11 @@ class ApiLink:
         self._server = server
         self._output = output
         self._api = RuntimeApi(arn)
-        self._process: Process | None = None
+        self.process: Process | None = None
 
     @property
     def quiet(self) -> bool:
-        return self._process is not None and not self._process.exited.done()
+        return self.process is not None and not self.process.exited.done()
 
     @property
     def waiting(self) -> bool:
@@ -47,10 +47,10 @@ class ApiLink:
     async def start(self) -> None:
         self._server.services[VERSION] = self._api
         program = self._program
-        self._process = await self._processes.start_program(
+        self.process = await self._processes.start_program(
             program.command, program.environment, program.directory, self._output
         )
-        self._process.exited.add_done_callback(self._ended)
+        self.process.exited.add_done_callback(self._ended)
 
     async def ready(self) -> bytes | None:
         return await self._api.loaded()
@@ -59,10 +59,10 @@ class ApiLink:
         return await self._api.run(invocation)
 
     def peak_kb(self) -> int:
-        return 0 if self._process is None else self._processes.peak_kb(self._process)
+        return 0 if self.process is None else self._processes.peak_kb(self.process)
 
     def memory_kb(self) -> int:
-        return 0 if self._process is None else self._processes.memory_kb(self._process)
+        return 0 if self.process is None else self._processes.memory_kb(self.process)
 
     def close(self) -> None:
         self._api.end(None)
@@ -72,23 +72,14 @@ class ApiLink:
 
 
 class ApiLinks:
-    """Implements Links: the server outlives each runtime."""
+    """Implements Links: the server, which is another's, outlives each runtime."""
 
-    def __init__(self, processes: Processes, program: Program, arn: str, output: int) -> None:
+    def __init__(self, processes: Processes, program: Program, server: Server, arn: str, output: int) -> None:
         self._processes = processes
         self._program = program
+        self._server = server
         self._arn = arn
         self._output = output
-        self._server = Server()
-
-    async def open(self) -> None:
-        listener = self._processes.listener
-        if listener is None:
-            raise NotStarted("nothing listens for its runtime")
-        await self._server.start(listener)
 
     def link(self) -> Link:
         return ApiLink(self._processes, self._program, self._server, self._arn, self._output)
-
-    def close(self) -> None:
-        self._server.close()

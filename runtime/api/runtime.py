@@ -12,15 +12,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import secrets
-import time
 from enum import Enum
 
 import msgspec
 
 from millstream.contract.functions import MAX_RESPONSE_BYTES, FunctionFailed, Outcome, Success
 from millstream.runtime.api.http import Reply, Request, refuse
-from millstream.runtime.link import Broken, Invocation
+from millstream.runtime.link import Broken, Invocation, trace_header
 
 VERSION = "2018-06-01"
 ERROR_BYTES = 256 * 1024
@@ -136,7 +134,7 @@ class RuntimeApi:
             "Lambda-Runtime-Aws-Request-Id": invocation.request_id,
             "Lambda-Runtime-Deadline-Ms": str(invocation.deadline_ms),
             "Lambda-Runtime-Invoked-Function-Arn": self._arn,
-            "Lambda-Runtime-Trace-Id": _trace(),
+            "Lambda-Runtime-Trace-Id": invocation.trace or trace_header(),
         })  # fmt: skip
 
     def _take_response(self, identity: str, request: Request, reply: Reply) -> None:
@@ -214,7 +212,3 @@ def _json(body: bytes) -> bytes:
     except (msgspec.DecodeError, UnicodeDecodeError):
         return msgspec.json.encode(body.decode("utf-8", "replace"))
     return body
-
-
-def _trace() -> str:
-    return f"Root=1-{int(time.time()):08x}-{secrets.token_hex(12)};Parent={secrets.token_hex(8)};Sampled=0"
