@@ -29,11 +29,11 @@ from millstream.runtime.processes import NotStarted, Places
 from millstream.runtime.sandboxes.cgroups import MemoryGroup, MemoryGroups, Share, find_memory_groups
 from millstream.runtime.sandboxes.layout import (
     API_PORT,
-    PROGRAM_MB,
     RUNTIME,
     UNPRIVILEGED_ID,
     USER_ID,
     Layout,
+    data_mb,
     layout,
     mode,
 )
@@ -243,7 +243,7 @@ class BwrapSandbox:
                     request = {
                         "number": template.forks,
                         "tmp_mb": function.ephemeral_storage_mb,
-                        "data_mb": function.memory_size_mb + (PROGRAM_MB if function.command or function.image else 0),
+                        "data_mb": data_mb(function),
                         "uid": USER_ID,
                         "listen": listen,
                     }

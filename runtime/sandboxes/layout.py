@@ -117,6 +117,12 @@ def layout(function: FunctionSpec | None, work_dir: Path) -> Layout:
     return Layout(options, mounts, python, writable)
 
 
+def data_mb(function: FunctionSpec) -> int:
+    """What one process of a function may map and write to."""
+    runs_program = function.command or function.image is not None
+    return function.memory_size_mb + (PROGRAM_MB if runs_program else 0)
+
+
 def mode(function: FunctionSpec) -> str:
     """What the zygote of a function loads ahead: see zygote.py."""
     if function.command or function.image is not None:

@@ -28,7 +28,7 @@ from millstream.runtime import bootstrap, zygote
 from millstream.runtime.assemble import assemble
 from millstream.runtime.environment import Environment
 from millstream.runtime.processes import Places
-from millstream.runtime.sandboxes.layout import PROGRAM_MB, UNPRIVILEGED_ID, interpreter, runtime_files
+from millstream.runtime.sandboxes.layout import UNPRIVILEGED_ID, data_mb, interpreter, runtime_files
 from millstream.runtime.sandboxes.plain import PlainProcesses
 
 PROGRAM = Path(bootstrap.__file__).resolve().parent / "bootstrap.py"
@@ -131,9 +131,8 @@ class ProcessSandbox:
 
 def _limits(function: FunctionSpec) -> dict[str, int]:
     """Source: AWS, "Lambda quotas"."""
-    memory_mb = function.memory_size_mb + (PROGRAM_MB if function.command else 0)
     limits = {
-        "RLIMIT_DATA": BASE_BYTES + memory_mb * 1024 * 1024,
+        "RLIMIT_DATA": BASE_BYTES + data_mb(function) * 1024 * 1024,
         "RLIMIT_FSIZE": function.ephemeral_storage_mb * 1024 * 1024,
         "RLIMIT_NOFILE": 1024,
         "RLIMIT_CORE": 0,
