@@ -114,7 +114,13 @@ class Output:
             self._drop(len(line))
             return
         self._logged += len(line) + LINE_COST_BYTES
-        self._log.write(self._stream, line.decode("utf-8", "replace"))
+        text = line.decode("utf-8", "replace")
+        if "\r" not in text:
+            self._log.write(self._stream, text)
+            return
+        for part in text.split("\r"):  # lines of one record, or a progress bar; each is given its place
+            if part:
+                self._log.write(self._stream, part)
 
     def _drop(self, size: int) -> None:
         self._dropped_bytes += size

@@ -68,6 +68,16 @@ class Connection:
         return bytes(buffer)
 
 
+class CognitoIdentity:
+    """Who called by a mobile SDK: nobody. Source: AWS, "AWS Lambda context object in Python"."""
+
+    __slots__ = ("cognito_identity_id", "cognito_identity_pool_id")
+
+    def __init__(self) -> None:
+        self.cognito_identity_id = None
+        self.cognito_identity_pool_id = None
+
+
 class LambdaContext:
     """The second argument of a handler. Source: AWS, "AWS Lambda context object in Python"."""
 
@@ -79,7 +89,7 @@ class LambdaContext:
         self.log_group_name = about["log_group_name"]
         self.log_stream_name = about["log_stream_name"]
         self.aws_request_id = request_id
-        self.identity = None
+        self.identity = CognitoIdentity()
         self.client_context = None
         self.tenant_id = None
         self._deadline_ms = deadline_ms
@@ -201,7 +211,7 @@ def load_handler(name: str) -> Any:
         frame = f'  File "{error.filename}" Line {error.lineno}\n    {error.text}'
         raise InitFailed("Runtime.UserCodeSyntaxError", message, [frame]) from error
     except Exception as error:
-        stack = _frames(error, lambda frame: "importlib" in frame.filename or frame.filename == __file__)
+        stack = _frames(error)
         raise InitFailed(type(error).__name__, str(error), stack) from error
     try:
         return getattr(module, function)
@@ -232,7 +242,7 @@ def invoke(handler: Any, event: bytes, context: LambdaContext) -> tuple[bytes, b
     try:
         result = handler(decoded, context)
     except Exception as error:
-        stack = _frames(error, lambda frame: frame.filename == __file__)
+        stack = _frames(error)
         return b"F", _document(type(error).__name__, str(error), request_id, stack)
     try:
         answer = encode(result)
@@ -247,11 +257,35 @@ def invoke(handler: Any, event: bytes, context: LambdaContext) -> tuple[bytes, b
 
 
 def encode(value: Any) -> bytes:
-    """Compact enough JSON. Half of a surrogate pair, which UTF-8 cannot hold, becomes a question mark."""
-    text = json.dumps(value, default=_decimal, allow_nan=False)
+    """JSON; what Python calls JSON and is none, for NaN or Infinity in it, as the text that it is.
+
+    Half of a surrogate pair, which UTF-8 cannot hold, becomes a question mark.
+    """
+    if isinstance(value, bytes):
+        return _as_json(value)
+    text = json.dumps(value, default=_decimal)
     if "\\ud" in text:  # a pair, or half of one
-        text = json.dumps(value, default=_decimal, allow_nan=False, ensure_ascii=False)
+        text = json.dumps(value, default=_decimal, ensure_ascii=False)
+    if ("NaN" in text or "Infinity" in text) and _not_finite(value):
+        text = json.dumps(text)
     return text.encode("utf-8", "replace")
+
+
+def _as_json(value: bytes) -> bytes:
+    """What is JSON already, as it is; else a string of it."""
+    try:
+        json.loads(value)
+    except ValueError:
+        return json.dumps(value.decode("utf-8", "replace")).encode()
+    return value
+
+
+def _not_finite(value: Any) -> bool:
+    try:
+        json.dumps(value, default=_decimal, allow_nan=False)
+    except ValueError:
+        return True
+    return False
 
 
 def _decimal(value: object) -> float:
@@ -266,19 +300,20 @@ def _document(kind: str, message: str, request_id: str, stack: list[str]) -> byt
     return encode(document)
 
 
-def _frames(error: BaseException, ours: Any) -> list[str]:
-    """The traceback's frames as text, less the leading ones of the runtime itself."""
+def _frames(error: BaseException) -> list[str]:
+    """The traceback's frames as text: not the runtime's own at its start, no markers below lines."""
     frames = traceback.extract_tb(error.__traceback__)
-    while frames and ours(frames[0]):
+    while frames and frames[0].filename == __file__:
         del frames[0]
-    return traceback.format_list(frames)
+    bare = [(frame.filename, frame.lineno or 0, frame.name, frame.line) for frame in frames]
+    return traceback.format_list(bare)
 
 
 def _log_error(document: dict[str, Any]) -> None:
     """The `[ERROR]` block; its frames are indented with no-break spaces, as on AWS."""
-    lines = [f"[ERROR] {document['errorType']}: {document['errorMessage']}"]
-    if document["stackTrace"]:
-        lines.append("Traceback (most recent call last):")
+    message = document["errorMessage"]
+    lines = [f"[ERROR] {document['errorType']}" + (f": {message}" if message else "")]
+    lines.append("Traceback (most recent call last):")
     for frame in document["stackTrace"]:
         for line in frame.rstrip("\n").split("\n"):
             text = line.lstrip(" ")

@@ -50,6 +50,14 @@ async def test_lines_come_as_they_were_written_empty_ones_too(piped: Piped) -> N
     assert sink.lines == ["one", "", "two", "", "three"]
 
 
+async def test_a_carriage_return_ends_a_line_as_well(piped: Piped) -> None:
+    output, sink, write = piped
+    write(b"[ERROR] no\rTraceback\r\n10 %\r20 %\rend")
+    await turns()
+    output.end()
+    assert sink.lines == ["[ERROR] no", "Traceback", "10 %", "20 %", "end"]
+
+
 async def test_a_line_without_an_end_is_cut(piped: Piped) -> None:
     _, sink, write = piped
     for _ in range(LINE_BYTES // 32768 + 2):

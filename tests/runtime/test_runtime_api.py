@@ -55,7 +55,7 @@ async def test_a_shell_script_is_a_runtime(driver: str, runtime: MakeRuntime) ->
         gone = await it.invoke("exit")
         assert isinstance(gone, FunctionFailed)
         assert gone.error_type == "Runtime.ExitError"
-        assert gone.message.endswith("Error: Runtime exited with error: exit status 3")
+        assert gone.message.endswith("Error: Runtime exited without providing a reason")
         assert await it.answer(1) == {"echo": 1}
 
 

@@ -1,0 +1,74 @@
+"""Our Python bootstrap and awslambdaric with the same handlers: callers and logs see the same of both."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import pytest
+
+from millstream.contract.functions import FunctionFailed, Outcome, Success
+from tests.runtime.conftest import MakeRuntime
+from tests.runtime.parity import HANDLERS, KEPT
+from tests.runtime.test_runtime_api import of_ric
+
+pytestmark = pytest.mark.broker
+
+MASKS = (
+    (re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"), "ID"),
+    (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z"), "TIME"),
+    (re.compile(r"0x[0-9a-f]{6,}"), "ADDRESS"),
+    (
+        re.compile(r"line repeated \d+ more"),
+        "line repeated N more",
+    ),  # less what the runtime itself has called
+)
+ADVICE = "LAMBDA_WARNING: Unhandled exception."
+"""Of awslambdaric when a handler cannot be loaded: to look at AWS's runtime updates. There are none here."""
+
+PLATFORM = re.compile(r"(INIT_START|INIT_REPORT|START|END|REPORT|LOGS_DROPPED) ")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What came of one invocation, without what differs from run to run."""
+
+    kind: str
+    payload: Any
+    printed: list[str]
+
+
+def masked(text: str) -> str:
+    for pattern, name in MASKS:
+        text = pattern.sub(name, text)
+    return text
+
+
+def seen(outcome: Outcome, log: str) -> Seen:
+    lines = [line.split(" ", 2)[2] for line in log.split("\n") if line.count(" ") >= 2]
+    printed = [masked(line) for line in lines if not PLATFORM.match(line) and ADVICE not in line]
+    assert isinstance(outcome, Success | FunctionFailed), outcome
+    payload = masked(outcome.payload.decode("utf-8", "replace"))
+    try:
+        return Seen(type(outcome).__name__, msgspec.json.decode(payload), printed)
+    except msgspec.DecodeError:
+        return Seen(type(outcome).__name__, payload, printed)
+
+
+@pytest.mark.parametrize("name", HANDLERS)
+async def test_nobody_can_tell_which_of_them_ran_a_handler(runtime: MakeRuntime, name: str) -> None:
+    code, event = HANDLERS[name]
+    found = []
+    for spec in ({"timeout_s": 10.0}, of_ric()):
+        async with runtime("bwrap", code, memory_size_mb=512, **spec) as it:
+            outcome = await it.invoke(event)
+            log = it.log()
+        it.log_file.unlink()
+        found.append(seen(outcome, log))
+    ours, theirs = found
+    if name in KEPT:
+        assert ours != theirs, f"the difference is gone: {KEPT[name]}"
+    else:
+        assert ours == theirs
