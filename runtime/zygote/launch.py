@@ -23,6 +23,9 @@ MS_RDONLY, MS_NOSUID, MS_NODEV, MS_REMOUNT = 1, 2, 4, 32
 MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
 STAGE = "/tmp"
+OPEN_STAGE = b"mode=1777,size=64m,nr_inodes=8192"
+"""What is staged for a plain process may be written beside: a program may name /tmp, whatever TMPDIR says."""
+
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 THREAD_STACK_BYTES = 2 * 1024 * 1024
 
@@ -95,7 +98,7 @@ def stage_at(mounts: list[list[str]], writable: list[list[str]]) -> None:
     sources = [(os.open(source, os.O_PATH), place) for source, place in mounts]
     writables = [(os.open(source, os.O_PATH), place) for source, place in writable]
     os.umask(0o022)
-    mount("tmpfs", STAGE, "tmpfs", MS_NOSUID | MS_NODEV, b"mode=755")
+    mount("tmpfs", STAGE, "tmpfs", MS_NOSUID | MS_NODEV, OPEN_STAGE)
     for descriptor, place in sources:
         os.makedirs(os.path.dirname(place), exist_ok=True)
         bind(descriptor, place)

@@ -1,0 +1,129 @@
+"""Every runtime client as its makers publish it, with the functions of examples/runtimes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from millstream.contract.functions import FunctionFailed, FunctionSpec
+from scripts.languages import PROGRAMS
+from tests.runtime.languages import function, running
+
+pytestmark = pytest.mark.broker
+
+SMALLEST_MB = 128
+"""The least memory that a function can have."""
+
+UNICODE = {"ä": [1, None, True, "\U0001f600"], "n": 2.5, "nested": {"\u2028": '\\"\n'}}
+LARGE = {"text": "x" * (1024 * 1024)}
+
+ERRORS: dict[str, dict[str, str | list[str]]] = {
+    "python": {
+        "errorType": "ValueError",
+        "stackTrace": [r'  File "/var/task/main\.py", line \d+, in handle\n    raise ValueError\(.*\n'],
+    },
+    "nodejs": {
+        "errorType": "RangeError",
+        "trace": ["RangeError: the event asks for it", r"    at .*\(file:///var/task/index\.mjs:\d+:\d+\)"],
+    },
+    "java": {
+        "errorType": "java.lang.IllegalStateException",
+        "stackTrace": [r"example\.Echo\.handleRequest\(Echo\.java:\d+\)"],
+    },
+    "go": {"errorType": "errorString"},
+    "rust": {"errorType": "Asked"},
+    "shell": {"errorType": "Shell.Failed"},
+}
+"""Documents of errors as each client writes them; of lists, patterns of the first items.
+
+Source: AWS, "Using the Lambda runtime API for custom runtimes", and each client.
+"""
+
+Functions = Callable[[str], FunctionSpec]
+
+
+@pytest.fixture(scope="module")
+def functions(tmp_path_factory: pytest.TempPathFactory) -> Functions:
+    """`functions(language)`: its function, deployed once."""
+    made: dict[str, FunctionSpec] = {}
+
+    def of(language: str) -> FunctionSpec:
+        if language not in made:
+            made[language] = function(language, tmp_path_factory.mktemp(language))
+        return made[language]
+
+    return of
+
+
+@pytest.fixture(params=PROGRAMS)
+def language(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def spec(language: str, functions: Functions) -> FunctionSpec:
+    return functions(language)
+
+
+async def test_an_event_comes_back_with_what_the_client_knows_of_its_invocation(
+    spec: FunctionSpec, tmp_path: Path
+) -> None:
+    async with running(spec, tmp_path) as it:
+        seen = await it.answer(UNICODE)
+        assert seen["event"] == UNICODE
+        assert seen["function"] == "f"
+        assert re.fullmatch(r"[0-9a-f-]{36}", seen["request_id"])
+        assert 0 < seen["remaining_ms"] <= spec.timeout_s * 1000
+        assert re.search(rf"echoing {seen['request_id']}$", it.log(), re.MULTILINE)
+
+
+async def test_an_error_has_the_document_of_its_client(
+    language: str, spec: FunctionSpec, tmp_path: Path
+) -> None:
+    async with running(spec, tmp_path) as it:
+        document = await it.error({"fail": True})
+        assert document["errorMessage"] == "the event asks for it"
+        for name, wanted in ERRORS[language].items():
+            if isinstance(wanted, str):
+                assert document[name] == wanted
+            else:
+                assert len(document[name]) >= len(wanted)
+                for found, pattern in zip(document[name], wanted, strict=False):
+                    assert re.fullmatch(pattern, found), found
+        assert (await it.answer({}))["event"] == {}
+
+
+async def test_a_timeout_ends_the_client_and_the_next_invocation_works(
+    spec: FunctionSpec, tmp_path: Path
+) -> None:
+    async with running(spec, tmp_path, timeout_s=2.0) as it:
+        document = await it.error({"wait": 60})
+        assert document["errorType"] == "Sandbox.Timedout"
+        assert document["errorMessage"].endswith("Error: Task timed out after 2.00 seconds")
+        assert (await it.answer({}))["event"] == {}
+
+
+async def test_an_exit_is_told_and_the_next_invocation_works(spec: FunctionSpec, tmp_path: Path) -> None:
+    async with running(spec, tmp_path) as it:
+        gone = await it.invoke({"exit": 3})
+        assert isinstance(gone, FunctionFailed)
+        assert gone.error_type == "Runtime.ExitError"
+        assert "Error: Runtime exited" in gone.message
+        assert (await it.answer({}))["event"] == {}
+
+
+async def test_the_smallest_memory_is_enough_for_a_megabyte_each_way(
+    spec: FunctionSpec, tmp_path: Path
+) -> None:
+    async with running(spec, tmp_path, memory_size_mb=SMALLEST_MB) as it:
+        for _ in range(3):
+            assert (await it.answer(LARGE))["event"] == LARGE
+
+
+async def test_the_process_driver_runs_it_too(spec: FunctionSpec, tmp_path: Path) -> None:
+    async with running(spec, tmp_path, "process") as it:
+        assert (await it.answer(UNICODE))["event"] == UNICODE
