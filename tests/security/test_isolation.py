@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,6 +16,7 @@ from millstream.runtime.pool import RuntimePool
 from millstream.runtime.sandboxes.cgroups import find_memory_groups
 from tests.clock import VirtualClock
 from tests.runtime.conftest import MakeRuntime, runtime
+from tests.security.attempts import TRY, tried
 
 __all__ = ["runtime"]
 
@@ -24,23 +24,6 @@ pytestmark = [
     pytest.mark.broker,
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the bwrap driver needs Linux"),
 ]
-
-TRY = """
-import os
-import shutil
-
-def attempt(action):
-    try:
-        return {"done": repr(action())}
-    except BaseException as error:
-        return {"error": type(error).__name__}
-
-"""
-
-
-async def tried(make: MakeRuntime, code: str, event: Any = None, **spec: Any) -> Any:
-    async with make("bwrap", TRY + code, **{"timeout_s": 10.0, **spec}) as it:
-        return await it.answer(event)
 
 
 @pytest.mark.parametrize(
@@ -142,28 +125,6 @@ async def test_there_is_no_way_off_the_host(runtime: MakeRuntime) -> None:
     sent, interfaces = await tried(runtime, code)
     assert "error" in sent
     assert [line.split(":")[0].strip() for line in interfaces.splitlines()[2:]] == ["lo"]
-
-
-async def test_its_supervisor_survives_every_signal(runtime: MakeRuntime) -> None:
-    code = (
-        "import os\ncalls = 0\ndef handle(e, c):\n    global calls\n    calls += 1\n"
-        "    for number in range(1, 65):\n        attempt(lambda: os.kill(1, number))\n"
-        "    return calls\n"
-    )
-    async with runtime("bwrap", TRY + code, timeout_s=10.0) as it:
-        assert [await it.answer() for _ in range(10)] == [*range(1, 11)]
-
-
-async def test_what_left_its_session_ends_with_a_reset(runtime: MakeRuntime) -> None:
-    code = (
-        "import os, time\ndef handle(e, c):\n"
-        "    if e is None:\n        return sorted(p for p in os.listdir('/proc') if p.isdecimal())\n"
-        "    if os.fork() == 0:\n        os.setsid()\n        if os.fork():\n            os._exit(0)\n"
-        "        time.sleep(60)\n    os._exit(1)\n"
-    )
-    async with runtime("bwrap", code, timeout_s=10.0) as it:
-        await it.error("go")
-        assert len(await it.answer()) == 2
 
 
 async def test_only_its_own_processes_are_visible(runtime: MakeRuntime) -> None:

@@ -20,7 +20,7 @@ CHOSEN = (
     "tests/security/test_isolation.py::test_the_hosts_loopback_is_out_of_reach",
     "tests/security/test_isolation.py::test_processes_are_bounded_and_end_with_their_environment",
     "tests/security/test_isolation.py::test_tmp_is_private_to_an_environment_and_bounded",
-    "tests/security/test_isolation.py::test_its_supervisor_survives_every_signal",
+    "tests/security/test_supervisor.py::test_its_supervisor_survives_every_signal",
     "tests/runtime/test_egress.py::test_a_function_reaches_what_is_allowed_and_nothing_else",
     "tests/runtime/test_images.py::test_an_image_is_all_that_a_function_sees",
     "tests/runtime/test_life_cycle.py::test_after_a_failure_globals_are_lost_and_files_kept",
