@@ -30,8 +30,6 @@ HIDDEN = frozenset({
 
 def initialization_type(function: FunctionSpec) -> str:
     """As the functions see it. Source: AWS, "Working with Lambda environment variables"."""
-    if function.snap_start:
-        return "snap-start"
     return "provisioned-concurrency" if function.provisioned_concurrency else "on-demand"
 
 

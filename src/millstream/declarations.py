@@ -55,7 +55,6 @@ class FunctionOptions(TypedDict, total=False):
     image_config: ImageConfig
     file_system_configs: Sequence[FileSystemConfig]
     logging_config: LoggingConfig
-    snap_start: bool
     network: Sequence[str]  # all that it may reach: "aws", "host:port"
 
 

@@ -46,6 +46,7 @@ def test_an_endpoint_without_a_port_has_its_schemes(url: str, place: str) -> Non
         (["aws"], None, "--endpoint-url or AWS_ENDPOINT_URL"),
         (["aws"], "unix:/x", "--endpoint-url or AWS_ENDPOINT_URL"),
         (["localhost:9001"], None, "another port"),
+        (["[::1]:80"], None, "a name or an IPv4 address"),
         (["aws"], "http://127.0.0.1:9001", "another port"),
     ],
 )

@@ -69,7 +69,6 @@ class FunctionSpec:
     file_system: FileSystem | None = None
     network: tuple[str, ...] = ()  # "aws", "host:port": all that it may reach
     logging: LoggingConfig = LoggingConfig()
-    snap_start: bool = False
     provisioned_concurrency: int = 0
 
 

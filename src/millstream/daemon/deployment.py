@@ -77,7 +77,6 @@ def _spec(planned: PlannedFunction, settings: Settings) -> FunctionSpec:
         file_system=planned.file_system,
         network=network,
         logging=_logging(options.logging_config),
-        snap_start=options.snap_start,
         provisioned_concurrency=options.provisioned_concurrent_executions or 0,
     )
 

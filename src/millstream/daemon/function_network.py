@@ -47,6 +47,8 @@ def reach(
         credentials = {name: environ.get(own, ANY_CREDENTIAL) for name, own in CREDENTIALS.items()}
         variables = {"AWS_ENDPOINT_URL": url, **credentials}
     for place in places:
+        if place.startswith("["):
+            raise InvalidConfiguration([Problem("", "network", "a name or an IPv4 address", repr(place))])
         if place in OWN:
             raise InvalidConfiguration(
                 [Problem("", "network", "another port than the Runtime API's in the sandbox", repr(place))]

@@ -20,9 +20,6 @@ LAYERS = 5
 IMAGE_ARGUMENTS = 1500
 """Arguments of an entry point or a command. Source: AWS, ImageConfig."""
 
-SNAP_START_STORAGE_MB = 512
-"""Largest /tmp of a function with snapshots. Source: AWS, "Improving startup performance with SnapStart"."""
-
 RESERVED_VARIABLES = frozenset(
     {
         "_HANDLER",
@@ -153,7 +150,6 @@ class FunctionOptions(Options):
     logging_config: LoggingOptions = Field(
         default=LoggingOptions(), description="a dictionary of log_format and its levels"
     )
-    snap_start: bool = Field(default=False, description="True or False")
     network: list[Annotated[str, AfterValidator(_endpoint)]] = Field(
         default_factory=list, description='a list of "aws" and "host:port"'
     )
@@ -162,7 +158,7 @@ class FunctionOptions(Options):
         """Source: AWS, CreateFunction, PackageType and what each type must and must not have."""
         logging = self.logging_config.misfits() if isinstance(self.logging_config, LoggingOptions) else []
         package = self._of_an_image() if self.image or self.package_type == "Image" else self._of_a_zip()
-        return package + logging + self._of_snapshots() + self._of_concurrency()
+        return package + logging + self._of_concurrency()
 
     def _of_an_image(self) -> list[Problem]:
         if not self.image:
@@ -185,21 +181,6 @@ class FunctionOptions(Options):
         ]
         if self.image_config is not None:
             problems.append(Problem("", "image_config", "image beside it", "none"))
-        return problems
-
-    def _of_snapshots(self) -> list[Problem]:
-        """Source: AWS, "Improving startup performance with Lambda SnapStart", limitations."""
-        if not self.snap_start:
-            return []
-        problems = []
-        for name in ("image", "file_system_configs", "provisioned_concurrent_executions"):
-            if getattr(self, name):
-                problems.append(Problem("", "snap_start", f"no {name} beside it", "both"))
-        if self.ephemeral_storage > SNAP_START_STORAGE_MB:
-            found = f"{self.ephemeral_storage} MB"
-            problems.append(Problem("", "snap_start", "an ephemeral_storage of 512 MB beside it", found))
-        if self.runtime is not None and not self.runtime.startswith("python"):
-            problems.append(Problem("", "snap_start", "a Python runtime", shown(self.runtime)))
         return problems
 
     def _of_concurrency(self) -> list[Problem]:
