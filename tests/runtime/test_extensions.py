@@ -1,0 +1,276 @@
+"""Extensions in the life cycle of environments, on every driver; they are shell scripts.
+
+Sources: AWS, "Using the Lambda Extensions API to create extensions", "Understanding the Lambda execution
+environment lifecycle".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from millstream.contract.functions import FunctionFailed
+from tests.runtime.conftest import MakeRuntime
+
+pytestmark = pytest.mark.broker
+
+EXTENSION = r"""#!/bin/sh
+api="http://$AWS_LAMBDA_RUNTIME_API/2020-01-01/extension"
+name=${0##*/}
+%(before)s
+events='{"events":[%(events)s]}'
+id=$(curl -sS -D - -o /dev/null "$api/register" -H "Lambda-Extension-Name: $name" -d "$events" |
+  tr -d '\r' | sed -n 's/^Lambda-Extension-Identifier: //p')
+%(registered)s
+while true; do
+  event=$(curl -sS "$api/event/next" -H "Lambda-Extension-Identifier: $id")
+  echo "$name heard $event"
+  case "$event" in *SHUTDOWN*) %(shutdown)s; exit 0 ;; esac
+  %(invoke)s
+done
+"""
+
+ECHO = "def handle(event, context):\n    return event\n"
+MakeLayer = Callable[..., Path]
+
+
+@pytest.fixture
+def layer(tmp_path: Path) -> MakeLayer:
+    """`layer(name=parts)`: a folder for /opt with an extension for each name."""
+
+    def make(**extensions: dict[str, str]) -> Path:
+        folder = tmp_path / "opt" / "extensions"
+        folder.mkdir(parents=True)
+        usual = {
+            "before": ":",
+            "events": '"INVOKE","SHUTDOWN"',
+            "registered": ":",
+            "invoke": ":",
+            "shutdown": ":",
+        }
+        for name, parts in extensions.items():
+            (folder / name).write_text(EXTENSION % {**usual, **parts}, encoding="utf-8")
+            (folder / name).chmod(0o755)
+        return folder.parent
+
+    return make
+
+
+def heard(log: str, name: str) -> list[dict[str, Any]]:
+    """The events that an extension has printed."""
+    return [json.loads(text) for text in re.findall(rf"{name} heard (\{{.*\}})", log)]
+
+
+def reasons(log: str, name: str) -> list[str]:
+    return [event["shutdownReason"] for event in heard(log, name) if event["eventType"] == "SHUTDOWN"]
+
+
+async def until(there: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10.0):
+        while not there():
+            await asyncio.sleep(0.01)
+
+
+async def test_an_extension_hears_of_invocations_and_of_the_end(
+    driver: str, runtime: MakeRuntime, layer: MakeLayer
+) -> None:
+    async with runtime(driver, ECHO, opt=layer(seer={})) as it:
+        assert await it.answer(1) == 1
+        assert await it.answer(2) == 2
+    log = it.log()
+    first, second, last = heard(log, "seer")
+    ids = re.findall(r"START RequestId: (\S+)", log)
+    assert [first["requestId"], second["requestId"]] == ids
+    assert first["invokedFunctionArn"].endswith(":function:f")
+    assert first["tracing"]["value"].startswith("Root=1-")
+    assert abs(first["deadlineMs"] / 1000 - 3.0 - time.time()) < 30
+    assert (last["eventType"], last["shutdownReason"]) == ("SHUTDOWN", "SPINDOWN")
+    assert "EXTENSION\tName: seer\tState: Ready\tEvents: [INVOKE, SHUTDOWN]" in log
+
+
+async def test_the_runtime_starts_after_extensions_have_registered(
+    driver: str, runtime: MakeRuntime, layer: MakeLayer
+) -> None:
+    code = f"print('loading')\n{ECHO}"
+    slow = {"before": "sleep 0.3; echo registers"}
+    async with runtime(driver, code, opt=layer(slow=slow)) as it:
+        await it.answer()
+        log = it.log()
+    assert log.index("registers") < log.index("loading")
+
+
+async def test_a_slow_extension_holds_the_next_invocation_and_not_the_caller(
+    driver: str, runtime: MakeRuntime, layer: MakeLayer
+) -> None:
+    code = "import time\ndef handle(event, context):\n    return time.time()\n"
+    async with runtime(
+        driver, code, opt=layer(slow={"invoke": "sleep 1"}), timeout_s=5.0, concurrency=1
+    ) as it:
+        first = await it.answer()
+        assert time.time() - first < 0.5
+        second = await it.answer()
+        assert second - first >= 1.0
+        log = it.log()
+    duration = re.findall(r"REPORT .*\tDuration: ([\d.]+) ms", log)[0]
+    assert float(duration) >= 1000
+
+
+async def test_an_extension_that_does_not_come_back_is_a_timeout_and_resets(
+    driver: str, runtime: MakeRuntime, layer: MakeLayer
+) -> None:
+    code = "seen = 0\ndef handle(event, context):\n    global seen\n    seen += 1\n    return seen\n"
+    opt = layer(good={}, stuck={"invoke": "sleep 60"})
+    async with runtime(driver, code, opt=opt, timeout_s=1.0) as it:
+        assert await it.answer() == 1
+        await until(lambda: "Status: timeout" in it.log())
+        assert await it.answer() == 1
+    log = it.log()
+    assert reasons(log, "good") == ["TIMEOUT", "SPINDOWN"]
+    assert reasons(log, "stuck") == []
+
+
+@pytest.mark.parametrize(("event", "reason"), [("hang", "TIMEOUT"), ("exit", "FAILURE")])
+async def test_a_failure_shuts_extensions_down_with_its_reason(
+    driver: str, runtime: MakeRuntime, layer: MakeLayer, event: str, reason: str
+) -> None:
+    code = (
+        "import os, time\ndef handle(event, context):\n"
+        "    if event == 'hang':\n        time.sleep(60)\n    if event == 'exit':\n        os._exit(1)\n"
+    )
+    async with runtime(driver, code, opt=layer(seer={}), timeout_s=1.0) as it:
+        assert isinstance(await it.invoke(event), FunctionFailed)
+        assert await it.answer() is None
+    log = it.log()
+    assert reasons(log, "seer") == [reason, "SPINDOWN"]
+    assert log.count("seer heard") == 4
+
+
+async def test_a_shutdown_ends_after_two_seconds(driver: str, runtime: MakeRuntime, layer: MakeLayer) -> None:
+    async with runtime(driver, ECHO, opt=layer(slow={"shutdown": "sleep 60; echo never"})) as it:
+        await it.answer()
+        began_at = time.monotonic()
+    took_s = time.monotonic() - began_at
+    assert 2.0 <= took_s < 4.0
+    assert "never" not in it.log()
+
+
+async def test_an_extension_that_ends_fails_the_invocation(
+    driver: str, runtime: MakeRuntime, layer: MakeLayer
+) -> None:
+    code = "import time\ndef handle(event, context):\n    time.sleep(event)\n    return event\n"
+    async with runtime(driver, code, opt=layer(weak={"invoke": "sleep 0.2; exit 3"}), timeout_s=10.0) as it:
+        error = await it.error(5)
+        assert error["errorType"] == "Extension.Crash"
+        assert re.fullmatch(r"RequestId: \S+ Error: exit status 3", error["errorMessage"])
+        assert await it.answer(0) == 0
+        log = it.log()
+    assert "Status: failure\tError Type: Extension.Crash" in log
+
+
+async def test_an_extension_that_cannot_start_fails_the_init_and_then_the_invocation(
+    driver: str, runtime: MakeRuntime, layer: MakeLayer
+) -> None:
+    async with runtime(driver, ECHO, opt=layer(none={"before": "exit 1"}), timeout_s=5.0) as it:
+        error = await it.error(1)
+        log = it.log()
+    assert error["errorType"] == "Extension.Crash"
+    assert "EXTENSION\tName: none\tState: Crash\tEvents: []\tError Type: Extension.Crash" in log
+    assert "Phase: init\tStatus: failure\tError Type: Extension.Crash" in log
+
+
+@pytest.mark.parametrize(
+    ("phase", "kind"), [("init", "Extension.InitError"), ("exit", "Extension.ExitError")]
+)
+async def test_an_extension_may_say_why_it_ends(
+    driver: str, runtime: MakeRuntime, layer: MakeLayer, phase: str, kind: str
+) -> None:
+    says = (
+        f'curl -sS "$api/{phase}/error" -H "Lambda-Extension-Identifier: $id" '
+        "-H 'Lambda-Extension-Function-Error-Type: Extension.Unwell' -d '{}'; exit 1"
+    )
+    async with runtime(driver, ECHO, opt=layer(weak={"registered": says}), timeout_s=5.0) as it:
+        assert (await it.error(1))["errorType"] == kind
+
+
+async def test_an_extension_that_only_starts_takes_part_in_no_invocation(
+    driver: str, runtime: MakeRuntime, layer: MakeLayer
+) -> None:
+    async with runtime(driver, ECHO, opt=layer(once={"events": ""})) as it:
+        assert await it.answer(1) == 1
+        assert await it.answer(2) == 2
+    log = it.log()
+    assert heard(log, "once") == []
+    assert "EXTENSION\tName: once\tState: Ready\tEvents: []" in log
+
+
+async def test_an_eleventh_extension_is_refused(driver: str, runtime: MakeRuntime, layer: MakeLayer) -> None:
+    check = {"registered": 'test -n "$id" || exit 9'}
+    ten = layer(**{f"e{number:02}": check for number in range(10)})
+    async with runtime(driver, ECHO, opt=ten, timeout_s=20.0, memory_size_mb=512) as it:
+        assert await it.answer(1) == 1
+    (ten / "extensions" / "e10").write_bytes((ten / "extensions" / "e09").read_bytes())
+    (ten / "extensions" / "e10").chmod(0o755)
+    async with runtime(driver, ECHO, opt=ten, timeout_s=20.0, memory_size_mb=512) as it:
+        error = await it.error(1)
+    assert (error["errorType"], error["errorMessage"][-13:]) == ("Extension.Crash", "exit status 9")
+
+
+async def test_extensions_are_given_their_own_part_of_the_variables(
+    driver: str, runtime: MakeRuntime, layer: MakeLayer
+) -> None:
+    shows = {
+        "before": 'echo "given=$MINE,$AWS_LAMBDA_FUNCTION_NAME,$_HANDLER,$AWS_EXECUTION_ENV,$AWS_REGION"'
+    }
+    async with runtime(driver, ECHO, opt=layer(shows=shows), environment={"MINE": "1"}) as it:
+        await it.answer()
+        log = it.log()
+    assert "given=1,f,,,us-east-1" in log
+
+
+INTERNAL = """
+import json, os, signal, threading, urllib.request
+api = f"http://{os.environ['AWS_LAMBDA_RUNTIME_API']}/2020-01-01/extension"
+def ask(path, body=None, **headers):
+    request = urllib.request.Request(f"{api}/{path}", body, headers)
+    with urllib.request.urlopen(request) as reply:
+        return reply.headers, reply.read()
+headers, about = ask("register", b'{"events":["INVOKE"]}',
+    **{"Lambda-Extension-Name": "inside", "Lambda-Extension-Accept-Feature": "accountId"})
+print("about", about.decode())
+me = {"Lambda-Extension-Identifier": headers["Lambda-Extension-Identifier"]}
+def watch():
+    while True:
+        print("inside heard", ask("event/next", **me)[1].decode())
+threading.Thread(target=watch, daemon=True).start()
+signal.signal(signal.SIGTERM, lambda *_: (print("told to end", flush=True), os._exit(0)))
+def handle(event, context):
+    try:
+        ask("register", b'{"events":[]}', **{"Lambda-Extension-Name": "late"})
+    except urllib.error.HTTPError as error:
+        return [error.code, json.loads(error.read())["errorType"]]
+"""
+
+
+async def test_a_runtime_registers_an_internal_extension_and_is_told_of_the_end(
+    driver: str, runtime: MakeRuntime, layer: MakeLayer
+) -> None:
+    async with runtime(driver, INTERNAL, opt=layer(seer={}), timeout_s=10.0) as it:
+        assert await it.answer() == [403, "Extension.RegistrationClosed"]
+    log = it.log()
+    about = {
+        "functionName": "f",
+        "functionVersion": "$LATEST",
+        "handler": "f.handle",
+        "accountId": "000000000000",
+    }
+    assert f"about {json.dumps(about, separators=(',', ':'))}" in log
+    assert [event["eventType"] for event in heard(log, "inside")] == ["INVOKE"]
+    assert "EXTENSION\tName: inside\tState: Ready\tEvents: [INVOKE]" in log
+    assert "told to end" in log
