@@ -96,6 +96,7 @@ class Buffers:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._parts: dict[int, _Buffer] = {}
+        self._turn = 0
 
     @property
     def assigned(self) -> bool:
@@ -119,15 +120,20 @@ class Buffers:
                 self._changed.notify_all()
 
     def take(self, partitions: Sequence[tuple[int, int]], limit: int) -> list[Record]:
-        """Up to `limit` records of partitions under their epochs, those of each in order."""
+        """Up to `limit` records of partitions under their epochs, those of each in order.
+
+        Each partition is the first in its turn, lest the last ones get nothing.
+        """
         found: list[Record] = []
         with self._changed:
-            for partition, epoch in partitions:
+            first = self._turn % len(partitions)
+            for partition, epoch in (*partitions[first:], *partitions[:first]):
                 part = self._parts.get(partition)
                 if part is None or part.epoch != epoch or part.seek is not None:
                     continue
                 found += part.take(limit - len(found))
             if found:
+                self._turn += 1
                 self._changed.notify_all()
         return found
 

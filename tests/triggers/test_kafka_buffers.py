@@ -35,6 +35,17 @@ def test_records_are_taken_in_order_up_to_a_limit() -> None:
     assert buffers.take([(0, 1)], 7) == []
 
 
+def test_partitions_that_are_taken_together_are_first_by_turns() -> None:
+    buffers = opened(0, 1, 2)
+    buffers.put({partition: records(0, 100, partition) for partition in range(3)})
+    parts = [(partition, 1) for partition in range(3)]
+    taken = [buffers.take(parts, 40) for _ in range(6)]
+    assert [[record.partition for record in found] for found in taken] == [
+        [f"t-{n}"] * 40 for n in (0, 1, 2) * 2
+    ]
+    assert [offsets(found)[0] for found in taken] == [0, 0, 0, 40, 40, 40]
+
+
 def test_a_full_partition_is_waited_for_and_then_passed_over_until_it_is_half_empty() -> None:
     buffers = opened(0, 1)
     buffers.put({0: records(0, BUFFER_RECORDS)})
