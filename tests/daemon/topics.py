@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -61,22 +61,45 @@ def put_large(servers: str, topic: str, size: int) -> None:
     assert producer.flush(FLUSHED_WITHIN_S) == 0
 
 
-def deliveries(file: Path) -> Iterator[tuple[float, list[int]]]:
-    """When each batch was taken (Unix seconds), and its numbers; lines that a kill has cut are left out."""
-    if not file.exists():
-        return
-    with file.open("rb") as lines:
-        for line in lines:
-            if line.endswith(b"}\n"):
-                document = json.loads(line)
-                yield datetime.fromisoformat(document["timestamp"]).timestamp(), taken(document)
+class Taken:
+    """What functions took, from a growing `done.jsonl`; what was read before is not read again."""
 
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "done.jsonl"
+        self._read = 0  # bytes
+        self._batches: list[tuple[float, dict[str, list[int]]]] = []
+        self._numbers: list[int] = []
+        self._distinct: set[int] = set()
 
-def taken(document: dict[str, Any]) -> list[int]:
-    parts = document["requestPayload"]["records"].values()
-    return [int(base64.b64decode(record["value"])) for part in parts for record in part]
+    def batches(self) -> list[tuple[float, dict[str, list[int]]]]:
+        """When each batch was taken (Unix seconds), and its numbers by partition, in order."""
+        if not self.file.exists():
+            return []
+        with self.file.open("rb") as lines:
+            lines.seek(self._read)
+            for line in lines:
+                if not line.endswith(b"}\n"):
+                    break  # being written, or cut by a kill
+                self._read += len(line)
+                self._add(json.loads(line))
+        return self._batches
 
+    def _add(self, document: dict[str, Any]) -> None:
+        parts = document["requestPayload"]["records"]
+        batch = {
+            name: [int(base64.b64decode(record["value"])) for record in part] for name, part in parts.items()
+        }
+        self._batches.append((datetime.fromisoformat(document["timestamp"]).timestamp(), batch))
+        for part in batch.values():
+            self._numbers += part
+            self._distinct.update(part)
 
-def numbers(file: Path) -> list[int]:
-    """All numbers that were taken, in the order of the file."""
-    return [number for _, batch in deliveries(file) for number in batch]
+    def numbers(self) -> list[int]:
+        """All that were taken, in the order of the file."""
+        self.batches()
+        return self._numbers
+
+    def distinct(self) -> set[int]:
+        """Each number once."""
+        self.batches()
+        return self._distinct
