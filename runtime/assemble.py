@@ -39,12 +39,13 @@ async def assemble(
     """
     stream = uuid.uuid4().hex
     short = stream[:STREAM_DIGITS]
+    platform = PlatformLog(function, log, short, initialization_type(function))
     outputs: list[Output] = []  # of the runtime; and of extensions, where there are any
     made = False
     try:
-        outputs.append(Output(log, short))
+        outputs.append(Output(log, short, platform.logs_dropped))
         if external_extensions(function):
-            outputs.append(Output(log, short))
+            outputs.append(Output(log, short, platform.logs_dropped))
         processes = await make_processes()
         made = True
     except OSError as error:
@@ -60,7 +61,6 @@ async def assemble(
     links: Links = FramedLinks(processes, config, output.write_end)
     if (program := program_of(function, stream, processes.places)) is not None:
         links = ApiLinks(processes, program, server, function.arn, output.write_end)
-    platform = PlatformLog(function, log, short, initialization_type(function))
     extensions: Extensions | None = None
     if processes.listener is not None:
         programs = extension_programs(function, stream, processes.places)

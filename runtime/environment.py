@@ -76,6 +76,7 @@ class Environment:
         self._initialised = False  # the first init phase is over, whatever came of it
         self._init_s: float | None = None  # of it, reported once
         self._broken = False  # the next invocation needs a new runtime
+        self._runtime_ready = False  # in the first init phase
         self._frozen = False
         self._running = False  # an invocation
         self._killed = False
@@ -161,8 +162,12 @@ class Environment:
         if isinstance(outcome, FunctionFailed) and outcome.message.endswith(KILLED):
             peak_kb = self._function.memory_size_mb * 1024
         self._output.end()
-        report = Report(request_id, time.monotonic() - started_at, peak_kb, ending, self._init_s)
+        duration_s = time.monotonic() - started_at
+        produced_bytes = 0 if isinstance(outcome, Throttled) else len(outcome.payload)
+        began_at = invocation.deadline_ms / 1000 - timeout_s
+        report = Report(request_id, duration_s, peak_kb, ending, self._init_s, produced_bytes, began_at)
         self._init_s = None
+        self._platform.runtime_done(report)
         if not ending.good:
             self._break(ending)
         elif self._extensions is not None and not self._extensions.api.settled:
@@ -205,18 +210,19 @@ class Environment:
         self._broken = False
         if self._extensions is not None:
             await self._extensions.start()
-        document = await self._init()
+        document = await self._init("invoke")
         if document is not None:
             ending = Ending("error", _one_line(failure(document, "").error_type))
             self._platform.init_report("invoke", time.monotonic() - started_at, ending)
             raise _NotLoaded(document)
+        self._platform.init_report("invoke", time.monotonic() - started_at, SUCCESS)
 
     async def _start(self) -> Link:
         self._link = self._links.link()
         await self._link.start()
         return self._link
 
-    async def _init(self) -> bytes | None:
+    async def _init(self, phase: str) -> bytes | None:
         """Wait until the handler is loaded, and all extensions are ready; the document that says why not.
 
         Raises Broken, NotStarted.
@@ -227,6 +233,9 @@ class Environment:
                 await extensions.registered()
             link = await self._start()
         document = await link.ready()
+        self._runtime_ready = True
+        error_type = "" if document is None else _one_line(failure(document, "").error_type)
+        self._platform.init_runtime_done(phase, Ending("error", error_type) if error_type else SUCCESS)
         if document is None and extensions is not None:
             await extensions.ready()
         return document
@@ -238,7 +247,7 @@ class Environment:
         ending = SUCCESS
         try:
             async with asyncio.timeout(max(limit_s, 0.1)):
-                document = await self._init()
+                document = await self._init("init")
             if document is not None:
                 failed = failure(document, "")
                 ending = Ending("error", _one_line(failed.error_type))
@@ -248,6 +257,8 @@ class Environment:
         except (Broken, NotStarted) as broken:
             failed, ending = self._ended(broken, "")
         init_s = time.monotonic() - self._created_at
+        if not self._runtime_ready:
+            self._platform.init_runtime_done("init", ending)
         if failed is None:
             self._init_s = init_s
         else:

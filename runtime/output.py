@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 
 from millstream.contract.ports import LogSink
 
@@ -28,9 +29,10 @@ FLOOD_PAUSE_S = 0.01
 class Output:
     """A pipe; `write_end` is for the processes, and lines go to the log as they come."""
 
-    def __init__(self, log: LogSink, stream: str) -> None:
+    def __init__(self, log: LogSink, stream: str, dropped: Callable[[int], None] | None = None) -> None:
         self._log = log
         self._stream = stream
+        self._tell_dropped = dropped  # None: a line of the log says it
         self._rest = bytearray()
         self._logged = 0
         self._dropped_bytes = 0
@@ -53,7 +55,10 @@ class Output:
                 break
         self._log_rest()
         if self._dropped_bytes:
-            self._log.write(self._stream, f"LOGS_DROPPED Dropped Bytes: {self._dropped_bytes}")
+            if self._tell_dropped is not None:
+                self._tell_dropped(self._dropped_bytes)
+            else:
+                self._log.write(self._stream, f"LOGS_DROPPED Dropped Bytes: {self._dropped_bytes}")
             self._dropped_bytes = 0
 
     def close(self) -> None:

@@ -7,10 +7,11 @@ Sources: AWS, "Using CloudWatch Logs with Lambda", "Lambda Telemetry API Event s
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -56,97 +57,171 @@ class Report:
     peak_kb: int
     ending: Ending = SUCCESS
     init_s: float | None = None  # None: the environment was warm, or its init ran within the invocation
+    produced_bytes: int = 0
+    started_at: float = 0.0  # Unix time
+
+
+class Observer(Protocol):
+    """Takes the same events as records, whatever the log's format is."""
+
+    @property
+    def listens(self) -> bool:
+        """False while nobody can want them."""
+
+    def platform(self, kind: str, record: Mapping[str, Any]) -> None:
+        """One event; `kind` is its type without `platform.`."""
 
 
 class PlatformLog:
     """Writes one environment's platform lines."""
 
-    def __init__(self, function: FunctionSpec, log: LogSink, stream: str, initialization_type: str) -> None:
+    def __init__(
+        self,
+        function: FunctionSpec,
+        log: LogSink,
+        stream: str,
+        initialization_type: str,
+        observer: Observer | None = None,
+    ) -> None:
         self._function = function
         self._log = log
         self._stream = stream
         self._json = function.logging.log_format == "JSON"
         self._least = LEVELS[function.logging.system_log_level]
         self._kind = initialization_type
+        self._observer = observer
+
+    @property
+    def _records(self) -> bool:
+        return self._json or (self._observer is not None and self._observer.listens)
 
     def init_start(self, phase: str) -> None:
         """The runtime starts; `phase` is init or invoke."""
-        if not self._json:
-            if phase == "init":
-                self._write(f"INIT_START Runtime Version: {self._function.runtime}")
-            return
-        about = {"runtimeVersion": self._function.runtime, "functionName": self._function.name}
-        about["functionVersion"] = self._function.version
-        self._record("INFO", "initStart", {"initializationType": self._kind, "phase": phase, **about})
+        if not self._json and phase == "init":
+            self._write(f"INIT_START Runtime Version: {self._function.runtime}")
+        if self._records:
+            about = {"runtimeVersion": self._function.runtime, "functionName": self._function.name}
+            about["functionVersion"] = self._function.version
+            self._record("INFO", "initStart", {"initializationType": self._kind, "phase": phase, **about})
+
+    def init_runtime_done(self, phase: str, ending: Ending) -> None:
+        """The runtime is ready, or never will be."""
+        if self._records:
+            about = {"initializationType": self._kind, "phase": phase, **ending.record()}
+            self._record("DEBUG" if ending.good else "WARN", "initRuntimeDone", about)
 
     def init_report(self, phase: str, init_s: float, ending: Ending) -> None:
         """The init phase ended."""
         init_ms = round(init_s * 1000, 2)
-        if not self._json:
-            if not ending.good:
-                line = f"INIT_REPORT Init Duration: {init_ms:.2f} ms\tPhase: {phase}\t{ending.text()}"
-                self._write(line)
-            return
-        about = {"initializationType": self._kind, "phase": phase, **ending.record()}
-        self._record("DEBUG" if ending.good else "WARN", "initRuntimeDone", about)
-        level = "WARN" if not ending.good else "DEBUG" if self._kind == "on-demand" else "INFO"
-        self._record(level, "initReport", {**about, "metrics": {"durationMs": init_ms}})
+        if not self._json and not ending.good:
+            self._write(f"INIT_REPORT Init Duration: {init_ms:.2f} ms\tPhase: {phase}\t{ending.text()}")
+        if self._records:
+            level = "WARN" if not ending.good else "DEBUG" if self._kind == "on-demand" else "INFO"
+            about = {"initializationType": self._kind, "phase": phase, **ending.record()}
+            self._record(level, "initReport", {**about, "metrics": {"durationMs": init_ms}})
 
     def extension(self, name: str, state: str, events: Sequence[str], error_type: str) -> None:
         """What became of an extension in the init phase."""
-        if self._json:
+        if not self._json:
+            line = f"EXTENSION\tName: {name}\tState: {state}\tEvents: [{', '.join(events)}]"
+            self._write(line + (f"\tError Type: {error_type}" if error_type else ""))
+        if self._records:
             about: dict[str, Any] = {"name": name, "state": state, "events": list(events)}
             if error_type:
                 about["errorType"] = error_type
             self._record("WARN" if error_type else "INFO", "extension", about)
-            return
-        line = f"EXTENSION\tName: {name}\tState: {state}\tEvents: [{', '.join(events)}]"
-        self._write(line + (f"\tError Type: {error_type}" if error_type else ""))
+
+    def subscription(self, name: str, state: str, types: Sequence[str]) -> None:
+        """An extension subscribed to telemetry."""
+        if not self._json:
+            self._write(f"TELEMETRY\tName: {name}\tState: {state}\tTypes: [{', '.join(types)}]")
+        if self._records:
+            about = {"name": name, "state": state, "types": list(types)}
+            self._record("INFO", "telemetrySubscription", about)
+
+    def logs_dropped(self, dropped_bytes: int) -> None:
+        """Of what the function wrote, so much was above its budget."""
+        if not self._json:
+            self._write(f"LOGS_DROPPED Dropped Bytes: {dropped_bytes}")
+        if self._records:
+            self._record(
+                "WARN", "logsDropped", dropped("Logs above the limit of a request", 0, dropped_bytes)
+            )
 
     def start(self, request_id: str) -> None:
         """An invocation starts."""
-        if self._json:
-            about = {"requestId": request_id, "version": self._function.version}
-            self._record("INFO", "start", about)
-        else:
+        if not self._json:
             self._write(f"START RequestId: {request_id} Version: {self._function.version}")
+        if self._records:
+            self._record("INFO", "start", {"requestId": request_id, "version": self._function.version})
+
+    def runtime_done(self, report: Report) -> None:
+        """The runtime is done with an invocation; extensions may not be."""
+        if not self._records:
+            return
+        duration_ms = round(report.duration_s * 1000, 2)
+        about: dict[str, Any] = {"requestId": report.request_id, **report.ending.record()}
+        about["metrics"] = {"durationMs": duration_ms}
+        if report.ending.good:
+            about["metrics"]["producedBytes"] = report.produced_bytes
+            about["spans"] = [
+                _span("responseLatency", report.started_at, duration_ms),
+                _span("responseDuration", report.started_at + report.duration_s, 0.0),
+            ]
+        self._record("DEBUG" if report.ending.good else "WARN", "runtimeDone", about)
 
     def report(self, report: Report) -> None:
         """An invocation ended."""
         duration_ms = report.duration_s * 1000
         used_mb = min(math.ceil(report.peak_kb / 1024), MOST_MB)
-        if self._json:
-            self._json_report(report, round(duration_ms, 2), used_mb)
-            return
-        line = (
-            f"REPORT RequestId: {report.request_id}\tDuration: {duration_ms:.2f} ms\t"
-            f"Billed Duration: {math.ceil(duration_ms)} ms\tMemory Size: {self._function.memory_size_mb} MB\t"
-            f"Max Memory Used: {used_mb} MB\t"
-        )
-        if report.init_s is not None:
-            line += f"Init Duration: {report.init_s * 1000:.2f} ms\t"
-        self._write(f"END RequestId: {report.request_id}")
-        self._write(line + report.ending.text())
+        if not self._json:
+            line = (
+                f"REPORT RequestId: {report.request_id}\tDuration: {duration_ms:.2f} ms\t"
+                f"Billed Duration: {math.ceil(duration_ms)} ms\t"
+                f"Memory Size: {self._function.memory_size_mb} MB\t"
+                f"Max Memory Used: {used_mb} MB\t"
+            )
+            if report.init_s is not None:
+                line += f"Init Duration: {report.init_s * 1000:.2f} ms\t"
+            self._write(f"END RequestId: {report.request_id}")
+            self._write(line + report.ending.text())
+        if self._records:
+            self._record_report(report, duration_ms, used_mb)
 
-    def _json_report(self, report: Report, duration_ms: float, used_mb: int) -> None:
-        about = {"requestId": report.request_id, **report.ending.record()}
-        done = {**about, "metrics": {"durationMs": duration_ms}}
-        self._record("DEBUG" if report.ending.good else "WARN", "runtimeDone", done)
+    def _record_report(self, report: Report, duration_ms: float, used_mb: int) -> None:
         metrics: dict[str, Any] = {
-            "durationMs": duration_ms,
+            "durationMs": round(duration_ms, 2),
             "billedDurationMs": math.ceil(duration_ms),
             "memorySizeMB": self._function.memory_size_mb,
             "maxMemoryUsedMB": used_mb,
         }
         if report.init_s is not None:
             metrics["initDurationMs"] = round(report.init_s * 1000, 2)
-        self._record("INFO" if report.ending.good else "WARN", "report", {**about, "metrics": metrics})
+        about = {"requestId": report.request_id, **report.ending.record(), "metrics": metrics}
+        self._record("INFO" if report.ending.good else "WARN", "report", about)
 
     def _record(self, level: str, kind: str, record: dict[str, Any]) -> None:
-        if LEVELS[level] >= self._least:
-            at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-            line = msgspec.json.encode({"time": at, "type": f"platform.{kind}", "record": record})
+        if self._observer is not None:
+            self._observer.platform(kind, record)
+        if self._json and LEVELS[level] >= self._least:
+            line = msgspec.json.encode(
+                {"time": instant(time.time()), "type": f"platform.{kind}", "record": record}
+            )
             self._write(line.decode())
 
     def _write(self, line: str) -> None:
         self._log.write(self._stream, line)
+
+
+def instant(at: float) -> str:
+    """A Unix time as records have it, to the millisecond."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def dropped(reason: str, records: int, size: int) -> dict[str, Any]:
+    """The record of platform.logsDropped; 0 records: nobody counted them."""
+    return {"reason": reason, "droppedRecords": records, "droppedBytes": size}
+
+
+def _span(name: str, at: float, duration_ms: float) -> dict[str, Any]:
+    return {"name": name, "start": instant(at), "durationMs": duration_ms}

@@ -120,6 +120,14 @@ def _log_names(function: FunctionSpec, stream: str) -> tuple[str, str]:
     return f"/aws/lambda/{function.name}", f"{day}/[{function.version}]{stream}"
 
 
+def _logging(function: FunctionSpec) -> dict[str, str]:
+    """Source: AWS, "Configuring advanced logging controls for your Lambda function"."""
+    if function.logging.log_format != "JSON":
+        return {}
+    level = function.logging.application_log_level
+    return {"AWS_LAMBDA_LOG_FORMAT": "JSON", "AWS_LAMBDA_LOG_LEVEL": level}
+
+
 def _variables(function: FunctionSpec, group: str, log_stream: str, places: Places) -> dict[str, str]:
     """Source: AWS, "Working with Lambda environment variables", defined runtime environment variables."""
     temporary = {} if places.temporary == "/tmp" else {"TMPDIR": places.temporary}
@@ -136,6 +144,7 @@ def _variables(function: FunctionSpec, group: str, log_stream: str, places: Plac
         "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
         **function.variables,
         **function.environment,
+        **_logging(function),
         "_HANDLER": function.handler,
         "AWS_REGION": function.region,
         "AWS_DEFAULT_REGION": function.region,

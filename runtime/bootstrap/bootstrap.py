@@ -39,6 +39,10 @@ PACKAGES = frozenset({"boto3", "botocore", "s3transfer", "jmespath", "dateutil",
 """What Lambda's Python runtime brings, and a package may bring in a version of its own."""
 
 NBSP = "\u00a0"
+JSON_TIME = "%Y-%m-%dT%H:%M:%SZ"
+
+STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"aws_request_id", "tenant_id"}
+"""Of a log record; all others are what the function gave as `extra`."""
 
 
 class Connection:
@@ -310,7 +314,12 @@ def _frames(error: BaseException) -> list[str]:
 
 
 def _log_error(document: dict[str, Any]) -> None:
-    """The `[ERROR]` block; its frames are indented with no-break spaces, as on AWS."""
+    """The `[ERROR]` block; its frames are indented with no-break spaces, as on AWS. Or one JSON record."""
+    if _logs_json():
+        record = {"timestamp": time.strftime(JSON_TIME, time.gmtime()), "level": "ERROR", **document}
+        with contextlib.suppress(Exception):
+            print(json.dumps(record, ensure_ascii=False), flush=True)
+        return
     message = document["errorMessage"]
     lines = [f"[ERROR] {document['errorType']}" + (f": {message}" if message else "")]
     lines.append("Traceback (most recent call last):")
@@ -322,11 +331,48 @@ def _log_error(document: dict[str, Any]) -> None:
         print("\n".join(lines), flush=True)
 
 
+def _logs_json() -> bool:
+    return os.environ.get("AWS_LAMBDA_LOG_FORMAT", "").upper() == "JSON"
+
+
+class _JsonFormatter(logging.Formatter):
+    """One JSON object for each record. Source: AWS, "Using structured JSON logs with Python"."""
+
+    def __init__(self) -> None:
+        super().__init__(datefmt=JSON_TIME)
+
+    def format(self, record: logging.LogRecord) -> str:
+        level = min(max(record.levelno, logging.NOTSET), logging.CRITICAL) // 10 * 10
+        is_document = isinstance(record.msg, dict) and not record.args
+        document: dict[str, Any] = {
+            "timestamp": self.formatTime(record, self.datefmt),
+            "level": logging.getLevelName(level),
+            "message": record.msg if is_document else record.getMessage(),
+            "logger": record.name,
+        }
+        kind, error, trace = record.exc_info or (None, None, None)
+        if kind is not None:
+            document["stackTrace"] = traceback.format_tb(trace)
+            document["errorType"] = kind.__name__
+            document["errorMessage"] = str(error)
+        document["requestId"] = getattr(record, "aws_request_id", "")
+        if kind is not None:
+            document["location"] = f"{record.pathname}:{record.funcName}:{record.lineno}"
+        for key, value in vars(record).items():
+            if key not in STANDARD_FIELDS and value is not None:
+                document.setdefault(key, value)
+        return json.dumps(document, ensure_ascii=False, default=str)
+
+
 def _set_up_logging() -> _RequestId:
     requests = _RequestId()
     handler = logging.StreamHandler(sys.stdout)
+    level = os.environ.get("AWS_LAMBDA_LOG_LEVEL", "").upper()
+    level = "DEBUG" if level == "TRACE" else level
+    if level in logging.getLevelNamesMapping():
+        logging.getLogger().setLevel(level)
     form = "[%(levelname)s]\t%(asctime)s.%(msecs)dZ\t%(aws_request_id)s\t%(message)s"
-    formatter = logging.Formatter(form, "%Y-%m-%dT%H:%M:%S")
+    formatter = _JsonFormatter() if _logs_json() else logging.Formatter(form, "%Y-%m-%dT%H:%M:%S")
     formatter.converter = time.gmtime
     handler.setFormatter(formatter)
     handler.addFilter(requests)
