@@ -5,13 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from typing import Any
 
 import pytest
 
+from millstream.contract.blocking import BlockingClient
 from millstream.contract.errors import InvalidConfiguration, LeaseLost, SourceUnavailable
 from millstream.contract.streams import At, Oldest
+from millstream.kafka.access import Access
+from millstream.triggers.kafka import KafkaTrigger
+from millstream.triggers.kafka_client import GroupSettings, new_client
+from millstream.triggers.kafka_records import RecordMaker
+from millstream.triggers.kafka_source import KafkaSource
 from tests.brokers.kafka import Kafka
-from tests.triggers.kafka_rig import numbered, offsets, opened, produce
+from tests.triggers.kafka_rig import Opened, numbered, offsets, opened, produce
 
 pytestmark = [
     pytest.mark.broker,
@@ -243,6 +250,43 @@ async def test_a_slow_reader_bounds_what_is_held_and_loses_nothing(kafka: Kafka,
         assert offsets(await it.read(reader, 10_000)) == [*range(10_000)]
         rest = await it.read(waiting, 9_999)
         assert offsets(first + rest) == [*range(10_000)]
+
+
+class Impatient(Access):
+    """Has a client thrown out of its group that does not poll for two seconds; five minutes by default."""
+
+    def for_librdkafka(self) -> dict[str, Any]:
+        return super().for_librdkafka() | {"max.poll.interval.ms": 2000}
+
+    def for_kafka_python(self) -> dict[str, Any]:
+        return super().for_kafka_python() | {"max_poll_interval_ms": 2000}
+
+
+async def test_a_reader_may_rest_for_longer_than_a_client_may_go_without_a_poll(
+    kafka: Kafka, client: str
+) -> None:
+    topic = kafka.create_topic(1)
+    produce(kafka.bootstrap, topic, 0, [b"x" * 1000] * 5000)  # more than is held
+    settings = GroupSettings(topic, f"g-{topic}", None, 1.0, 1.0, read_committed=True)
+    maker = RecordMaker(topic)
+    made = new_client(client, settings, Impatient(kafka.bootstrap), maker)
+    options = {"topic": topic, "bootstrap_servers": kafka.bootstrap, "starting_position": "TRIM_HORIZON"}
+    source = KafkaSource("slow", made, maker, BlockingClient("slow", 1), topic, settings)
+    it = Opened(KafkaTrigger.parse(options), source)
+    try:
+        await source.join(Oldest())
+        (lease,) = await it.assigned(count=1)
+        reader = await source.reader([lease])
+        first = await it.read(reader, 1)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(5.0):
+                await source.change()
+        rest = await it.read(reader, 4999)
+        assert offsets(first + rest) == [*range(5000)]
+        await it.commit(lease, first + rest)
+        await committed(kafka, f"g-{topic}", topic, {0: 5000})
+    finally:
+        await source.aclose()
 
 
 async def test_several_partitions_share_a_reader(kafka: Kafka, client: str) -> None:
