@@ -31,6 +31,7 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.dev
 	@$(PYTHON) scripts/brokers.py
+	@$(BIN)/python -m scripts.languages
 	@$(BIN)/pytest
 
 unit: $(VENV)/.dev

@@ -1,4 +1,4 @@
-"""Installs the brokers that the tests start: `brokers.py`. Does nothing where they are.
+"""Installs the brokers and tools that the tests start: `brokers.py`. Does nothing where they are.
 
 As root on Debian or Ubuntu it installs the system packages that are missing; elsewhere it says what the
 tests will skip. Kafka comes from Maven.
@@ -71,8 +71,12 @@ def needed() -> dict[str, bool]:
         "postgresql": any(Path("/usr/lib/postgresql").glob("*/bin/postgres")),
         "nodejs": shutil.which("node") is not None,
         "npm": shutil.which("npm") is not None,
-        "default-jre-headless": shutil.which("java") is not None,
+        "default-jdk-headless": shutil.which("javac") is not None,
         "maven": shutil.which("mvn") is not None,
+        # of the runtime clients, what npm compiles; Debian's Go and Rust may be too old for theirs
+        "cmake": shutil.which("cmake") is not None,
+        "g++": shutil.which("g++") is not None,
+        "xz-utils": shutil.which("xz") is not None,
         "rabbitmq-server": Path("/usr/lib/rabbitmq/bin/rabbitmq-server").exists(),
         # No machine is given a Docker engine unasked; CI is there to test all.
         "docker.io": shutil.which("dockerd") is not None or not os.environ.get("CI"),
