@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import sys
 from dataclasses import dataclass, field
@@ -38,6 +39,7 @@ from millstream.runtime.sandboxes.layout import (
     mode,
 )
 from millstream.runtime.sandboxes.supervised import SupervisedProcesses
+from millstream.runtime.variables import wants_api
 
 LAUNCHER = Path(zygote.__file__).resolve().parent / "launch.py"
 
@@ -223,12 +225,13 @@ class BwrapSandbox:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-I", "-S", str(LAUNCHER), json.dumps(wanted),
                 pass_fds=descriptors, stdin=asyncio.subprocess.DEVNULL, stdout=out, stderr=out,
+                start_new_session=True,
             )  # fmt: skip
         return process, log
 
     async def _fork(self, template: _Template, function: FunctionSpec) -> SupervisedProcesses:
         """The processes of a new environment: as yet, its first one."""
-        port = API_PORT if function.command or function.image else 0
+        port = API_PORT if wants_api(function) else 0
         listen = [(LOOPBACK, port)] if port else []
         listen += [(each.address, each.port) for each in endpoints(function.network)]
         try:
@@ -277,8 +280,10 @@ class BwrapSandbox:
     def _forget(self, name: str, template: _Template) -> None:
         if self._templates.get(name) is template:
             del self._templates[name]
-        with contextlib.suppress(ProcessLookupError):
-            template.process.kill()
+        if template.process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                # With its group: killed before its child is bound to it, bwrap leaves that behind.
+                os.killpg(template.process.pid, signal.SIGKILL)
         with contextlib.suppress(OSError):
             # Killed so early that its own children are not yet bound to it, bwrap leaves a zygote behind.
             template.control.shutdown(socket.SHUT_WR)
