@@ -1,4 +1,4 @@
-"""One function for each runtime client; declares those that `sh LANGUAGE/build.sh` has built.
+"""One function for each runtime client; those that `sh LANGUAGE/build.sh` has built are declared.
 
 millstream check examples/runtimes/app.py
 millstream run examples/runtimes/app.py
@@ -11,20 +11,21 @@ from pathlib import Path
 
 from millstream import App, Function, Sqs
 
-HANDLERS = {
-    "python": ("main.handle", None),  # the daemon's own Python
-    "nodejs": ("index.handler", "nodejs22.x"),
-    "java": ("example.Echo", "java17"),
-    "go": ("bootstrap", "provided.al2023"),
-    "rust": ("bootstrap", "provided.al2023"),
-    "shell": ("bootstrap", "provided.al2023"),
+CUSTOM = "provided.al2023"
+FUNCTIONS = {
+    "python": Function("python", handler="main.handle", code="python/build"),  # by the daemon's own Python
+    "nodejs": Function(
+        "nodejs", runtime="nodejs22.x", handler="index.handler", code="nodejs/build", memory_size=256
+    ),
+    "java": Function(
+        "java", runtime="java17", handler="example.Echo", code="java/build", memory_size=256, timeout=10
+    ),
+    "go": Function("go", runtime=CUSTOM, handler="bootstrap", code="go/build"),
+    "rust": Function("rust", runtime=CUSTOM, handler="bootstrap", code="rust/build"),
+    "shell": Function("shell", runtime=CUSTOM, handler="bootstrap", code="shell/build"),
 }
 
 app = App("runtimes")
-for name, (handler, runtime) in HANDLERS.items():
+for name, function in FUNCTIONS.items():
     if Path(__file__).with_name(name).joinpath("build").is_dir():
-        options = {} if runtime is None else {"runtime": runtime}
-        function = Function(
-            name, handler=handler, code=f"{name}/build", memory_size=256, timeout=10, **options
-        )
         app.map(Sqs(name), to=function)
