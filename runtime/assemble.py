@@ -17,12 +17,14 @@ from millstream.runtime.link import Links
 from millstream.runtime.output import Output
 from millstream.runtime.platform import PlatformLog
 from millstream.runtime.processes import NotStarted, Processes
+from millstream.runtime.telemetry import Tap, Telemetry
 from millstream.runtime.variables import (
     bootstrap_config,
     extension_programs,
     external_extensions,
     initialization_type,
     program_of,
+    wants_api,
 )
 
 STREAM_DIGITS = 8
@@ -39,13 +41,15 @@ async def assemble(
     """
     stream = uuid.uuid4().hex
     short = stream[:STREAM_DIGITS]
-    platform = PlatformLog(function, log, short, initialization_type(function))
+    telemetry = Telemetry(function.logging.log_format) if wants_api(function) else None
+    platform = PlatformLog(function, log, short, initialization_type(function), telemetry)
     outputs: list[Output] = []  # of the runtime; and of extensions, where there are any
     made = False
     try:
-        outputs.append(Output(log, short, platform.logs_dropped))
-        if external_extensions(function):
-            outputs.append(Output(log, short, platform.logs_dropped))
+        lines = log if telemetry is None else Tap(log, telemetry, "function")
+        outputs.append(Output(lines, short, platform.logs_dropped))
+        if telemetry is not None and external_extensions(function):
+            outputs.append(Output(Tap(log, telemetry, "extension"), short, platform.logs_dropped))
         processes = await make_processes()
         made = True
     except OSError as error:
@@ -62,9 +66,10 @@ async def assemble(
     if (program := program_of(function, stream, processes.places)) is not None:
         links = ApiLinks(processes, program, server, function.arn, output.write_end)
     extensions: Extensions | None = None
-    if processes.listener is not None:
+    if telemetry is not None:
+        telemetry.make_socket = processes.make_socket
         programs = extension_programs(function, stream, processes.places)
-        extensions = Extensions(function, processes, server, programs, theirs, platform)
+        extensions = Extensions(function, processes, server, programs, theirs, platform, telemetry)
     environment = Environment(function, processes, links, output, platform, extensions)
     opened = False
     try:

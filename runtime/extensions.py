@@ -17,12 +17,16 @@ from millstream.contract.functions import FunctionSpec
 from millstream.runtime.api.extensions import VERSION, About, ExtensionsApi, invoke_event, shutdown_event
 from millstream.runtime.api.http import Server
 from millstream.runtime.api.link import Program
-from millstream.runtime.api.roster import INVOKE, SHUTDOWN, Extension, Roster, Stage
+from millstream.runtime.api.roster import INVOKE, SHUTDOWN, Extension, Refusal, Roster, Stage
+from millstream.runtime.api.telemetry import LOGS_VERSION, TelemetryApi
+from millstream.runtime.api.telemetry import VERSION as TELEMETRY_VERSION
 from millstream.runtime.link import Broken, Invocation
 from millstream.runtime.output import Output
 from millstream.runtime.platform import SUCCESS, Ending, PlatformLog
 from millstream.runtime.processes import Process, Processes
+from millstream.runtime.telemetry import Telemetry
 
+SPINDOWN = "SPINDOWN"
 EXTERNAL_S, INTERNAL_S = 2.0, 0.5
 """How long a shutdown may take, with an external extension and with internal ones alone."""
 
@@ -45,6 +49,7 @@ class Extensions:
         programs: dict[str, Program],  # external ones, by name
         outputs: Sequence[Output],  # one, of external ones, or none
         platform: PlatformLog,
+        telemetry: Telemetry,
     ) -> None:
         self._function = function
         self._processes = processes
@@ -52,6 +57,7 @@ class Extensions:
         self._programs = programs
         self._output = outputs[0] if outputs else None
         self._platform = platform
+        self._telemetry = telemetry
         account = function.arn.split(":")[4]
         self._about = About(function.name, function.version, function.handler, account)
         self._running: dict[str, Process] = {}  # external ones that have not ended
@@ -64,6 +70,13 @@ class Extensions:
         self.failure: tuple[str, str] | None = None  # error type, and why
         self.broken: Callable[[], None] = lambda: None
         self.api = self._new_api()
+        port = processes.places.port
+        telemetry_api = TelemetryApi(telemetry, platform, self._find, port)
+        server.services[TELEMETRY_VERSION] = telemetry_api
+        server.services[LOGS_VERSION] = telemetry_api
+
+    def _find(self, identifier: str) -> Extension | Refusal:
+        return self.api.roster.find(identifier)
 
     @property
     def external(self) -> bool:
@@ -125,6 +138,7 @@ class Extensions:
         """No more may register; wait until all have asked for an event. Raises ExtensionFailed."""
         self.api.roster.open = False
         await self._until(lambda: self.api.settled)
+        self._telemetry.settle()
 
     async def _until(self, there: Callable[[], bool]) -> None:
         while True:
@@ -227,16 +241,19 @@ class Extensions:
             return
         self._let_go(SUCCESS)
         self._ending = True
+        self._telemetry.flush()
 
         def ended() -> None:
             self._shutdown = None
+            if reason != SPINDOWN:
+                self._telemetry.restart()
             over()
             self._changes.set()
 
         members = self.api.roster.members
         external = bool(self._running)
         limit_s = EXTERNAL_S if external else INTERNAL_S if members else 0.0
-        softly = reason == "SPINDOWN" and bool(members)
+        softly = reason == SPINDOWN and bool(members)
         if not external and not softly:
             ended()
             return
@@ -263,6 +280,7 @@ class Extensions:
         if self._shutdown is not None:
             self._shutdown.cancel()
         self._server.close()
+        self._telemetry.close()
         self.flush()
         if self._output is not None:
             self._output.close()

@@ -134,7 +134,8 @@ class PlatformLog:
     def subscription(self, name: str, state: str, types: Sequence[str]) -> None:
         """An extension subscribed to telemetry."""
         if not self._json:
-            self._write(f"TELEMETRY\tName: {name}\tState: {state}\tTypes: [{', '.join(types)}]")
+            names = ", ".join(map(str.title, types))
+            self._write(f"TELEMETRY\tName: {name}\tState: {state}\tTypes: [{names}]")
         if self._records:
             about = {"name": name, "state": state, "types": list(types)}
             self._record("INFO", "telemetrySubscription", about)

@@ -81,6 +81,9 @@ class Processes(Protocol):
     ) -> Process:
         """Start a program; one that is not there ends with status 127. Raises as `start_python` does."""
 
+    def make_socket(self) -> asyncio.Future[socket.socket]:
+        """A new TCP socket in the environment's network. It ends with NotStarted where there is none."""
+
     def signal(self, process: Process, number: int) -> None:
         """Send a signal to a process that was started here."""
 

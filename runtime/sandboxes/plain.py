@@ -96,6 +96,14 @@ class PlainProcesses:
         self._watches.append(watch)
         return watch.process
 
+    def make_socket(self) -> asyncio.Future[socket.socket]:
+        made: asyncio.Future[socket.socket] = asyncio.get_running_loop().create_future()
+        try:
+            made.set_result(socket.socket())
+        except OSError as error:
+            made.set_exception(NotStarted(f"socket: {error.strerror}"))
+        return made
+
     def signal(self, process: Process, number: int) -> None:
         if not process.exited.done():
             _signal_group(process.pid, number)

@@ -30,6 +30,7 @@ from millstream.runtime.environment import Environment
 from millstream.runtime.processes import Places
 from millstream.runtime.sandboxes.layout import UNPRIVILEGED_ID, data_mb, interpreter, runtime_files
 from millstream.runtime.sandboxes.plain import PlainProcesses
+from millstream.runtime.variables import wants_api
 
 PROGRAM = Path(bootstrap.__file__).resolve().parent / "bootstrap.py"
 LAUNCHER = Path(zygote.__file__).resolve().parent / "launch.py"
@@ -81,7 +82,7 @@ class ProcessSandbox:
             temporary = Path(tempfile.mkdtemp(prefix="tmp-", dir=self._work_dir))
             if os.geteuid() == 0:
                 os.chown(temporary, UNPRIVILEGED_ID, UNPRIVILEGED_ID)
-            if function.command:
+            if wants_api(function):
                 listener = socket.create_server(("127.0.0.1", 0))
         except OSError as error:
             raise SandboxUnavailable(f"{function.name}: process: {error.strerror}") from error

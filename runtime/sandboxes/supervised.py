@@ -34,6 +34,7 @@ class _Message(msgspec.Struct):
     status: int = 0
     why: str = ""
     ended: bool = False
+    socket: int = 0
 
 
 class SupervisedProcesses:
@@ -45,6 +46,7 @@ class SupervisedProcesses:
         self._control = control
         self._processes: dict[int, Process] = {}
         self._starting: dict[int, asyncio.Future[None]] = {}
+        self._sockets: dict[int, asyncio.Future[socket.socket]] = {}  # asked for
         self._last = 0
         self._listener: socket.socket | None = None
         self.exits: list[socket.socket] = []  # listen for what the function may reach
@@ -103,6 +105,17 @@ class SupervisedProcesses:
         finally:
             self._starting.pop(number, None)
         return process
+
+    def make_socket(self) -> asyncio.Future[socket.socket]:
+        made: asyncio.Future[socket.socket] = asyncio.get_running_loop().create_future()
+        self._last += 1
+        self._sockets[self._last] = made
+        try:
+            self._tell({"op": "socket", "id": self._last}, [])
+        except NotStarted as error:
+            del self._sockets[self._last]
+            made.set_exception(error)
+        return made
 
     def signal(self, process: Process, number: int) -> None:
         for known, one in self._processes.items():
@@ -190,6 +203,8 @@ class SupervisedProcesses:
             _exited(process, message.status)
         if message.ended:
             _set(self._ended)
+        if message.socket and (asked := self._sockets.pop(message.socket, None)) is not None:
+            _take_socket(asked, received)
         for descriptor in received:
             os.close(descriptor)
 
@@ -208,6 +223,9 @@ class SupervisedProcesses:
         asyncio.get_running_loop().remove_reader(self._control)
         for waiting in (self._up, *self._starting.values(), self._ended):
             _fail(waiting, why)
+        for asked in self._sockets.values():
+            _take_socket(asked, [])
+        self._sockets.clear()
         for process in self._processes.values():
             _exited(process, -signal.SIGKILL)
         self._processes.clear()
@@ -223,6 +241,17 @@ class SupervisedProcesses:
 def _exited(process: Process, status: int) -> None:
     if not process.exited.done():
         process.exited.set_result(status)
+
+
+def _take_socket(asked: asyncio.Future[socket.socket], received: list[int]) -> None:
+    """Answer with the socket; what is left in `received` is closed by the caller."""
+    if asked.done():
+        return
+    if received:
+        asked.set_result(socket.socket(fileno=received.pop(0)))
+    else:
+        asked.set_exception(NotStarted("no socket in its network"))
+        asked.exception()  # nobody need be waiting
 
 
 def _set(future: asyncio.Future[None] | None) -> None:

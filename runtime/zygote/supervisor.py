@@ -7,11 +7,13 @@ the descriptors that it names:
                     {"op": "exec", "id": n, "command": [...],
                      "environment": {...}, "directory": "/..."}  [output]          run a program
                     {"op": "signal", "id": n, "number": n}       to a process that was started
+                    {"op": "socket", "id": n}                    make a TCP socket in this network
                     {"op": "stop"}, {"op": "continue"}           freeze or thaw every process but this one
                     {"op": "end"}                                kill every process but this one
     here → daemon   {"started": n}                               [pidfd]
                     {"exited": n, "status": n}                   exit status; below 0: by that signal
                     {"failed": n, "why": "..."}                  it could not be started
+                    {"socket": n}                                [socket] or none: there is no room for it
                     {"ended": true}                              none is left; answers "end"
 
 As the first process of its pid namespace it takes all others with it when it ends, and the signals that
@@ -88,6 +90,8 @@ class Supervisor:
                 for pid, number in self._ids.items():
                     if number == request["id"]:
                         _send(pid, request["number"])
+            case "socket":
+                self._make_socket(request["id"])
             case "stop":
                 _send(-1, signal.SIGSTOP)
             case "continue":
@@ -109,6 +113,14 @@ class Supervisor:
         pidfd = os.pidfd_open(pid)
         self._say({"started": request["id"]}, pidfd)
         os.close(pidfd)
+
+    def _make_socket(self, number: int) -> None:
+        """For the daemon to connect: it stays in the network that it was made in."""
+        try:
+            with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as made:
+                self._say({"socket": number}, made.fileno())
+        except OSError:
+            self._say({"socket": number})
 
     def _reap(self) -> None:
         """Tell of those that ended; what others left behind is this process's to bury, too."""
