@@ -35,7 +35,7 @@ NODE_MAJOR, NODE = "22", "22.23.3"
 """aws-lambda-ric 4 wants 22 or newer, and Debian's is older. It is a package of npm's, too."""
 
 MADE = shutil.ignore_patterns("build", "target", "node_modules", "Cargo.lock")
-BUILT_WITHIN_S = 300.0
+BUILT_WITHIN_S = 600.0
 
 
 AT_ONCE = 2
