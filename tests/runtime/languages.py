@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -35,7 +35,7 @@ NODE = "nodejs22.x"
 NODE_VARIABLE = f"{VARIABLE}{NODE.replace('.', '_').upper()}"
 
 
-def unavailable(language: str, why: object) -> None:
+def unavailable(language: str, why: object) -> NoReturn:
     """Skips the test, or fails it where CI is set."""
     if os.environ.get("CI"):
         pytest.fail(f"{language}: {why}")
