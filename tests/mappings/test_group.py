@@ -151,6 +151,12 @@ async def test_a_lost_partition_is_not_written_any_more() -> None:
     assert it.function.seen[:8] == [0, 1, 2, 3, 0, 1, 2, 3]
 
 
+async def test_a_source_that_assigns_partitions_is_known_to_answer() -> None:
+    async with member(filled("a")) as it:
+        it.group.assign("a")
+        await it.until(lambda: it.observer.recovered == 1)
+
+
 async def test_a_partition_that_comes_back_goes_on_behind_its_cursor() -> None:
     group = filled("a")
     async with member(group) as it:
