@@ -76,7 +76,8 @@ class Environment:
         self._initialised = False  # the first init phase is over, whatever came of it
         self._init_s: float | None = None  # of it, reported once
         self._broken = False  # the next invocation needs a new runtime
-        self._runtime_ready = False  # in the first init phase
+        self._runtime_ready = False  # in this init phase
+        self._again_at: float | None = None  # an init phase within an invocation began, and is not over
         self._frozen = False
         self._running = False  # an invocation
         self._killed = False
@@ -158,18 +159,22 @@ class Environment:
         except NotStarted:  # the event has reached nobody
             self._kill()
             return Throttled(UNAVAILABLE, UNAVAILABLE_RETRY_S)
+        if self._again_at is not None:
+            began_at, self._again_at = self._again_at, None
+            self._init_over("invoke", time.monotonic() - began_at, ending)
         peak_kb = 0 if self._link is None else self._link.peak_kb()
-        if isinstance(outcome, FunctionFailed) and outcome.message.endswith(KILLED):
+        killed = isinstance(outcome, FunctionFailed) and outcome.message.endswith(KILLED)
+        if killed:
             peak_kb = self._function.memory_size_mb * 1024
         self._output.end()
         duration_s = time.monotonic() - started_at
         produced_bytes = 0 if isinstance(outcome, Throttled) else len(outcome.payload)
-        began_at = invocation.deadline_ms / 1000 - timeout_s
-        report = Report(request_id, duration_s, peak_kb, ending, self._init_s, produced_bytes, began_at)
+        started = invocation.deadline_ms / 1000 - timeout_s
+        report = Report(request_id, duration_s, peak_kb, ending, self._init_s, produced_bytes, started)
         self._init_s = None
         self._platform.runtime_done(report)
         if not ending.good:
-            self._break(ending)
+            self._break(ending, killed=killed)
         elif self._extensions is not None and not self._extensions.api.settled:
             left_s = started_at + timeout_s - time.monotonic()
             self._extensions.hold(left_s, lambda end: self._let_go(report, started_at, end))
@@ -202,7 +207,8 @@ class Environment:
 
     async def _again(self) -> None:
         """A new runtime in what the last one left."""
-        started_at = time.monotonic()
+        self._again_at = time.monotonic()
+        self._runtime_ready = False
         self._platform.init_start("invoke")
         if self._extensions is not None:
             await self._extensions.idle()
@@ -212,10 +218,9 @@ class Environment:
             await self._extensions.start()
         document = await self._init("invoke")
         if document is not None:
-            ending = Ending("error", _one_line(failure(document, "").error_type))
-            self._platform.init_report("invoke", time.monotonic() - started_at, ending)
             raise _NotLoaded(document)
-        self._platform.init_report("invoke", time.monotonic() - started_at, SUCCESS)
+        began_at, self._again_at = self._again_at, None
+        self._init_over("invoke", time.monotonic() - began_at, SUCCESS)
 
     async def _start(self) -> Link:
         self._link = self._links.link()
@@ -227,6 +232,7 @@ class Environment:
 
         Raises Broken, NotStarted.
         """
+        self._runtime_ready = False
         link, extensions = self._link, self._extensions
         if link is None:
             if extensions is not None:
@@ -257,18 +263,22 @@ class Environment:
         except (Broken, NotStarted) as broken:
             failed, ending = self._ended(broken, "")
         init_s = time.monotonic() - self._created_at
-        if not self._runtime_ready:
-            self._platform.init_runtime_done("init", ending)
         if failed is None:
             self._init_s = init_s
         else:
             self._output.end()
-        if self._extensions is not None:
-            self._extensions.report()
-        self._platform.init_report("init", init_s, ending)
+        self._init_over("init", init_s, ending)
         if failed is not None:
             self._break(ending)
         return failed
+
+    def _init_over(self, phase: str, init_s: float, ending: Ending) -> None:
+        """Tell the log how an init phase ended."""
+        if not self._runtime_ready:
+            self._platform.init_runtime_done(phase, ending)
+        if self._extensions is not None:
+            self._extensions.report()
+        self._platform.init_report(phase, init_s, ending)
 
     def _ended(self, broken: Broken | NotStarted, request_id: str) -> tuple[FunctionFailed, Ending]:
         """What a caller and the log are told of a runtime that is gone."""
@@ -282,8 +292,8 @@ class Environment:
             why = EXIT_STATUS.format(broken.status)
         return _failed("Runtime.ExitError", request_id, why), EXIT_ERROR
 
-    def _break(self, ending: Ending) -> None:
-        """End the runtime and all that it started; /tmp is kept."""
+    def _break(self, ending: Ending, *, killed: bool = False) -> None:
+        """End the runtime and all that it started; /tmp is kept. `killed`: for its memory."""
         if self._broken or self._killed:
             return
         self._broken = True
@@ -293,7 +303,7 @@ class Environment:
         if self._extensions is None:
             self._processes.end()
         else:
-            reason = "TIMEOUT" if ending.status == "timeout" else "FAILURE"
+            reason = "TIMEOUT" if killed or ending.status == "timeout" else "FAILURE"
             self._extensions.shut_down(reason, None if link is None else link.process, self._shut_down)
 
     def _shut_down(self) -> None:

@@ -101,13 +101,16 @@ def wants_api(function: FunctionSpec) -> bool:
 
 def extension_programs(function: FunctionSpec, stream: str, places: Places) -> dict[str, Program]:
     """What is started ahead of the runtime, by name."""
-    programs = {}
-    for name in external_extensions(function):
-        variables = _variables(function, *_log_names(function, stream), places)
-        variables = {"HOME": places.temporary, **variables, "AWS_LAMBDA_RUNTIME_API": _api(places)}
-        given = {key: places.placed(value) for key, value in variables.items() if key not in HIDDEN}
-        programs[name] = Program([f"{places.opt}/{FOLDER}/{name}"], given, "/")
-    return programs
+    own = {} if function.image is None else function.image.environment
+    variables = _variables(function, *_log_names(function, stream), places)
+    if function.image is not None or function.runtime.startswith(CUSTOM):
+        for name in MANAGED_ALONE:
+            variables.pop(name, None)
+    variables = {"HOME": places.temporary, **variables, **own, **function.environment}
+    variables["AWS_LAMBDA_RUNTIME_API"] = _api(places)
+    given = {key: places.placed(value) for key, value in variables.items() if key not in HIDDEN}
+    commands = {name: f"{places.opt}/{FOLDER}/{name}" for name in external_extensions(function)}
+    return {name: Program([command], given, "/") for name, command in commands.items()}
 
 
 def _api(places: Places) -> str:

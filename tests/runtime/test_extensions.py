@@ -172,6 +172,40 @@ async def test_an_extension_that_ends_fails_the_invocation(
         assert await it.answer(0) == 0
         log = it.log()
     assert "Status: failure\tError Type: Extension.Crash" in log
+    assert log.count("EXTENSION\tName: weak\tState: Ready") == 2
+
+
+async def test_an_extension_that_ends_behind_the_answer_resets(
+    driver: str, runtime: MakeRuntime, layer: MakeLayer
+) -> None:
+    code = "seen = 0\ndef handle(event, context):\n    global seen\n    seen += 1\n    return seen\n"
+    opt = layer(good={}, weak={"invoke": "sleep 0.3; exit 3"})
+    async with runtime(driver, code, opt=opt, timeout_s=10.0) as it:
+        assert await it.answer() == 1
+        await until(lambda: "Status: failure\tError Type: Extension.Crash" in it.log())
+        assert await it.answer() == 1
+    assert reasons(it.log(), "good")[0] == "FAILURE"
+
+
+async def test_an_environment_is_not_frozen_while_an_extension_works(
+    driver: str, runtime: MakeRuntime, layer: MakeLayer
+) -> None:
+    opt = layer(slow={"invoke": "sleep 0.5; echo worked"})
+    async with runtime(driver, ECHO, opt=opt, timeout_s=10.0) as it:
+        await it.answer()
+        await until(lambda: "worked" in it.log())
+        await until(lambda: "REPORT RequestId" in it.log())
+
+
+async def test_an_extension_that_never_registers_is_an_init_that_takes_too_long(
+    driver: str, runtime: MakeRuntime, layer: MakeLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("millstream.runtime.environment.INIT_S", 0.5)
+    async with runtime(driver, ECHO, opt=layer(mute={"before": "sleep 60"}), timeout_s=1.0) as it:
+        assert (await it.error())["errorType"] == "Sandbox.Timedout"
+        log = it.log()
+    assert "Phase: init\tStatus: timeout" in log
+    assert "Phase: invoke\tStatus: timeout" in log
 
 
 async def test_an_extension_that_cannot_start_fails_the_init_and_then_the_invocation(
