@@ -197,6 +197,15 @@ async def test_an_environment_is_not_frozen_while_an_extension_works(
         await until(lambda: "REPORT RequestId" in it.log())
 
 
+async def test_a_frozen_environment_is_thawed_to_be_shut_down(
+    driver: str, runtime: MakeRuntime, layer: MakeLayer
+) -> None:
+    async with runtime(driver, ECHO, opt=layer(seer={}), timeout_s=10.0) as it:
+        await it.answer()
+        await until(lambda: bool(it.pool.state()[0].frozen))
+    assert reasons(it.log(), "seer") == ["SPINDOWN"]
+
+
 async def test_an_extension_that_never_registers_is_an_init_that_takes_too_long(
     driver: str, runtime: MakeRuntime, layer: MakeLayer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
