@@ -19,7 +19,7 @@ import msgspec
 
 from millstream.contract.functions import FunctionFailed, FunctionSpec, Outcome, Throttled
 from millstream.runtime.extensions import Extensions
-from millstream.runtime.link import Broken, Invocation, Link, Links, failure, trace_header
+from millstream.runtime.link import Answer, Broken, Invocation, Link, Links, failure, trace_header
 from millstream.runtime.output import Output
 from millstream.runtime.platform import SUCCESS, Ending, PlatformLog, Report
 from millstream.runtime.processes import NotStarted, Processes
@@ -129,58 +129,74 @@ class Environment:
             self._running = False
 
     async def _invoke(self, event: bytes, request_id: str) -> Outcome:
-        if self._frozen:
-            self._frozen = False
-            self._processes.go_on()
-        if self._extensions is not None and self._extensions.busy:
-            await self._extensions.idle()
-        if not self._initialised:
-            if self._link is None:
-                self._created_at = time.monotonic()  # only now its runtime starts
-            await self._first_init(self._created_at + INIT_S - time.monotonic())
+        await self._wake()
         self._output.begin()
         self._platform.start(request_id)
         started_at = time.monotonic()
         timeout_s = self._function.timeout_s
         trace = "" if self._extensions is None else trace_header()
         invocation = Invocation(request_id, event, int((time.time() + timeout_s) * 1000), trace)
-        ending = SUCCESS
         try:
-            async with asyncio.timeout(timeout_s):
-                outcome = await self._run(invocation)
-        except TimeoutError:
-            outcome = _failed("Sandbox.Timedout", request_id, f"Task timed out after {timeout_s:.2f} seconds")
-            ending = TIMEOUT
-        except Broken as broken:
-            outcome, ending = self._ended(broken, request_id)
-        except _NotLoaded as why:
-            outcome = failure(why.document, request_id)
-            ending = Ending("error", _one_line(outcome.error_type))
+            outcome, ending = await self._attempt(invocation)
         except NotStarted:  # the event has reached nobody
             self._kill()
             return Throttled(UNAVAILABLE, UNAVAILABLE_RETRY_S)
         if self._again_at is not None:
             began_at, self._again_at = self._again_at, None
             self._init_over("invoke", time.monotonic() - began_at, ending)
-        peak_kb = 0 if self._link is None else self._link.peak_kb()
+        self._finish(invocation, started_at, outcome, ending)
+        return outcome
+
+    async def _wake(self) -> None:
+        """Thaw it, and wait for what is still to be done before an invocation can start."""
+        if self._frozen:
+            self._frozen = False
+            self._processes.go_on()
+        if self._extensions is not None:
+            await self._extensions.idle()
+        if not self._initialised:
+            if self._link is None:
+                self._created_at = time.monotonic()  # only now its runtime starts
+            failed = await self._first_init(self._created_at + INIT_S - time.monotonic())
+            if failed is not None and self._extensions is not None:
+                await self._extensions.idle()
+
+    async def _attempt(self, invocation: Invocation) -> tuple[Answer, Ending]:
+        """What came of an invocation, within the function's timeout. Raises NotStarted."""
+        request_id, timeout_s = invocation.request_id, self._function.timeout_s
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._run(invocation), SUCCESS
+        except TimeoutError:
+            why = f"Task timed out after {timeout_s:.2f} seconds"
+            return _failed("Sandbox.Timedout", request_id, why), TIMEOUT
+        except Broken as broken:
+            return self._ended(broken, request_id)
+        except _NotLoaded as not_loaded:
+            failed = failure(not_loaded.document, request_id)
+            return failed, Ending("error", _one_line(failed.error_type))
+
+    def _finish(self, invocation: Invocation, started_at: float, outcome: Answer, ending: Ending) -> None:
+        """Tell the log of an invocation that is answered; at once, or when extensions are done with it."""
         killed = isinstance(outcome, FunctionFailed) and outcome.message.endswith(KILLED)
+        peak_kb = 0 if self._link is None else self._link.peak_kb()
         if killed:
             peak_kb = self._function.memory_size_mb * 1024
         self._output.end()
         duration_s = time.monotonic() - started_at
-        produced_bytes = 0 if isinstance(outcome, Throttled) else len(outcome.payload)
-        started = invocation.deadline_ms / 1000 - timeout_s
-        report = Report(request_id, duration_s, peak_kb, ending, self._init_s, produced_bytes, started)
+        report = Report(
+            invocation.request_id, duration_s, peak_kb, ending, self._init_s, len(outcome.payload),
+            invocation.deadline_ms / 1000 - self._function.timeout_s,
+        )  # fmt: skip
         self._init_s = None
         self._platform.runtime_done(report)
         if not ending.good:
             self._break(ending, killed=killed)
         elif self._extensions is not None and not self._extensions.api.settled:
-            left_s = started_at + timeout_s - time.monotonic()
+            left_s = self._function.timeout_s - duration_s
             self._extensions.hold(left_s, lambda end: self._let_go(report, started_at, end))
-            return outcome
+            return
         self._platform.report(report)
-        return outcome
 
     def _let_go(self, report: Report, started_at: float, ending: Ending) -> None:
         """The extensions are done with an invocation that was answered long ago, or will never be."""
@@ -190,7 +206,7 @@ class Environment:
             self._break(ending)
         self._freeze_again()
 
-    async def _run(self, invocation: Invocation) -> Outcome:
+    async def _run(self, invocation: Invocation) -> Answer:
         """With the runtime that is there, or with a new one. Raises Broken, NotStarted, _NotLoaded."""
         if self._link is not None and not self._link.waiting:
             try:

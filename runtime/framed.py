@@ -12,9 +12,9 @@ from typing import Any
 
 import msgspec
 
-from millstream.contract.functions import MAX_RESPONSE_BYTES, Outcome
+from millstream.contract.functions import MAX_RESPONSE_BYTES
 from millstream.runtime.frames import Frames
-from millstream.runtime.link import Broken, Invocation, failure, success
+from millstream.runtime.link import Answer, Broken, Invocation, failure, success
 from millstream.runtime.processes import NotStarted, Process, Processes
 
 NUMBER = struct.Struct("!Q")
@@ -79,7 +79,7 @@ class FramedLink:
             raise Broken
         return body
 
-    async def run(self, invocation: Invocation) -> Outcome:
+    async def run(self, invocation: Invocation) -> Answer:
         frames, request_id = self._open(), invocation.request_id
         self._peak_kb = 0
         deadline = NUMBER.pack(invocation.deadline_ms)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import secrets
 import time
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import msgspec
 
-from millstream.contract.functions import FunctionFailed, Outcome, Success
+from millstream.contract.functions import FunctionFailed, Success
 from millstream.runtime.processes import Process
+
+Answer: TypeAlias = Success | FunctionFailed
+"""What a runtime can make of an invocation."""
 
 
 class Broken(Exception):
@@ -60,7 +63,7 @@ class Link(Protocol):
     async def settled(self) -> None:
         """Wait until it waits for work: after its answer, it may still be busy or end. Raises Broken."""
 
-    async def run(self, invocation: Invocation) -> Outcome:
+    async def run(self, invocation: Invocation) -> Answer:
         """Run the handler. Raises Broken; after that, or if it is cancelled, the link must be closed."""
 
     def peak_kb(self) -> int:

@@ -6,10 +6,9 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from millstream.contract.functions import Outcome
 from millstream.runtime.api.http import Server
 from millstream.runtime.api.runtime import VERSION, RuntimeApi
-from millstream.runtime.link import Invocation, Link
+from millstream.runtime.link import Answer, Invocation, Link
 from millstream.runtime.processes import Process, Processes
 
 
@@ -55,7 +54,7 @@ class ApiLink:
     async def ready(self) -> bytes | None:
         return await self._api.loaded()
 
-    async def run(self, invocation: Invocation) -> Outcome:
+    async def run(self, invocation: Invocation) -> Answer:
         return await self._api.run(invocation)
 
     def peak_kb(self) -> int:

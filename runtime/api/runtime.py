@@ -16,9 +16,9 @@ from enum import Enum
 
 import msgspec
 
-from millstream.contract.functions import MAX_RESPONSE_BYTES, FunctionFailed, Outcome, Success
+from millstream.contract.functions import MAX_RESPONSE_BYTES, FunctionFailed, Success
 from millstream.runtime.api.http import Reply, Request, refuse
-from millstream.runtime.link import Broken, Invocation, trace_header
+from millstream.runtime.link import Answer, Broken, Invocation, trace_header
 
 VERSION = "2018-06-01"
 ERROR_BYTES = 256 * 1024
@@ -54,7 +54,7 @@ class RuntimeApi:
         loop = asyncio.get_running_loop()
         self._loaded: asyncio.Future[bytes | None] = loop.create_future()
         self._asked: asyncio.Future[None] | None = None
-        self._outcome: asyncio.Future[Outcome] | None = None
+        self._outcome: asyncio.Future[Answer] | None = None
         self._ended: Broken | None = None
 
     @property
@@ -76,7 +76,7 @@ class RuntimeApi:
             self._asked = asyncio.get_running_loop().create_future()
             await self._asked
 
-    async def run(self, invocation: Invocation) -> Outcome:
+    async def run(self, invocation: Invocation) -> Answer:
         """Give it an invocation, for which it waits; what came of it. Raises Broken."""
         if self._ended is not None:
             raise self._ended
@@ -169,7 +169,7 @@ class RuntimeApi:
         reply.send(202, ACCEPTED)
         self._loaded.set_result(_failed(request, request.body, "").payload)
 
-    def _answer(self, outcome: Outcome) -> None:
+    def _answer(self, outcome: Answer) -> None:
         self.state = State.ANSWERED
         self._invocation = None
         if self._outcome is not None and not self._outcome.done():

@@ -161,6 +161,15 @@ async def test_a_shutdown_ends_after_two_seconds(driver: str, runtime: MakeRunti
     assert "never" not in it.log()
 
 
+async def test_the_shutdown_after_a_failed_init_takes_no_time_of_the_invocation(
+    driver: str, runtime: MakeRuntime, layer: MakeLayer
+) -> None:
+    code = "raise ValueError('no')\n"
+    async with runtime(driver, code, opt=layer(slow={"shutdown": "sleep 1.2"}), timeout_s=1.0) as it:
+        assert (await it.error())["errorType"] == "ValueError"
+    assert reasons(it.log(), "slow")[:2] == ["FAILURE", "FAILURE"]
+
+
 async def test_an_extension_that_ends_fails_the_invocation(
     driver: str, runtime: MakeRuntime, layer: MakeLayer
 ) -> None:
