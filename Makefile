@@ -32,7 +32,7 @@ demo: $(VENV)/.demo
 test: $(VENV)/.dev
 	@$(PYTHON) scripts/brokers.py
 	@$(BIN)/python -m scripts.languages
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n 2 --dist loadfile
 
 unit: $(VENV)/.dev
 	@$(BIN)/pytest -q -n auto -m "not broker"

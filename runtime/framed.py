@@ -6,6 +6,7 @@ checked, and anything wrong breaks the link.
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import struct
 from typing import Any
@@ -66,6 +67,7 @@ class FramedLink:
         self._frames = Frames(ours, FRAME_BYTES)
         with theirs:
             self.process = await self._processes.start_python(theirs, self._output)
+        self.process.exited.add_done_callback(self._hang_up)
         try:
             await self._frames.send(b"C", msgspec.json.encode(self._config))
         except Broken as error:
@@ -107,6 +109,10 @@ class FramedLink:
         frames, self._frames = self._frames, None
         if frames is not None:
             frames.close()
+
+    def _hang_up(self, exited: asyncio.Future[int]) -> None:
+        if self._frames is not None:
+            self._frames.hang_up()
 
     def _open(self) -> Frames:
         if self._frames is None:

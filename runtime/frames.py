@@ -17,6 +17,9 @@ HEADER = struct.Struct("!cI")
 READ_BYTES = 65536
 LARGEST_READ_BYTES = 1024 * 1024
 
+LAST_READS = 16
+"""How often at most a socket is read whose process is gone; a socket holds less."""
+
 UNASKED_BYTES = 65536
 """What is taken at most while nobody waits; the rest stays in the socket."""
 
@@ -75,6 +78,16 @@ class Frames:
         finally:
             self._waiting = None
 
+    def hang_up(self) -> None:
+        """The process at the other end is gone: what it has sent counts, and nothing else is waited for.
+
+        The socket may still be open, in a process that it left behind.
+        """
+        for _ in range(LAST_READS):
+            if not self._reading or not self._read():
+                break
+        self._end()
+
     def close(self) -> None:
         """Close the socket; whoever waits gets Broken."""
         self._end()
@@ -86,21 +99,23 @@ class Frames:
             self._reading = True
             asyncio.get_running_loop().add_reader(self._sock, self._read)
 
-    def _read(self) -> None:
+    def _read(self) -> bool:
+        """Take one piece; False if there is none now, or none can come."""
         try:
             data = self._sock.recv(max(READ_BYTES, min(self._missing, LARGEST_READ_BYTES)))
         except BlockingIOError:
-            return
+            return False
         except OSError:
             data = b""
         if not data:
             self._end()
-            return
+            return False
         self._buffer += data
         if self._waiting is not None:
             self._take(self._waiting)
         elif len(self._buffer) > UNASKED_BYTES:
             self._stop_reading()
+        return True
 
     def _take(self, waiting: asyncio.Future[tuple[bytes, bytes]]) -> None:
         """Answer with a frame if one is whole, and with Broken if none can come."""

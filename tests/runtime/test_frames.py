@@ -102,3 +102,16 @@ async def test_sending_to_an_end_that_is_gone_breaks(ends: Ends) -> None:
     theirs.close()
     with pytest.raises(Broken):
         await frames.send(b"I", b"x")
+
+
+async def test_what_was_sent_before_a_hang_up_counts_and_nothing_after_it() -> None:
+    ours, theirs = socket.socketpair()
+    frames = Frames(ours, 1000)
+    with theirs:
+        theirs.sendall(HEADER.pack(b"S", 2) + b"ok")
+        frames.hang_up()
+        assert await frames.receive() == (b"S", b"ok")
+        assert not frames.quiet
+        with pytest.raises(Broken):
+            await frames.receive()
+    frames.close()
