@@ -356,6 +356,8 @@ class Environment:
         if self._frozen:
             self._frozen = False
             self._processes.go_on()
+        if not self._running:
+            await extensions.idle()  # what they do for the last invocation comes first
         link = self._link
         if not self._broken and self._initialised and not self._running:
             extensions.shut_down("SPINDOWN", None if link is None else link.process, lambda: None)

@@ -132,7 +132,7 @@ async def test_an_extension_that_does_not_come_back_is_a_timeout_and_resets(
         await until(lambda: "Status: timeout" in it.log())
         assert await it.answer() == 1
     log = it.log()
-    assert reasons(log, "good") == ["TIMEOUT", "SPINDOWN"]
+    assert reasons(log, "good") == ["TIMEOUT", "TIMEOUT"]  # the second of them when it is closed
     assert reasons(log, "stuck") == []
 
 
@@ -287,7 +287,7 @@ async def test_extensions_are_given_their_own_part_of_the_variables(
 
 
 INTERNAL = """
-import json, os, signal, threading, urllib.request
+import json, os, signal, threading, time, urllib.request
 api = f"http://{os.environ['AWS_LAMBDA_RUNTIME_API']}/2020-01-01/extension"
 def ask(path, body=None, **headers):
     request = urllib.request.Request(f"{api}/{path}", body, headers)
@@ -299,7 +299,9 @@ print("about", about.decode())
 me = {"Lambda-Extension-Identifier": headers["Lambda-Extension-Identifier"]}
 def watch():
     while True:
-        print("inside heard", ask("event/next", **me)[1].decode())
+        event = ask("event/next", **me)[1].decode()
+        time.sleep(0.3)  # what it does for an invocation takes longer than the answer
+        print("inside heard", event)
 threading.Thread(target=watch, daemon=True).start()
 signal.signal(signal.SIGTERM, lambda *_: (print("told to end", flush=True), os._exit(0)))
 def handle(event, context):
