@@ -33,7 +33,7 @@ def named_items(
     """
     try:
         answer = msgspec.json.decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     if answer is None or answer in ("", [], {}):
         return frozenset()
@@ -60,7 +60,7 @@ def window_state(payload: bytes) -> bytes | None:
     """
     try:
         state = bytes(msgspec.json.decode(payload, type=_Answer).state)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return state if state.lstrip()[:1] == b"{" else None
 

@@ -9,7 +9,7 @@ from typing import Protocol, TypeAlias
 
 import msgspec
 
-from millstream.contract.functions import FunctionFailed, Success
+from millstream.contract.functions import MAX_RESPONSE_BYTES, FunctionFailed, Success
 from millstream.runtime.processes import Process
 
 Answer: TypeAlias = Success | FunctionFailed
@@ -88,6 +88,10 @@ class _Error(msgspec.Struct, rename="camel"):
     error_message: str = ""
 
 
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises at texts of others; the last one where values are nested too deeply."""
+
+
 def failure(document: bytes, request_id: str) -> FunctionFailed:
     """What an error document of a runtime says.
 
@@ -96,15 +100,25 @@ def failure(document: bytes, request_id: str) -> FunctionFailed:
     """
     try:
         error = msgspec.json.decode(document, type=_Error)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as wrong:
+    except UNREADABLE as wrong:
         raise Broken from wrong
     return FunctionFailed(error.error_type, error.error_message, document, request_id)
 
 
-def success(payload: bytes, request_id: str) -> Success:
-    """A result. Raises Broken where it is no JSON."""
+def success(payload: bytes, request_id: str) -> Answer:
+    """A result. What is no JSON, or is nested too deeply to be read, becomes a string of its text."""
     try:
         msgspec.json.decode(payload, type=msgspec.Raw)
-    except (msgspec.DecodeError, UnicodeDecodeError) as wrong:
-        raise Broken from wrong
+    except UNREADABLE:
+        payload = msgspec.json.encode(payload.decode("utf-8", "replace"))
+        if len(payload) > MAX_RESPONSE_BYTES:
+            return too_large(request_id)
     return Success(payload, request_id)
+
+
+def too_large(request_id: str) -> FunctionFailed:
+    """A response above the limit. Source: AWS, "Lambda quotas"."""
+    kind = "Function.ResponseSizeTooLarge"
+    why = f"Response payload size exceeded maximum allowed payload size ({MAX_RESPONSE_BYTES} bytes)."
+    document = msgspec.json.encode({"errorMessage": why, "errorType": kind})
+    return FunctionFailed(kind, why, document, request_id)

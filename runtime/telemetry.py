@@ -16,6 +16,7 @@ import msgspec
 from millstream.contract.ports import LogSink
 from millstream.runtime.api.roster import Extension
 from millstream.runtime.delivery import Buffering, Destination, MakeSocket, Room, Subscriber
+from millstream.runtime.link import UNREADABLE
 from millstream.runtime.platform import instant
 
 Source: TypeAlias = Literal["platform", "function", "extension"]
@@ -151,7 +152,7 @@ def _is_object(text: str) -> bool:
         return False
     try:
         msgspec.json.decode(text, type=dict[str, msgspec.Raw])
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return False
     return True
 

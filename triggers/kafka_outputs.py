@@ -184,7 +184,7 @@ def read_outputs(payload: bytes) -> Sequence[Output]:
     """
     try:
         answer = msgspec.json.decode(payload, type=_Answer | None)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         wanted = '{"records": [{"topic", "key", "value", "headers"}]}, key and value in base64'
         raise ValueError(f"the function's answer: wanted {wanted}, found {error}") from error
     return answer.records if answer is not None else ()

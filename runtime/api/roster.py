@@ -19,6 +19,8 @@ from enum import Enum
 
 import msgspec
 
+from millstream.runtime.link import UNREADABLE
+
 MOST = 10
 """Extensions of a function. Source: AWS, "Lambda quotas"."""
 
@@ -142,7 +144,7 @@ class Roster:
 def _events(body: bytes, *, external: bool) -> frozenset[str] | Refusal:
     try:
         events = frozenset(msgspec.json.decode(body, type=_Registration).events)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNREADABLE:
         return Refusal(400, "InvalidRequestFormat", 'wanted {"events": ["INVOKE", "SHUTDOWN"]}')
     if events - {INVOKE, SHUTDOWN}:
         return Refusal(400, "Extension.InvalidEventType", "Invalid event type")

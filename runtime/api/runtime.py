@@ -16,9 +16,17 @@ from enum import Enum
 
 import msgspec
 
-from millstream.contract.functions import MAX_RESPONSE_BYTES, FunctionFailed, Success
+from millstream.contract.functions import MAX_RESPONSE_BYTES, FunctionFailed
 from millstream.runtime.api.http import Reply, Request, refuse
-from millstream.runtime.link import Answer, Broken, Invocation, trace_header
+from millstream.runtime.link import (
+    UNREADABLE,
+    Answer,
+    Broken,
+    Invocation,
+    success,
+    too_large,
+    trace_header,
+)
 
 VERSION = "2018-06-01"
 ERROR_BYTES = 256 * 1024
@@ -141,19 +149,15 @@ class RuntimeApi:
         if not self._current(identity):
             self._refuse(identity, reply)
         elif request.body_bytes > MAX_RESPONSE_BYTES:
-            limit = (
-                f"Response payload size exceeded maximum allowed payload size ({MAX_RESPONSE_BYTES} bytes)."
-            )
-            refuse(reply, 413, "RequestEntityTooLarge", limit)
-            kind = "Function.ResponseSizeTooLarge"
-            document = msgspec.json.encode({"errorMessage": limit, "errorType": kind})
-            self._answer(FunctionFailed(kind, limit, document, identity))
+            failed = too_large(identity)
+            refuse(reply, 413, "RequestEntityTooLarge", failed.message)
+            self._answer(failed)
         else:
             reply.send(202, ACCEPTED)
             if request.header(ERROR_TYPE):  # announced by a trailer, behind a part of the response
                 self._answer(_failed(request, _trailer_body(request), identity))
             else:
-                self._answer(Success(_json(request.body), identity))
+                self._answer(success(request.body, identity))
 
     def _take_error(self, identity: str, request: Request, reply: Reply) -> None:
         if not self._current(identity):
@@ -191,7 +195,7 @@ def _failed(request: Request, document: bytes, identity: str) -> FunctionFailed:
     kind = request.header(ERROR_TYPE) or "Unhandled"
     try:
         error = msgspec.json.decode(document, type=_Error)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNREADABLE:
         text = document.decode("utf-8", "replace")
         made = msgspec.json.encode({"errorType": kind, "errorMessage": text})
         return FunctionFailed(kind, text, made, identity)
@@ -203,12 +207,3 @@ def _trailer_body(request: Request) -> bytes:
         return base64.b64decode(request.header(ERROR_BODY), validate=True)
     except binascii.Error:
         return b""
-
-
-def _json(body: bytes) -> bytes:
-    """A response as JSON: text that is none becomes a string of it."""
-    try:
-        msgspec.json.decode(body, type=msgspec.Raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return msgspec.json.encode(body.decode("utf-8", "replace"))
-    return body

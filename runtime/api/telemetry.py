@@ -15,6 +15,7 @@ from millstream.runtime.api.extensions import IDENTIFIER
 from millstream.runtime.api.http import Reply, Request, refuse
 from millstream.runtime.api.roster import Extension, Refusal
 from millstream.runtime.delivery import Buffering, Destination
+from millstream.runtime.link import UNREADABLE
 from millstream.runtime.platform import PlatformLog
 from millstream.runtime.telemetry import Telemetry, Wanted
 
@@ -118,7 +119,7 @@ def parse(body: bytes, *, logs_api: bool) -> Wanted | Refusal:
             found = msgspec.json.decode(body, type=_LogsSubscription)
         else:
             found = msgspec.json.decode(body, type=_Subscription)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         known = isinstance(error, msgspec.ValidationError)
         return _invalid(str(error)[:WHY_CHARACTERS] if known else "wanted a JSON object")
     destination = _destination(found.destination)

@@ -266,22 +266,13 @@ def encode(value: Any) -> bytes:
     Half of a surrogate pair, which UTF-8 cannot hold, becomes a question mark.
     """
     if isinstance(value, bytes):
-        return _as_json(value)
+        return value  # the daemon sees whether it is JSON
     text = json.dumps(value, default=_decimal)
     if "\\ud" in text:  # a pair, or half of one
         text = json.dumps(value, default=_decimal, ensure_ascii=False)
     if ("NaN" in text or "Infinity" in text) and _not_finite(value):
         text = json.dumps(text)
     return text.encode("utf-8", "replace")
-
-
-def _as_json(value: bytes) -> bytes:
-    """What is JSON already, as it is; else a string of it."""
-    try:
-        json.loads(value)
-    except ValueError:
-        return json.dumps(value.decode("utf-8", "replace")).encode()
-    return value
 
 
 def _not_finite(value: Any) -> bool:

@@ -34,6 +34,7 @@ ALL = frozenset({"1", "2", "3"})
         (b"\xff\xfe", ALL),
         (b'"text"', ALL),
         (b"17", ALL),
+        pytest.param(b"[" * 100_000, ALL, id="deep"),
         (b'{"batchItemFailures": "2"}', ALL),
         (b'{"batchItemFailures": ["2"]}', ALL),
         (b'{"batchItemFailures": [{"itemIdentifier": ""}]}', ALL),

@@ -99,6 +99,7 @@ def test_the_next_window_starts_with_an_empty_state() -> None:
         (b"null", None),
         (b"[]", None),
         (b"\xff", None),
+        pytest.param(b"[" * 100_000, None, id="deep"),
         (b"", None),
     ],
 )

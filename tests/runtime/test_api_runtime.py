@@ -133,6 +133,14 @@ async def test_a_response_that_is_no_json_becomes_a_string(side: Side) -> None:
         assert await outcome == Success(b'"say \\"hi\\""', ID)
 
 
+async def test_a_string_that_has_grown_above_the_limit_is_too_large(side: Side) -> None:
+    async with side.running() as (runtime, outcome):
+        await runtime.asked("POST", f"{RUNTIME}/invocation/{ID}/response", bytes(2_000_000))
+        found = await outcome
+    assert isinstance(found, FunctionFailed)
+    assert found.error_type == "Function.ResponseSizeTooLarge"
+
+
 async def test_an_error_keeps_its_document_and_takes_its_type_from_the_header(side: Side) -> None:
     async with side.running() as (runtime, outcome):
         document = b'{"errorMessage":"no","trace":[1]}'
@@ -141,7 +149,9 @@ async def test_an_error_keeps_its_document_and_takes_its_type_from_the_header(si
         assert await outcome == FunctionFailed("Custom.Reason", "no", document, ID)
 
 
-@pytest.mark.parametrize("document", [b"", b"no json", b"[1]", b'{"errorType": 7}', b"\xff"])
+@pytest.mark.parametrize(
+    "document", [b"", b"no json", b"[1]", b'{"errorType": 7}', b"\xff", pytest.param(b"[" * 9999, id="deep")]
+)
 async def test_an_error_without_a_document_is_one_all_the_same(side: Side, document: bytes) -> None:
     async with side.running() as (runtime, outcome):
         assert (await runtime.asked("POST", f"{RUNTIME}/invocation/{ID}/error", document))[0] == 202

@@ -288,7 +288,7 @@ async def test_a_flood_of_output_is_bounded_and_said(runtime: MakeRuntime, line:
         "s.send(b'S' + (1 << 31).to_bytes(4, 'big'))",  # a length beyond all limits
         "s.send(b'?' * 100)",
         "s.close()",
-        "s.send(b'S' + (44).to_bytes(4, 'big') + c.aws_request_id.encode() + bytes(8))",  # no JSON
+        "s.sendall(b'F' + (20044).to_bytes(4, 'big') + c.aws_request_id.encode() + bytes(8) + b'[' * 20000)",
         "s.send(b'F' + (47).to_bytes(4, 'big') + c.aws_request_id.encode() + bytes(8) + b'\"x\"')",
         "s.sendall(b'S' + (6400000).to_bytes(4, 'big') + c.aws_request_id.encode() + bytes(6399964))",
     ],

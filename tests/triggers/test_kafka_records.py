@@ -53,7 +53,13 @@ def test_records_are_published_as_events_have_them() -> None:
 
 @pytest.mark.parametrize(
     "payload",
-    [b'"text"', b"[]", b'{"records":[{"value":"Yg=="}]}', b'{"records":[{"topic":"o","value":"%"}]}'],
+    [
+        b'"text"',
+        pytest.param(b"[" * 100_000, id="deep"),
+        b"[]",
+        b'{"records":[{"value":"Yg=="}]}',
+        b'{"records":[{"topic":"o","value":"%"}]}',
+    ],
 )
 def test_an_answer_of_a_wrong_form_is_refused_with_what_was_wanted(payload: bytes) -> None:
     with pytest.raises(ValueError, match="wanted"):
