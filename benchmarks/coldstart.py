@@ -21,6 +21,7 @@ from millstream.runtime.assemble import assemble
 from millstream.runtime.logs import FunctionLogs
 from millstream.runtime.processes import Places
 from millstream.runtime.sandboxes.bwrap import BwrapSandbox
+from millstream.runtime.sandboxes.launching import Launch
 from millstream.runtime.sandboxes.plain import PlainProcesses
 
 REPEATS = 40
@@ -47,7 +48,7 @@ class PlainSpawn:
     async def create(self, function: FunctionSpec, log: LogSink) -> ExecutionEnvironment:
         async def spawned() -> PlainProcesses:
             places = Places(task_root=str(function.code))
-            python = [sys.executable, "-I", f"{bootstrap.__path__[0]}/bootstrap.py"]
+            python = Launch([sys.executable, "-I", f"{bootstrap.__path__[0]}/bootstrap.py"])
             return PlainProcesses(places, Path(function.code), python, plain, None)
 
         return await assemble(function, log, spawned)
@@ -55,9 +56,10 @@ class PlainSpawn:
     async def aclose(self) -> None: ...
 
 
-def plain(command: Sequence[str], environment: Mapping[str, str], directory: str) -> list[str]:
+def plain(command: Sequence[str], environment: Mapping[str, str], directory: str) -> Launch:
     """A program as it is, with the environment that env(1) gives it."""
-    return ["env", "-i", f"--chdir={directory}", *(f"{k}={v}" for k, v in environment.items()), *command]
+    variables = [f"{name}={value}" for name, value in environment.items()]
+    return Launch(["env", "-i", f"--chdir={directory}", *variables, *command])
 
 
 def run() -> Result:

@@ -22,12 +22,12 @@ from pathlib import Path
 from millstream.contract.errors import SandboxUnavailable
 from millstream.contract.functions import FunctionSpec
 from millstream.contract.ports import LogSink
-from millstream.runtime import zygote
 from millstream.runtime.assemble import assemble
 from millstream.runtime.egress import LOOPBACK, Forwards, endpoints
 from millstream.runtime.environment import Environment
 from millstream.runtime.processes import NotStarted, Places
 from millstream.runtime.sandboxes.cgroups import MemoryGroup, MemoryGroups, Share, find_memory_groups
+from millstream.runtime.sandboxes.launching import launched
 from millstream.runtime.sandboxes.layout import (
     API_PORT,
     RUNTIME,
@@ -40,8 +40,6 @@ from millstream.runtime.sandboxes.layout import (
 )
 from millstream.runtime.sandboxes.supervised import SupervisedProcesses
 from millstream.runtime.variables import wants_api
-
-LAUNCHER = Path(zygote.__file__).resolve().parent / "launch.py"
 
 START_S = 30.0
 FORK_S = 10.0
@@ -221,11 +219,10 @@ class BwrapSandbox:
             "uid": UNPRIVILEGED_ID if os.geteuid() == 0 else None,
         }
         log = self._work_dir / f"{name}.log"
-        with log.open("wb") as out:
+        with log.open("wb") as out, launched(wanted).opened() as (launcher, more):
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-I", "-S", str(LAUNCHER), json.dumps(wanted),
-                pass_fds=descriptors, stdin=asyncio.subprocess.DEVNULL, stdout=out, stderr=out,
-                start_new_session=True,
+                *launcher, pass_fds=[*descriptors, *more], stdin=asyncio.subprocess.DEVNULL,
+                stdout=out, stderr=out, start_new_session=True,
             )  # fmt: skip
         return process, log
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import cast
 
 from millstream.runtime.processes import NotStarted, Places, Process
+from millstream.runtime.sandboxes.launching import Launch
 from millstream.runtime.sandboxes.supervised import status_kb
 
-Command = Callable[[Sequence[str], Mapping[str, str], str], list[str]]
+Command = Callable[[Sequence[str], Mapping[str, str], str], Launch]
 """What to execute for a program, its environment and its folder: as root, a launcher that gives up root."""
 
 
@@ -44,7 +45,7 @@ class PlainProcesses:
         self,
         places: Places,
         temporary: Path,
-        python: list[str],
+        python: Launch,
         command: Command,
         listener: socket.socket | None,
     ) -> None:
@@ -74,21 +75,24 @@ class PlainProcesses:
         return any(not watch.process.exited.done() for watch in self._watches)
 
     async def start_python(self, frames: socket.socket, output: int) -> Process:
-        return await self._start([*self._python, str(frames.fileno())], [frames.fileno()], output)
+        return await self._start(self._python, [frames.fileno()], output)
 
     async def start_program(
         self, command: Sequence[str], environment: Mapping[str, str], directory: str, output: int
     ) -> Process:
         return await self._start(self._command(command, environment, directory), [], output)
 
-    async def _start(self, command: list[str], descriptors: list[int], output: int) -> Process:
+    async def _start(self, launch: Launch, descriptors: list[int], output: int) -> Process:
+        """The numbers of `descriptors` are its arguments."""
         loop = asyncio.get_running_loop()
         watch = _Watch(Process(loop.create_future()))
         try:
-            transport, _ = await loop.subprocess_exec(
-                lambda: watch, *command, pass_fds=descriptors, stdin=asyncio.subprocess.DEVNULL,
-                stdout=output, stderr=output, env={}, cwd="/", start_new_session=True,
-            )  # fmt: skip
+            with launch.opened() as (command, more):
+                transport, _ = await loop.subprocess_exec(
+                    lambda: watch, *command, *map(str, descriptors), pass_fds=[*descriptors, *more],
+                    stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output, env={}, cwd="/",
+                    start_new_session=True,
+                )  # fmt: skip
         except OSError as error:
             raise NotStarted(f"process: {error.strerror}") from error
         watch.process.pid = transport.get_pid()

@@ -9,7 +9,6 @@ other processes, other functions' among them, and leave processes behind by leav
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import shutil
 import socket
@@ -24,16 +23,16 @@ from millstream.contract.blocking import BlockingClient
 from millstream.contract.errors import SandboxUnavailable
 from millstream.contract.functions import FunctionSpec
 from millstream.contract.ports import LogSink
-from millstream.runtime import bootstrap, zygote
+from millstream.runtime import bootstrap
 from millstream.runtime.assemble import assemble
 from millstream.runtime.environment import Environment
 from millstream.runtime.processes import Places
+from millstream.runtime.sandboxes.launching import Launch, launched
 from millstream.runtime.sandboxes.layout import UNPRIVILEGED_ID, data_mb, interpreter, runtime_files
 from millstream.runtime.sandboxes.plain import PlainProcesses
 from millstream.runtime.variables import wants_api
 
 PROGRAM = Path(bootstrap.__file__).resolve().parent / "bootstrap.py"
-LAUNCHER = Path(zygote.__file__).resolve().parent / "launch.py"
 
 PACKAGES = str(Path(millstream.__file__).resolve().parents[1])
 """Where `import millstream` is found, and whatever else is installed beside it."""
@@ -108,7 +107,7 @@ class ProcessSandbox:
                 str(temporary), limits, port,
             )  # fmt: skip
             own = [sys.executable, "-I", str(PROGRAM)]
-            python = own if os.geteuid() else _unstaged(own)
+            python = Launch(own) if os.geteuid() else _unstaged(own)
             return PlainProcesses(places, temporary, python, _program_unstaged, listener)
         mounts = [*runtime_files(RUNTIME), (str(function.code), TASK)]
         mounts += [] if function.opt is None else [(str(function.opt), OPT)]
@@ -116,9 +115,9 @@ class ProcessSandbox:
         places = Places(TASK, RUNTIME, OPT, LANG, TMP, limits, port)
         python = _staged(mounts, ["-I", f"{RUNTIME}/bootstrap.py"], temporary)
 
-        def program(command: Sequence[str], environment: Mapping[str, str], directory: str) -> list[str]:
+        def program(command: Sequence[str], environment: Mapping[str, str], directory: str) -> Launch:
             wanted = {**_stage(mounts, temporary), "process": [*command], "environment": {**environment}}
-            return _launched({**wanted, "directory": directory})
+            return launched({**wanted, "directory": directory})
 
         return PlainProcesses(places, temporary, python, program, listener)
 
@@ -149,33 +148,30 @@ def _stage(mounts: list[tuple[str, str]], temporary: Path | None) -> dict[str, A
     return {"mounts": lang + mounts, "writable": writable, "uid": UNPRIVILEGED_ID}
 
 
-def _staged(mounts: list[tuple[str, str]], program: list[str], temporary: Path | None = None) -> list[str]:
+def _staged(mounts: list[tuple[str, str]], program: list[str], temporary: Path | None = None) -> Launch:
     python, environment, _ = interpreter(f"{STAGE}/lang")
     wanted = {**_stage(mounts, temporary), "process": [python, *program], "environment": environment}
-    return _launched(wanted)
+    return launched(wanted)
 
 
-def _unstaged(command: list[str]) -> list[str]:
-    return _launched({"process": command, "environment": {}, "mounts": [], "uid": UNPRIVILEGED_ID})
+def _unstaged(command: list[str]) -> Launch:
+    return launched({"process": command, "environment": {}, "mounts": [], "uid": UNPRIVILEGED_ID})
 
 
-def _program_unstaged(command: Sequence[str], environment: Mapping[str, str], directory: str) -> list[str]:
+def _program_unstaged(command: Sequence[str], environment: Mapping[str, str], directory: str) -> Launch:
     """As an ordinary user too through the launcher, which sets environment and folder."""
     uid = UNPRIVILEGED_ID if os.geteuid() == 0 else None
     wanted = {"process": [*command], "environment": {**environment}, "mounts": [], "uid": uid}
-    return _launched({**wanted, "directory": directory})
+    return launched({**wanted, "directory": directory})
 
 
-def _launched(wanted: dict[str, Any]) -> list[str]:
-    return [sys.executable, "-I", "-S", str(LAUNCHER), json.dumps(wanted)]
-
-
-async def _try(command: list[str]) -> str:
+async def _try(launch: Launch) -> str:
     """Why a command fails; empty if it does not."""
-    process = await asyncio.create_subprocess_exec(
-        *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE, env={}, cwd="/",
-    )  # fmt: skip
+    with launch.opened() as (command, descriptors):
+        process = await asyncio.create_subprocess_exec(
+            *command, pass_fds=descriptors, stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE, env={}, cwd="/",
+        )  # fmt: skip
     _, said = await process.communicate()
     if process.returncode == 0:
         return ""

@@ -1,6 +1,6 @@
-"""Starts bwrap for a template sandbox, or a plain process of a root daemon: `launch.py JSON`.
+"""Starts bwrap for a template sandbox, or a plain process: `launch.py FD [ARGUMENTS]`.
 
-Runs outside of it, then becomes it.
+FD is open on JSON that says what is wanted. Runs outside of it, then becomes it.
 
 As root it first gives up root, for host root must never be mapped into a sandbox. An ordinary user
 may not be able to reach the interpreter or the code (below /root, say), so what is needed is bound
@@ -40,7 +40,8 @@ def main() -> None:
     the sandbox), `command`, `cgroup` (the file that takes this process in; null: none), and `uid` (to
     give up root for; null: this is no root). For a plain process, see `process`.
     """
-    wanted = json.loads(sys.argv[1])
+    with open(int(sys.argv[1]), "rb") as file:
+        wanted = json.load(file)
     if "process" in wanted:
         process(wanted, sys.argv[2:])
     bwrap, mounts, writable = wanted["bwrap"], wanted["mounts"], wanted["writable"]
