@@ -42,6 +42,5 @@ def launched(told: Mapping[str, Any]) -> Launch:
 
 
 def _unnamed_file() -> IO[bytes]:
-    if sys.platform == "linux":
-        return open(os.memfd_create("launch"), "w+b")
-    return tempfile.TemporaryFile()
+    has_memory_files = hasattr(os, "memfd_create")  # of Linux
+    return open(os.memfd_create("launch"), "w+b") if has_memory_files else tempfile.TemporaryFile()
