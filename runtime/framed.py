@@ -66,12 +66,10 @@ class FramedLink:
             raise NotStarted(f"socket: {error.strerror}") from error
         self._frames = Frames(ours, FRAME_BYTES)
         with theirs:
+            # It finds its configuration there: a small part of what a socket holds.
+            await self._frames.send(b"C", msgspec.json.encode(self._config))
             self.process = await self._processes.start_python(theirs, self._output)
         self.process.exited.add_done_callback(self._hang_up)
-        try:
-            await self._frames.send(b"C", msgspec.json.encode(self._config))
-        except Broken as error:
-            raise NotStarted("it ended before it was told what to run") from error
 
     async def ready(self) -> bytes | None:
         kind, body = await self._open().receive()

@@ -15,7 +15,6 @@ import shutil
 import signal
 import socket
 import sys
-from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -23,26 +22,16 @@ from millstream.contract.errors import SandboxUnavailable
 from millstream.contract.functions import FunctionSpec
 from millstream.contract.ports import LogSink
 from millstream.runtime.assemble import assemble
-from millstream.runtime.egress import LOOPBACK, Forwards, endpoints
+from millstream.runtime.egress import Forwards, endpoints
 from millstream.runtime.environment import Environment
-from millstream.runtime.processes import NotStarted, Places
+from millstream.runtime.processes import NotStarted
 from millstream.runtime.sandboxes.cgroups import MemoryGroup, MemoryGroups, Share, find_memory_groups
 from millstream.runtime.sandboxes.launching import launched
-from millstream.runtime.sandboxes.layout import (
-    API_PORT,
-    RUNTIME,
-    UNPRIVILEGED_ID,
-    USER_ID,
-    Layout,
-    data_mb,
-    layout,
-    mode,
-)
+from millstream.runtime.sandboxes.layout import RUNTIME, UNPRIVILEGED_ID, Layout, layout, mode
 from millstream.runtime.sandboxes.supervised import SupervisedProcesses
-from millstream.runtime.variables import wants_api
+from millstream.runtime.sandboxes.template import Template
 
 START_S = 30.0
-FORK_S = 10.0
 GROUP_CLOSES, GROUP_CLOSE_S = 50, 0.01
 
 WAYS_OUT = (
@@ -52,18 +41,6 @@ WAYS_OUT = (
 )
 
 
-@dataclass(eq=False)
-class _Template:
-    """A running template, the socket to its zygote, and the cgroup of all that it forks."""
-
-    process: asyncio.subprocess.Process
-    control: socket.socket
-    log: Path
-    group: MemoryGroup | None = None
-    forks: int = 0
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-
 class BwrapSandbox:
     """Implements Sandbox. Works as root, which it gives up first, and as an ordinary user."""
 
@@ -71,8 +48,8 @@ class BwrapSandbox:
         self._work_dir = work_dir
         self._bwrap, self._beside = "", list[str]()
         self._filter = b""
-        self._templates: dict[str, _Template] = {}
-        self._ended: list[_Template] = []
+        self._templates: dict[str, Template] = {}
+        self._ended: list[Template] = []
         self._groups: MemoryGroups | None = None
         self._starting = asyncio.Lock()
 
@@ -108,7 +85,7 @@ class BwrapSandbox:
     async def _processes(self, function: FunctionSpec) -> SupervisedProcesses:
         template = await self._template(function)
         try:
-            processes = await self._fork(template, function)
+            processes = await template.fork()
         except (OSError, EOFError, TimeoutError) as error:
             self._forget(function.name, template)
             raise SandboxUnavailable(f"{function.name}: zygote: {_last_line(template.log)}") from error
@@ -158,7 +135,7 @@ class BwrapSandbox:
             self._groups.drop(group)
         return _last_line(log) if status else ""
 
-    async def _template(self, function: FunctionSpec) -> _Template:
+    async def _template(self, function: FunctionSpec) -> Template:
         async with self._starting:
             if function.name not in self._templates:
                 try:
@@ -168,10 +145,10 @@ class BwrapSandbox:
                     raise SandboxUnavailable(f"{function.name}: template: {why}") from error
             return self._templates[function.name]
 
-    async def _start_template(self, function: FunctionSpec) -> _Template:
+    async def _start_template(self, function: FunctionSpec) -> Template:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
-        template: _Template | None = None
+        template: Template | None = None
         try:
             group = None if self._groups is None else self._groups.make(function.name)
             inside = layout(function, self._work_dir)
@@ -184,7 +161,7 @@ class BwrapSandbox:
                 mode(function),
             ]
             process, log = await self._launch(function.name, inside, command, [theirs.fileno()], group)
-            template = _Template(process, ours, log, group)
+            template = Template(function, process, ours, log, group)
         finally:
             theirs.close()
             if template is None:
@@ -226,57 +203,10 @@ class BwrapSandbox:
             )  # fmt: skip
         return process, log
 
-    async def _fork(self, template: _Template, function: FunctionSpec) -> SupervisedProcesses:
-        """The processes of a new environment: as yet, its first one."""
-        port = API_PORT if wants_api(function) else 0
-        listen = [(LOOPBACK, port)] if port else []
-        listen += [(each.address, each.port) for each in endpoints(function.network)]
-        try:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        except OSError as error:  # no fault of the template's
-            raise SandboxUnavailable(f"{function.name}: {error.strerror}") from error
-        pidfd = -1
-        try:
-            with theirs:
-                async with template.lock, asyncio.timeout(FORK_S):
-                    template.forks += 1
-                    request = {
-                        "number": template.forks,
-                        "tmp_mb": function.ephemeral_storage_mb,
-                        "data_mb": data_mb(function),
-                        "uid": USER_ID,
-                        "listen": listen,
-                    }
-                    message = json.dumps(request).encode()
-                    socket.send_fds(template.control, [message], [theirs.fileno()])
-                    pidfd = await self._forked(template, function)
-            return SupervisedProcesses(pidfd, ours, Places(port=port))
-        finally:
-            if pidfd < 0:
-                ours.close()
-
-    async def _forked(self, template: _Template, function: FunctionSpec) -> int:
-        """A pidfd of the environment that was asked for last."""
-        loop = asyncio.get_running_loop()
-        while True:
-            readable = loop.create_future()
-            loop.add_reader(template.control, _once, readable)
-            try:
-                await readable
-            finally:
-                loop.remove_reader(template.control)
-            answer, received, _, _ = socket.recv_fds(template.control, 20, 1)
-            if not answer:
-                raise EOFError("the zygote ended")
-            if not received:  # the environment ends by the end of file on its socket
-                raise SandboxUnavailable(f"{function.name}: no descriptor left")
-            if int(answer) == template.forks:
-                return received[0]
-            os.close(received[0])  # asked for by a call that was cancelled; its end of file ends it
-
-    def _forget(self, name: str, template: _Template) -> None:
+    def _forget(self, name: str, template: Template) -> None:
         if self._templates.get(name) is template:
             del self._templates[name]
+        template.drop_spare()
         if template.process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 # With its group: killed before its child is bound to it, bwrap leaves that behind.
@@ -286,11 +216,6 @@ class BwrapSandbox:
             template.control.shutdown(socket.SHUT_WR)
         if template not in self._ended:
             self._ended.append(template)
-
-
-def _once(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
 
 
 def _find_bwrap() -> tuple[str, list[str]]:

@@ -12,6 +12,7 @@ import os
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC = 1, 2, 4, 8, 32, 4096, 16384
 MNT_DETACH = 2
 PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
+READ_BYTES = 65536
 OURS = ("proc", "dev", "tmp", "mnt")
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -64,6 +65,24 @@ def mount(source: str | None, target: str, kind: str | None, flags: int, data: s
 
     answer = libc.mount(text(source), text(target), text(kind), ctypes.c_ulong(flags), text(data))
     check(answer, f"mount {target}")
+
+
+def read(file: str) -> bytes:
+    """A small file of the kernel's, in the manner of `write`."""
+    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, READ_BYTES)
+    finally:
+        os.close(descriptor)
+
+
+def write(file: str, text: str) -> None:
+    """Write to a file of the kernel's: `open` would load a codec, and copy pages of each environment."""
+    descriptor = os.open(file, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)
 
 
 def check(answer: int, what: str) -> None:

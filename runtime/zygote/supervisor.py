@@ -37,11 +37,10 @@ import traceback
 from typing import Any
 
 import bootstrap
+import image
 
 PR_SET_DUMPABLE = 4
-OOM_SCORE = (
-    "500"  # where memory ends, a function goes before its supervisor, its template, and the host's own
-)
+OOM_SCORE = "500"  # where memory ends, a function goes before its supervisor, its template and the host
 MESSAGE_BYTES = 1 << 16
 EXIT_NOT_FOUND, EXIT_NOT_EXECUTABLE = 127, 126
 
@@ -160,8 +159,7 @@ def _become(request: dict[str, Any], descriptors: list[int]) -> None:
             signal.signal(number, signal.SIG_DFL)
         os.setsid()
         libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
-        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-            file.write(OOM_SCORE)
+        image.write("/proc/self/oom_score_adj", OOM_SCORE)
         output = descriptors[-1]
         os.dup2(output, 1)
         os.dup2(output, 2)

@@ -112,8 +112,7 @@ def isolate(request: dict[str, Any], seccomp_filter: bytes) -> list[int]:
     # The template's terminals would be shared by all environments of the function.
     image.mount("tmpfs", "/dev/pts", "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=4k")
     image.mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, None)
-    with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-        file.write(OOM_SCORE)
+    image.write("/proc/self/oom_score_adj", OOM_SCORE)
     if os.path.isdir(ROOT):
         image.enter(ROOT, tmp_options(request["tmp_mb"]))
     with socket.socket() as probe:
@@ -159,10 +158,9 @@ def limits(request: dict[str, Any]) -> dict[str, int]:
 
 def _data_bytes() -> int:
     """What RLIMIT_DATA counts of this process already: the zygote's own heap."""
-    with open("/proc/self/status", encoding="ascii") as status:
-        for line in status:
-            if line.startswith("VmData:"):
-                return int(line.split()[1]) * 1024
+    for line in image.read("/proc/self/status").splitlines():
+        if line.startswith(b"VmData:"):
+            return int(line.split()[1]) * 1024
     return 0
 
 
@@ -170,8 +168,7 @@ def _own_user(uid: int) -> None:
     """A user namespace of the environment's own, with an ordinary user in it."""
     image.check(libc.unshare(CLONE_NEWUSER), "unshare user")
     for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} 0 1"), ("gid_map", f"{uid} 0 1")):
-        with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
-            file.write(text)
+        image.write(f"/proc/self/{name}", text)
 
 
 def _drop_capabilities() -> None:
