@@ -67,6 +67,10 @@ def _zygote(pid: int) -> bool:
     return b"python" in program and any(text.endswith(b"/zygote.py") for text in arguments)
 
 
+def _there(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
 def _stands(pid: int) -> bool:
     """True once its isolation is complete: the system call filter comes last."""
     return "\nSeccomp:\t2\n" in Path(f"/proc/{pid}/status").read_text(encoding="ascii")
@@ -104,7 +108,7 @@ async def test_one_that_was_killed_is_not_used(made: Made) -> None:
     ahead = await made.until_ahead(1)
     os.kill(ahead, signal.SIGKILL)
     async with asyncio.timeout(10.0):
-        while Path(f"/proc/{ahead}").exists():
+        while _there(ahead):
             await asyncio.sleep(0.01)
     second = await made.environment()
     await first.aclose()
