@@ -1,5 +1,6 @@
 """Fixtures that every test can use."""
 
+from tests.brokers.docker_engine import docker_engine
 from tests.brokers.dynamodb_fake import dynamodb_fake
 from tests.brokers.kafka import kafka, own_kafka
 from tests.brokers.kafka_secure import secure_kafka
@@ -10,6 +11,7 @@ from tests.brokers.rabbitmq import own_rabbitmq, rabbitmq
 from tests.brokers.schema_registry import schema_registry
 
 __all__ = [
+    "docker_engine",
     "dynamodb_fake",
     "kafka",
     "kinesis_local",

@@ -187,7 +187,7 @@ class BwrapSandbox:
         wanted = {
             "bwrap": self._bwrap,
             "beside": self._beside,
-            "options": inside.options,
+            "options": _options(inside),
             "mounts": inside.mounts,
             "writable": inside.writable,
             "command": command,
@@ -215,6 +215,21 @@ class BwrapSandbox:
             template.control.shutdown(socket.SHUT_WR)
         if template not in self._ended:
             self._ended.append(template)
+
+
+def _options(inside: Layout) -> list[str]:
+    options = [
+        "--unshare-all", "--unshare-user", "--uid", "0", "--gid", "0", "--cap-add", "ALL",
+        "--die-with-parent", "--new-session", "--clearenv", "--hostname", "millstream",
+        "--dev", "/dev", "--remount-ro", "/dev", "--proc", "/proc",
+    ]  # fmt: skip
+    for folder in inside.folders:
+        options += ["--dir", folder]
+    for target, place in inside.symlinks:
+        options += ["--symlink", target, place]
+    for name, value in inside.variables.items():
+        options += ["--setenv", name, value]
+    return options
 
 
 def _find_bwrap() -> tuple[str, list[str]]:

@@ -107,6 +107,22 @@ class Share:
             self._group.grow(-self._size_bytes)
 
 
+class Watch:
+    """The cgroup that another gave one environment: read, never written."""
+
+    def __init__(self, group: MemoryGroup) -> None:
+        self._group = group
+        self._kills = group.kills()
+
+    def out_of_memory(self) -> bool:
+        """True if the kernel ended a process of the environment since this was last asked."""
+        before, self._kills = self._kills, self._group.kills()
+        return self._kills > before
+
+    def close(self) -> None:
+        """The environment is gone."""
+
+
 class MemoryGroups:
     """The folder of this process's groups."""
 
@@ -175,11 +191,19 @@ def find_memory_groups(proc: Path = Path("/proc")) -> MemoryGroups | None:
     return None
 
 
-def _candidates(proc: Path) -> Iterator[tuple[Path, _Names]]:
-    """Our own cgroup of version 1; of version 2 also the one above, for ours holds processes."""
+def watch(pid: int, proc: Path = Path("/proc")) -> Watch | None:
+    """The cgroup that limits the memory of a process. None: it cannot be seen."""
+    for folder, names in _candidates(proc, str(pid)):
+        if (folder / names.events).exists():
+            return Watch(MemoryGroup(folder, names))
+    return None
+
+
+def _candidates(proc: Path, pid: str = "self") -> Iterator[tuple[Path, _Names]]:
+    """A process's own cgroup of version 1; of version 2 also the one above, for its own holds processes."""
     try:
         mounts = (proc / "self/mountinfo").read_text().splitlines()
-        own = [line.split(":", 2) for line in (proc / "self/cgroup").read_text().splitlines()]
+        own = [line.split(":", 2) for line in (proc / pid / "cgroup").read_text().splitlines()]
     except OSError:
         return
     for line in mounts:

@@ -1,4 +1,4 @@
-"""What a template sandbox of the bwrap driver holds: /usr, an interpreter, our runtime, the code."""
+"""What a function sees of this host in a sandbox: /usr, an interpreter, our runtime, the code."""
 
 from __future__ import annotations
 
@@ -31,6 +31,9 @@ Beyond what is resident, Go maps 70 MB (its heap comes in arenas of 64 MB), Node
 threads, room for young objects), Java 10 MB; about twice the most of it is here.
 """
 
+VARIABLES = {"PYTHONDONTWRITEBYTECODE": "1", "TZ": ":UTC", "LANG": "C.UTF-8"}
+"""Of the first process in a sandbox; the function's own come later."""
+
 ROOT_FOLDERS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 ETC = (
     "ld.so.cache",
@@ -48,6 +51,9 @@ ETC = (
     "services",
 )
 
+FIRST = ("zygote.py", "contained.py", "supervisor.py", "image.py")
+"""Programs of the first process in a sandbox, with what they import; they all import bootstrap.py."""
+
 BUNDLED = ("boto3", "botocore", "s3transfer", "jmespath", "dateutil", "urllib3", "six")
 """What Lambda's Python runtime brings: boto3 and what it needs."""
 
@@ -61,47 +67,44 @@ UNPRIVILEGED_ID = 62993
 USER = "sbx_user1051"
 USER_ID = 993
 OUR_ETC = {
-    "passwd": f"{USER}:x:{USER_ID}:{USER_ID}::/tmp:/sbin/nologin\n",
-    "group": f"{USER}:x:{USER_ID}:\n",
+    "passwd": USER + ":x:{user}:{user}::/tmp:/sbin/nologin\n",
+    "group": USER + ":x:{user}:\n",
     "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """bwrap's options, and what it mounts read-only and writable: pairs of source and place."""
+    """What stands where in a sandbox. Mounts are pairs of source and place, read-only but for `writable`."""
 
-    options: list[str]
     mounts: list[tuple[str, str]]
     python: str
+    variables: dict[str, str]
+    folders: list[str]  # empty, for what is mounted there later
+    symlinks: list[tuple[str, str]] = field(default_factory=list)  # pairs of target and place
     writable: list[tuple[str, str]] = field(default_factory=list)
 
 
-def layout(function: FunctionSpec | None, work_dir: Path) -> Layout:
-    """The template of a function; with None, one without code, to try whether the host can do it."""
-    options = [
-        "--unshare-all", "--unshare-user", "--uid", "0", "--gid", "0", "--cap-add", "ALL",
-        "--die-with-parent", "--new-session", "--clearenv", "--hostname", "millstream",
-        "--dev", "/dev", "--remount-ro", "/dev", "--proc", "/proc",
-        "--dir", "/tmp", "--dir", "/opt", "--dir", "/mnt", "--dir", TASK,
-        "--setenv", "PYTHONDONTWRITEBYTECODE", "1", "--setenv", "TZ", ":UTC", "--setenv", "LANG", "C.UTF-8",
-    ]  # fmt: skip
-    mounts = [("/usr", "/usr")]
+def layout(function: FunctionSpec | None, work_dir: Path, user: int = USER_ID) -> Layout:
+    """What a function sees; with None, without code, to try whether the host can do it.
+
+    `user` is the id that it sees as its own.
+    """
+    symlinks, mounts = [], [("/usr", "/usr")]
     for name in ROOT_FOLDERS:
         path = Path("/", name)
         if path.is_symlink():
-            options += ["--symlink", os.readlink(path), str(path)]
+            symlinks.append((os.readlink(path), str(path)))
         elif path.exists():
             mounts.append((str(path), str(path)))
     mounts += [(f"/etc/{name}", f"/etc/{name}") for name in ETC if Path("/etc", name).exists()]
     mounts += [(str(path), str(path)) for path in sorted(Path("/etc").glob("java-*-openjdk"))]
-    mounts += [(str(path), f"/etc/{path.name}") for path in _our_etc(work_dir)]
-    mounts.append((str(_hosts(function, work_dir)), "/etc/hosts"))
+    mounts += [(str(path), f"/etc/{path.name}") for path in _our_etc(work_dir, user)]
+    mounts.append((str(hosts_file(function, work_dir)), "/etc/hosts"))
     own = function is not None and function.interpreter is not None
     python, variables, lang = interpreter(f"{RUNTIME}/lang" if own else LANG)
-    for name, value in variables.items():
-        options += ["--setenv", name, value]
     mounts += lang + runtime_files(RUNTIME)
+    folders = ["/tmp", OPT, "/mnt", TASK]
     if function is not None:
         if function.image is None:
             mounts.append((str(function.code), TASK))
@@ -110,11 +113,16 @@ def layout(function: FunctionSpec | None, work_dir: Path) -> Layout:
         if function.interpreter is not None:
             mounts.append((str(function.interpreter), LANG))
         if function.image is not None:
-            options += ["--dir", ROOT]
+            folders.append(ROOT)
             mounts.append((str(function.image.root), IMAGE))
-    shared = None if function is None else function.file_system
-    writable = [] if shared is None else [(str(shared.folder), shared.local_mount_path)]
-    return Layout(options, mounts, python, writable)
+    return Layout(mounts, python, {**VARIABLES, **variables}, folders, symlinks, shared(function))
+
+
+def shared(function: FunctionSpec | None) -> list[tuple[str, str]]:
+    """The function's file system, if it has one: what is mounted writable."""
+    if function is None or function.file_system is None:
+        return []
+    return [(str(function.file_system.folder), function.file_system.local_mount_path)]
 
 
 def data_mb(function: FunctionSpec) -> int:
@@ -139,20 +147,29 @@ def _names_boto3(code: Path) -> bool:
     return False
 
 
-def _our_etc(work_dir: Path) -> list[Path]:
+def _our_etc(work_dir: Path, user: int) -> list[Path]:
     folder = work_dir / "etc"
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in OUR_ETC.items():
-        (folder / name).write_text(text, encoding="ascii")
+        (folder / name).write_text(text.format(user=user), encoding="ascii")
         (folder / name).chmod(0o644)
     return [folder / name for name in OUR_ETC]
 
 
-def _hosts(function: FunctionSpec | None, work_dir: Path) -> Path:
+def hosts_file(function: FunctionSpec | None, work_dir: Path) -> Path:
+    """The hosts file of a function's environments, written anew."""
     file = work_dir / "etc" / ("hosts" if function is None else f"hosts-{function.name}")
     file.write_text(hosts(() if function is None else function.network), encoding="ascii")
     file.chmod(0o644)
     return file
+
+
+def first_files(place: str) -> list[tuple[str, str]]:
+    """Mounts of what the first process runs, below `place`."""
+    ours = Path(bootstrap.__file__).resolve().parent / "bootstrap.py"
+    folder = Path(zygote.__file__).resolve().parent
+    files = [ours, *(folder / name for name in FIRST)]
+    return [(str(file), f"{place}/{file.name}") for file in files]
 
 
 def interpreter(lang: str) -> tuple[str, dict[str, str], list[tuple[str, str]]]:
@@ -172,10 +189,6 @@ def runtime_files(place: str) -> list[tuple[str, str]]:
     """Mounts of the bootstrap, the declarations and what Lambda's runtime brings, below `place`."""
     ours = Path(millstream.__file__).resolve().parent
     files = [
-        (Path(bootstrap.__file__).resolve().parent / "bootstrap.py", "bootstrap.py"),
-        (Path(zygote.__file__).resolve().parent / "zygote.py", "zygote.py"),
-        (Path(zygote.__file__).resolve().parent / "supervisor.py", "supervisor.py"),
-        (Path(zygote.__file__).resolve().parent / "image.py", "image.py"),
         (ours / "__init__.py", "millstream/__init__.py"),
         (ours / "declarations.py", "millstream/declarations.py"),
     ]
@@ -185,4 +198,4 @@ def runtime_files(place: str) -> list[tuple[str, str]]:
             origin = Path(spec.origin)
             path = origin.parent if origin.name == "__init__.py" else origin
             files.append((path, path.name))
-    return [(str(path), f"{place}/{name}") for path, name in files]
+    return first_files(place) + [(str(path), f"{place}/{name}") for path, name in files]

@@ -1,4 +1,4 @@
-"""The processes of an environment of the bwrap driver: a pid namespace, whose first one supervises.
+"""The processes of an environment of bwrap or docker: a pid namespace, whose first one supervises.
 
 The other end of the control socket is `zygote/supervisor.py`, where the messages are listed.
 """
@@ -10,7 +10,7 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import msgspec
 
 from millstream.runtime.egress import Forwards
 from millstream.runtime.processes import NotStarted, Places, Process
-from millstream.runtime.sandboxes.cgroups import Share
+from millstream.runtime.sandboxes.cgroups import Share, Watch
 
 MESSAGE_BYTES = 4096
 MOST_LISTENERS = 64
@@ -51,7 +51,10 @@ class SupervisedProcesses:
         self._listener: socket.socket | None = None
         self.exits: list[socket.socket] = []  # listen for what the function may reach
         self.forwards: Forwards | None = None
-        self.share: Share | None = None  # of the function's cgroup; given back when they are gone
+        self.bury: Callable[[], Awaitable[None]] | None = (
+            None  # ends what is around them, once they are killed
+        )
+        self.share: Share | Watch | None = None  # of a cgroup's memory; given back when they are gone
         loop = asyncio.get_running_loop()
         self._up: asyncio.Future[None] = loop.create_future()
         self._ended: asyncio.Future[None] | None = None
@@ -141,7 +144,8 @@ class SupervisedProcesses:
 
     def kill(self) -> None:
         self._killed = True
-        with contextlib.suppress(ProcessLookupError):
+        # The first process in a container is of a user whom only root may signal; it ends by the end of file.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
         self._break("the sandbox was ended")
         self._control.close()
@@ -153,6 +157,8 @@ class SupervisedProcesses:
         asyncio.get_running_loop().add_reader(self._pidfd, self._end)
 
     async def gone(self) -> None:
+        if self.bury is not None:
+            await self.bury()
         await self._gone.wait()  # the kernel ends what SIGKILL was sent to
 
     def out_of_memory(self) -> bool:

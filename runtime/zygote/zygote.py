@@ -118,18 +118,24 @@ def isolate(request: dict[str, Any], seccomp_filter: bytes) -> list[int]:
     with socket.socket() as probe:
         fcntl.ioctl(probe, SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", IFF_UP_RUNNING))
         add_addresses(probe, sorted({address for address, _ in request["listen"]}))
-    listeners = [
-        socket.create_server((address, port), backlog=BACKLOG).detach() for address, port in request["listen"]
-    ]
+    listeners = listen(request)
     os.setsid()
     _own_user(request["uid"])
     for name, limit in limits(request).items():
         resource.setrlimit(getattr(resource, name), (limit, limit))
-    _drop_capabilities()
+    drop_bounds()
+    drop_capabilities()
     image.check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "pdeathsig")
     image.check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
-    _filter_system_calls(seccomp_filter)
+    filter_system_calls(seccomp_filter)
     return listeners
+
+
+def listen(request: dict[str, Any]) -> list[int]:
+    """Sockets at the addresses and ports in `listen`."""
+    return [
+        socket.create_server((address, port), backlog=BACKLOG).detach() for address, port in request["listen"]
+    ]
 
 
 def add_addresses(probe: socket.socket, addresses: list[str]) -> None:
@@ -171,15 +177,22 @@ def _own_user(uid: int) -> None:
         image.write(f"/proc/self/{name}", text)
 
 
-def _drop_capabilities() -> None:
+def drop_bounds() -> None:
+    """No program that is executed brings a capability."""
     for capability in range(LAST_CAPABILITY + 1):
         libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)  # those that the kernel does not have: EINVAL
+
+
+def drop_capabilities() -> None:
+    """Give up each one that there is."""
     image.check(libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0), "ambient")
     header = struct.pack("II", CAPABILITY_VERSION_3, 0)
     image.check(libc.syscall(CAPSET[os.uname().machine], header, b"\0" * 24), "capset")
 
 
-def _filter_system_calls(program: bytes) -> None:
+def filter_system_calls(program: bytes) -> None:
+    """Install a seccomp filter, for this process and all that come from it."""
+
     class Program(ctypes.Structure):
         _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
 
@@ -188,10 +201,15 @@ def _filter_system_calls(program: bytes) -> None:
     image.check(libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(wanted), 0, 0), "seccomp")
 
 
-def main() -> None:
-    """Entry point: preload, then serve."""
+def limit_stack() -> None:
+    """Of the main thread, which is not yet that deep."""
     _, hard = resource.getrlimit(resource.RLIMIT_STACK)
     resource.setrlimit(resource.RLIMIT_STACK, (min(STACK_BYTES, hard) if hard > 0 else STACK_BYTES, hard))
+
+
+def main() -> None:
+    """Entry point: preload, then serve."""
+    limit_stack()
     mode = sys.argv[2]
     if mode != "bare":
         for name in PRELOADED + (BOTO3 if mode == "boto3" else ()):

@@ -22,8 +22,8 @@ BRIDGE = "docker0"
 
 
 @contextmanager
-def engine() -> Iterator[str]:
-    """A running engine, as DOCKER_HOST names it.
+def engine(*, bridge: bool = True) -> Iterator[str]:
+    """A running engine, as DOCKER_HOST names it; one that is started has a network only with `bridge`.
 
     Skips where none answers and none can be started, which takes root and Debian's docker.io; fails where
     CI is set.
@@ -37,18 +37,19 @@ def engine() -> Iterator[str]:
         if os.environ.get("CI"):
             pytest.fail(why)
         pytest.skip(why)
-    with started() as address:
+    with started(bridge=bridge) as address:
         yield address
 
 
 @contextmanager
-def started() -> Iterator[str]:
+def started(*, bridge: bool) -> Iterator[str]:
     """An engine with a socket and a store of its own. It leaves the rules of the firewall as they are."""
-    had_bridge = bridge().exists()
+    had_bridge = not bridge or bridge_folder().exists()
     folder = Path(tempfile.mkdtemp(prefix="millstream-docker-"))
     address = f"unix://{folder}/docker.sock"
     command = ["dockerd", "--host", address, "--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec"]
     command += ["--pidfile", f"{folder}/pid", "--iptables=false", "--ip-forward=false", "--ip-masq=false"]
+    command += [] if bridge else ["--bridge=none"]  # that of another engine is left alone
     log = folder / "log"
     with log.open("wb") as out:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
@@ -66,10 +67,10 @@ def started() -> Iterator[str]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        if not had_bridge and bridge().exists() and shutil.which("ip") is not None:
+        if not had_bridge and bridge_folder().exists() and shutil.which("ip") is not None:
             subprocess.run(["ip", "link", "delete", BRIDGE], check=False, capture_output=True)
         shutil.rmtree(folder, ignore_errors=True)  # what is still mounted there goes with the machine
 
 
-def bridge() -> Path:
+def bridge_folder() -> Path:
     return Path("/sys/class/net") / BRIDGE

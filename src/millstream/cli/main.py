@@ -89,7 +89,8 @@ def run(
         str,
         typer.Option(
             envvar="MILLSTREAM_ISOLATION",
-            help="bwrap: namespaces, seccomp, limits. process: weaker, functions read this host's files.",
+            help="bwrap: namespaces, seccomp, limits. docker: the same, in containers of this host's engine. "
+            "process: weaker, functions read this host's files.",
         ),
     ] = "bwrap",
     concurrency: Annotated[

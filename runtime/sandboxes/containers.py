@@ -1,0 +1,212 @@
+"""What the container of an environment is: its root, mounts, limits. Values alone; `engine.py` makes it.
+
+The root is an image of folders and links only, made here and never pulled: all else is mounted, and from
+the same places as in the bwrap driver. The image of a function that is a container image has copies of its
+/etc beside, for the engine puts files of its own there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import struct
+import sys
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from millstream.contract.errors import SandboxUnavailable
+from millstream.contract.functions import FunctionSpec
+from millstream.runtime.sandboxes.cgroups import MB, OVERHEAD_BYTES
+from millstream.runtime.sandboxes.layout import (
+    RUNTIME,
+    UNPRIVILEGED_ID,
+    VARIABLES,
+    Layout,
+    first_files,
+    hosts_file,
+    layout,
+    shared,
+)
+
+SOCKETS = "/.millstream/socket"
+SOCKET = "control"
+HIDDEN = "/.millstream"
+"""In an image's root: the interpreter of the first process, with the libraries that it needs."""
+
+ENGINES = ("proc", "sys", "dev", "tmp", "mnt", HIDDEN.lstrip("/"))
+"""Of an image's root, these are the engine's, or ours."""
+
+ENGINES_ETC = ("hosts", "hostname", "resolv.conf", "mtab")
+FILES, PROCESSES = 1024, 1024
+TMP_FILES_PER_MB = 128
+STACK_BYTES, MOST_STACK_BYTES = 2 * 1024 * 1024, 8 * 1024 * 1024
+OOM_SCORE = 400
+LOG_SIZE = "64k"
+CAPABILITIES = ["NET_ADMIN", "SETUID", "SETGID", "SETPCAP"]
+"""Of a first process that has to put addresses on its loopback interface, until it has."""
+
+MASKED = [
+    "/proc/asound", "/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
+    "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/proc/interrupts", "/sys",
+]  # fmt: skip
+"""Docker's own list, and all of /sys, which tells of the host's hardware and cgroups."""
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """The root of a function's environments: the image's archive with its name, mounts, first command."""
+
+    name: str
+    archive: bytes
+    mounts: list[tuple[str, str]]
+    writable: list[tuple[str, str]]
+    command: list[str]
+    variables: dict[str, str]
+
+
+def root_of(function: FunctionSpec | None, work_dir: Path) -> Root:
+    """The root of a function's environments; None: of an empty one. Raises SandboxUnavailable, OSError."""
+    if function is not None and function.image is not None:
+        return _image_root(function, function.image.root, work_dir)
+    inside = layout(function, work_dir, UNPRIVILEGED_ID)
+    command = [inside.python, "-S", "-s", f"{RUNTIME}/contained.py", f"{SOCKETS}/{SOCKET}"]
+    return _root(inside, _archive(inside), command)
+
+
+def container(
+    image: str, root: Root, function: FunctionSpec | None, sockets: Path, labels: dict[str, str], rights: bool
+) -> dict[str, Any]:
+    """The configuration of a container, as the engine's API has it.
+
+    `rights`: the first process may put addresses on its loopback interface. Source: Docker, "Docker Engine
+    API", ContainerCreate.
+    """
+    return {
+        "Image": image,
+        "Hostname": "millstream",
+        "User": "0:0" if rights else f"{UNPRIVILEGED_ID}:{UNPRIVILEGED_ID}",
+        "WorkingDir": "/",
+        "Entrypoint": root.command,
+        "Cmd": [],
+        "Env": [f"{name}={value}" for name, value in root.variables.items()],
+        "Labels": labels,
+        "HostConfig": _host_config(root, function, sockets, rights),
+    }
+
+
+def _host_config(root: Root, function: FunctionSpec | None, sockets: Path, rights: bool) -> dict[str, Any]:
+    tmp_mb, memory_mb = (
+        (64, 64) if function is None else (function.ephemeral_storage_mb, function.memory_size_mb)
+    )
+    memory_bytes = (memory_mb + tmp_mb) * MB + OVERHEAD_BYTES
+    places = [(source, place, True) for source, place in (*root.mounts, (str(sockets), SOCKETS))]
+    places += [(source, place, False) for source, place in root.writable]
+    return {
+        "NetworkMode": "none",
+        "IpcMode": "none",
+        "ReadonlyRootfs": True,
+        "CapDrop": ["ALL"],
+        "CapAdd": CAPABILITIES if rights else [],
+        "SecurityOpt": ["no-new-privileges"],
+        "MaskedPaths": MASKED,
+        "PidsLimit": PROCESSES,
+        "Memory": memory_bytes,
+        "MemorySwap": memory_bytes,
+        "OomScoreAdj": OOM_SCORE,
+        "Ulimits": [
+            {"Name": "nofile", "Soft": FILES, "Hard": FILES},
+            {"Name": "stack", "Soft": STACK_BYTES, "Hard": MOST_STACK_BYTES},
+        ],
+        "Tmpfs": {"/tmp": f"exec,nosuid,nodev,size={tmp_mb}m,nr_inodes={tmp_mb * TMP_FILES_PER_MB}"},
+        "Mounts": [
+            {"Type": "bind", "Source": source, "Target": place, "ReadOnly": read_only,
+             "BindOptions": {"Propagation": "rprivate"}}
+            for source, place, read_only in places
+        ],
+        "LogConfig": {"Type": "json-file", "Config": {"max-size": LOG_SIZE, "max-file": "1"}},
+        "Init": False,
+    }  # fmt: skip
+
+
+def _root(inside: Layout, archive: bytes, command: list[str]) -> Root:
+    name = hashlib.sha256(archive).hexdigest()[:16]
+    return Root(name, archive, inside.mounts, inside.writable, command, inside.variables)
+
+
+def _image_root(function: FunctionSpec, files: Path, work_dir: Path) -> Root:
+    loader = _loader()
+    prefix = os.path.realpath(sys.base_prefix)
+    mounts = [
+        (prefix, f"{HIDDEN}/lang"),
+        (str(loader.parent), f"{HIDDEN}/lib"),
+        *first_files(f"{HIDDEN}/runtime"),
+        (str(hosts_file(function, work_dir)), "/etc/hosts"),
+    ]
+    inside = Layout(
+        mounts,
+        "",
+        {**VARIABLES, "PYTHONHOME": f"{HIDDEN}/lang"},
+        ["/mnt", "/tmp", "/etc"],
+        [],
+        shared(function),
+    )
+    for entry in sorted(os.scandir(files), key=lambda entry: entry.name):
+        if entry.is_symlink():
+            inside.symlinks.append((os.readlink(entry.path), f"/{entry.name}"))
+        elif entry.name not in (*ENGINES, "etc"):
+            mounts.append((entry.path, f"/{entry.name}"))
+    python = f"{HIDDEN}/lang/bin/python{sys.version_info.major}.{sys.version_info.minor}"
+    libraries = f"{HIDDEN}/lib:{HIDDEN}/lang/lib"
+    command = [f"{HIDDEN}/lib/{loader.name}", "--library-path", libraries, python, "-S", "-s"]
+    command += [f"{HIDDEN}/runtime/contained.py", f"{SOCKETS}/{SOCKET}"]
+    etc = files / "etc"
+    return _root(inside, _archive(inside, etc if etc.is_dir() and not etc.is_symlink() else None), command)
+
+
+def _archive(inside: Layout, etc: Path | None = None) -> bytes:
+    """The one layer of the image. The same every time, for its name is made from it."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for folder in inside.folders:
+            entry = tarfile.TarInfo(folder.lstrip("/"))
+            # The engine gives what it mounts on /tmp the mode of the folder below.
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o1777 if folder == "/tmp" else 0o755
+            archive.addfile(entry)
+        for target, place in inside.symlinks:
+            entry = tarfile.TarInfo(place.lstrip("/"))
+            entry.type, entry.linkname = tarfile.SYMTYPE, target
+            archive.addfile(entry)
+        for name in sorted(os.listdir(etc)) if etc is not None else []:
+            if etc is not None and name not in ENGINES_ETC:
+                archive.add(etc / name, f"etc/{name}", filter=_plain)
+    return out.getvalue()
+
+
+def _plain(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    entry.uid = entry.gid = 0
+    entry.uname = entry.gname = ""
+    entry.mtime = 0
+    return entry
+
+
+def _loader() -> Path:
+    """The dynamic loader that this interpreter names. Raises SandboxUnavailable: it names none.
+
+    Source: System V ABI, "Program Header", PT_INTERP.
+    """
+    with open(os.path.realpath(sys.executable), "rb") as file:
+        head = file.read(4096)
+    if head[:5] == b"\x7fELF\x02":
+        (offset,) = struct.unpack_from("<Q", head, 32)
+        size, count = struct.unpack_from("<HH", head, 54)
+        for start in range(offset, min(offset + size * count, len(head) - 48), size):
+            kind, _, place = struct.unpack_from("<IIQ", head, start)
+            (length,) = struct.unpack_from("<Q", head, start + 32)
+            if kind == 3:
+                return Path(os.path.realpath(head[place : place + length - 1]).decode())
+    raise SandboxUnavailable(
+        "isolation docker: wanted an interpreter with shared libraries, for images, found another"
+    )

@@ -1,0 +1,57 @@
+"""The first process of a container: `contained.py SOCKET`. Limits itself, then supervises.
+
+SOCKET is a SOCK_SEQPACKET socket of the daemon's; it removes the file before anything of the function
+starts. What it says first is the seccomp filter, and then JSON: `tmp_mb`, `data_mb`, `listen` as for
+`zygote.py`, `processes` (true: the engine does not limit their number) and `user` (null, or whom to become).
+The container has given it all namespaces and mounts, and no capability but for `user`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import socket
+import sys
+from typing import Any
+
+import image
+import supervisor
+import zygote
+
+
+def main() -> None:
+    """Entry point."""
+    zygote.limit_stack()
+    control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    control.connect(sys.argv[1])
+    seccomp_filter = control.recv(1 << 18)
+    request = json.loads(control.recv(1 << 16))
+    listeners = confine(request, seccomp_filter)
+    supervisor.run(control, listeners)
+
+
+def confine(request: dict[str, Any], seccomp_filter: bytes) -> list[int]:
+    """Addresses, limits, a user without rights, seccomp. Sockets that listen, as asked for."""
+    if request["user"] is not None:
+        with socket.socket() as probe:
+            zygote.add_addresses(probe, sorted({address for address, _ in request["listen"]}))
+    listeners: list[int] = zygote.listen(request)
+    wanted = zygote.limits(request)
+    if not request["processes"]:
+        del wanted["RLIMIT_NPROC"]  # counts every process of the user, those of other containers, too
+    for name, limit in wanted.items():
+        resource.setrlimit(getattr(resource, name), (limit, limit))
+    image.check(image.libc.prctl(zygote.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
+    if request["user"] is not None:
+        zygote.drop_bounds()
+        os.setgroups([])
+        os.setgid(request["user"])
+        os.setuid(request["user"])
+    zygote.drop_capabilities()
+    zygote.filter_system_calls(seccomp_filter)
+    return listeners
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""The docker driver: the engines that it takes, what it leaves on them, and what it says of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import docker
+import pytest
+
+from millstream.contract.errors import SandboxUnavailable
+from millstream.contract.functions import FunctionSpec
+from millstream.contract.registry import load_plugin
+from millstream.runtime.logs import FunctionLogs
+from millstream.runtime.sandboxes.docker import DockerSandbox
+
+
+@pytest.mark.parametrize(
+    ("address", "found"),
+    [
+        ("unix:///nowhere/docker.sock", "engine at unix:///nowhere/docker.sock, found: No such file"),
+        ("tcp://user:hush@192.0.2.1:2375", "engine of this host, found DOCKER_HOST=tcp://192.0.2.1:2375;"),
+        ("ssh://192.0.2.1", "engine of this host, found DOCKER_HOST=ssh://192.0.2.1;"),
+    ],
+)
+async def test_an_engine_that_is_not_there_or_not_here_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, found: str
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", address)
+    with pytest.raises(SandboxUnavailable) as refused:
+        await DockerSandbox(tmp_path).start()
+    assert found in str(refused.value)
+    assert "ways out: " in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.fixture
+def client(docker_engine: str, monkeypatch: pytest.MonkeyPatch) -> docker.DockerClient:
+    """Of the engine that DOCKER_HOST then names."""
+    monkeypatch.setenv("DOCKER_HOST", docker_engine)
+    client = docker.DockerClient(docker_engine)
+    yield client
+    client.close()
+
+
+def made(client: docker.DockerClient) -> tuple[list[str], list[str]]:
+    """Names of the containers and of the images that are there."""
+    images = [tag for image in client.images.list() for tag in image.tags if tag.startswith("millstream-")]
+    return [one.name for one in client.containers.list(all=True)], images
+
+
+def function(folder: Path) -> FunctionSpec:
+    (folder / "f.py").write_text("def handle(e, c): ...\n", encoding="utf-8")
+    return FunctionSpec("f", "arn:aws:lambda:us-east-1:000000000000:function:f", "f.handle", folder)
+
+
+@pytest.mark.broker
+async def test_nothing_is_left_on_the_engine(client: docker.DockerClient, tmp_path: Path) -> None:
+    sandbox = load_plugin("sandboxes", "docker")(tmp_path / "sandboxes")
+    before = made(client)
+    await sandbox.start()
+    sink = FunctionLogs(tmp_path / "logs").of("f")
+    environment = await sandbox.create(function(tmp_path), sink)
+    assert len(made(client)[0]) == len(before[0]) + 1
+    await environment.aclose()
+    await sandbox.aclose()
+    assert made(client) == before
+
+
+@pytest.mark.broker
+async def test_what_a_killed_daemon_left_is_removed_by_its_next_start_alone(
+    client: docker.DockerClient, tmp_path: Path
+) -> None:
+    before = made(client)
+    killed, other, again = (DockerSandbox(tmp_path / name) for name in ("own", "other", "own"))
+    await killed.start()
+    sink = FunctionLogs(tmp_path / "logs").of("f")
+    environment = await killed.create(function(tmp_path), sink)
+    await other.start()
+    assert len(made(client)[0]) == len(before[0]) + 1
+    await again.start()
+    assert made(client)[0] == before[0]
+    await environment.aclose()
+    for sandbox in (killed, other, again):
+        await sandbox.aclose()
+    assert made(client) == before
+
+
+@pytest.mark.broker
+async def test_it_says_which_limits_the_engine_enforces(client: docker.DockerClient, tmp_path: Path) -> None:
+    sandbox = DockerSandbox(tmp_path)
+    await sandbox.start()
+    said = sandbox.limits()
+    await sandbox.aclose()
+    info = client.info()
+    assert ("memory per environment" in said) == info["MemoryLimit"]
+    assert said.endswith(f"(Docker {info['ServerVersion']})")
+    assert "no network; system calls filtered" in said
