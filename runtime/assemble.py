@@ -24,7 +24,6 @@ from millstream.runtime.variables import (
     external_extensions,
     initialization_type,
     program_of,
-    wants_api,
 )
 
 STREAM_DIGITS = 8
@@ -41,14 +40,13 @@ async def assemble(
     """
     stream = uuid.uuid4().hex
     short = stream[:STREAM_DIGITS]
-    telemetry = Telemetry(function.logging.log_format) if wants_api(function) else None
+    telemetry = Telemetry(function.logging.log_format)
     platform = PlatformLog(function, log, short, initialization_type(function), telemetry)
     outputs: list[Output] = []  # of the runtime; and of extensions, where there are any
     made = False
     try:
-        lines = log if telemetry is None else Tap(log, telemetry, "function")
-        outputs.append(Output(lines, short, platform.logs_dropped))
-        if telemetry is not None and external_extensions(function):
+        outputs.append(Output(Tap(log, telemetry, "function"), short, platform.logs_dropped))
+        if external_extensions(function):
             outputs.append(Output(Tap(log, telemetry, "extension"), short, platform.logs_dropped))
         processes = await make_processes()
         made = True
@@ -65,11 +63,9 @@ async def assemble(
     links: Links = FramedLinks(processes, config, output.write_end)
     if (program := program_of(function, stream, processes.places)) is not None:
         links = ApiLinks(processes, program, server, function.arn, output.write_end)
-    extensions: Extensions | None = None
-    if telemetry is not None:
-        telemetry.make_socket = processes.make_socket
-        programs = extension_programs(function, stream, processes.places)
-        extensions = Extensions(function, processes, server, programs, theirs, platform, telemetry)
+    telemetry.make_socket = processes.make_socket
+    programs = extension_programs(function, stream, processes.places)
+    extensions = Extensions(function, processes, server, programs, theirs, platform, telemetry)
     environment = Environment(function, processes, links, output, platform, extensions)
     opened = False
     try:

@@ -64,12 +64,14 @@ class FramedLink:
             ours, theirs = socket.socketpair()
         except OSError as error:
             raise NotStarted(f"socket: {error.strerror}") from error
-        self._frames = Frames(ours, FRAME_BYTES)
+        self._frames = frames = Frames(ours, FRAME_BYTES)
         with theirs:
             # It finds its configuration there: a small part of what a socket holds.
-            await self._frames.send(b"C", msgspec.json.encode(self._config))
+            await frames.send(b"C", msgspec.json.encode(self._config))
             self.process = await self._processes.start_python(theirs, self._output)
         self.process.exited.add_done_callback(self._hang_up)
+        if self._frames is None:  # closed meanwhile, for an extension has failed
+            raise Broken
 
     async def ready(self) -> bytes | None:
         kind, body = await self._open().receive()

@@ -51,7 +51,7 @@ class Link(Protocol):
         """Of the runtime, once it is started."""
 
     async def start(self) -> None:
-        """Start it. Raises NotStarted."""
+        """Start it. Raises NotStarted; Broken if it is closed meanwhile."""
 
     async def ready(self) -> bytes | None:
         """Wait until the handler is loaded; the error document that says why it is not. Raises Broken."""

@@ -94,11 +94,6 @@ def external_extensions(function: FunctionSpec) -> list[str]:
     return []
 
 
-def wants_api(function: FunctionSpec) -> bool:
-    """True if something in its environments speaks HTTP to the platform: its runtime, or an extension."""
-    return bool(function.command) or function.image is not None or bool(external_extensions(function))
-
-
 def extension_programs(function: FunctionSpec, stream: str, places: Places) -> dict[str, Program]:
     """What is started ahead of the runtime, by name."""
     own = {} if function.image is None else function.image.environment

@@ -93,7 +93,11 @@ class Server:
             self._listener = listener.dup()
         except OSError as error:
             raise NotStarted(f"its APIs: {error.strerror}") from error
-        self._server = await loop.create_server(lambda: _Connection(self), sock=self._listener)
+        # Not at once: a call that is cancelled in its middle would leave a server that nobody has.
+        self._server = await loop.create_server(
+            lambda: _Connection(self), sock=self._listener, start_serving=False
+        )
+        await self._server.start_serving()
 
     def close(self) -> None:
         """End every connection; the loop has to go on for a little."""

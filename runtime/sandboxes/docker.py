@@ -36,7 +36,6 @@ from millstream.runtime.sandboxes.containers import SOCKET, Root, container, roo
 from millstream.runtime.sandboxes.engine import WAYS_OUT, Engine, Offer
 from millstream.runtime.sandboxes.layout import API_PORT, UNPRIVILEGED_ID, data_mb
 from millstream.runtime.sandboxes.supervised import SupervisedProcesses
-from millstream.runtime.variables import wants_api
 
 THREADS = 4
 """Calls of the engine at once: it makes containers hardly faster with more."""
@@ -169,7 +168,7 @@ class DockerSandbox:
             pid = await self._to_its_end(make)
             async with asyncio.timeout(START_S):
                 control = await self._accept(engine, own, listener)
-            port = API_PORT if function is not None and wants_api(function) else 0
+            port = 0 if function is None else API_PORT
             processes = _processes_of(control, pid, port)
             processes.bury = bury
             processes.share = watch(pid)

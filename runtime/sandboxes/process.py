@@ -30,7 +30,6 @@ from millstream.runtime.processes import Places
 from millstream.runtime.sandboxes.launching import Launch, launched
 from millstream.runtime.sandboxes.layout import UNPRIVILEGED_ID, data_mb, interpreter, runtime_files
 from millstream.runtime.sandboxes.plain import PlainProcesses
-from millstream.runtime.variables import wants_api
 
 PROGRAM = Path(bootstrap.__file__).resolve().parent / "bootstrap.py"
 
@@ -76,13 +75,11 @@ class ProcessSandbox:
         if function.image is not None:
             raise SandboxUnavailable(f"{function.name}: isolation process: wanted no image, found one")
         await self._sweep()
-        listener: socket.socket | None = None
         try:
             temporary = Path(tempfile.mkdtemp(prefix="tmp-", dir=self._work_dir))
             if os.geteuid() == 0:
                 os.chown(temporary, UNPRIVILEGED_ID, UNPRIVILEGED_ID)
-            if wants_api(function):
-                listener = socket.create_server(("127.0.0.1", 0))
+            listener = socket.create_server(("127.0.0.1", 0))
         except OSError as error:
             raise SandboxUnavailable(f"{function.name}: process: {error.strerror}") from error
         processes = self._plain(function, temporary, listener)
@@ -97,9 +94,9 @@ class ProcessSandbox:
         self._folders.close()
 
     def _plain(
-        self, function: FunctionSpec, temporary: Path, listener: socket.socket | None
+        self, function: FunctionSpec, temporary: Path, listener: socket.socket
     ) -> PlainProcesses:
-        port = 0 if listener is None else listener.getsockname()[1]
+        port = listener.getsockname()[1]
         limits = _limits(function)
         if not self._staged:
             places = Places(

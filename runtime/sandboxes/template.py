@@ -22,7 +22,6 @@ from millstream.runtime.processes import Places
 from millstream.runtime.sandboxes.cgroups import MemoryGroup
 from millstream.runtime.sandboxes.layout import API_PORT, USER_ID, data_mb
 from millstream.runtime.sandboxes.supervised import SupervisedProcesses
-from millstream.runtime.variables import wants_api
 
 FORK_S = 10.0
 SPARE_AFTER_S = 0.02
@@ -62,8 +61,7 @@ class Template:
         self.log = log
         self.group = group
         self._name = function.name
-        self._port = API_PORT if wants_api(function) else 0
-        listen = [(LOOPBACK, self._port)] if self._port else []
+        listen = [(LOOPBACK, API_PORT)]
         listen += [(each.address, each.port) for each in endpoints(function.network)]
         self._request = {
             "tmp_mb": function.ephemeral_storage_mb,
@@ -92,7 +90,7 @@ class Template:
                 if pidfd < 0:
                     asked.control.close()
         self._spare_later()
-        return SupervisedProcesses(pidfd, asked.control, Places(port=self._port))
+        return SupervisedProcesses(pidfd, asked.control, Places(port=API_PORT))
 
     def drop_spare(self) -> None:
         """Make none any more; the one that is there ends by the end of file on its socket."""

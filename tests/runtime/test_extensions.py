@@ -312,10 +312,11 @@ def handle(event, context):
 """
 
 
+@pytest.mark.parametrize("beside", [True, False], ids=["beside an external one", "alone"])
 async def test_a_runtime_registers_an_internal_extension_and_is_told_of_the_end(
-    driver: str, runtime: MakeRuntime, layer: MakeLayer
+    driver: str, runtime: MakeRuntime, layer: MakeLayer, beside: bool
 ) -> None:
-    async with runtime(driver, INTERNAL, opt=layer(seer={}), timeout_s=10.0) as it:
+    async with runtime(driver, INTERNAL, opt=layer(seer={}) if beside else None, timeout_s=10.0) as it:
         assert await it.answer() == [403, "Extension.RegistrationClosed"]
     log = it.log()
     about = {
@@ -328,3 +329,25 @@ async def test_a_runtime_registers_an_internal_extension_and_is_told_of_the_end(
     assert [event["eventType"] for event in heard(log, "inside")] == ["INVOKE"]
     assert "EXTENSION\tName: inside\tState: Ready\tEvents: [INVOKE]" in log
     assert "told to end" in log
+
+
+async def test_a_runtime_with_internal_extensions_alone_has_half_a_second_to_end(
+    driver: str, runtime: MakeRuntime
+) -> None:
+    stays = INTERNAL.replace("os._exit(0)", "None")
+    async with runtime(driver, stays, timeout_s=10.0) as it:
+        await it.answer()
+        began_at = time.monotonic()
+    took_s = time.monotonic() - began_at
+    assert "told to end" in it.log()
+    assert 0.5 <= took_s < 1.7
+
+
+async def test_a_runtime_without_extensions_is_not_waited_for(driver: str, runtime: MakeRuntime) -> None:
+    code = f"import signal\nsignal.signal(signal.SIGTERM, lambda *_: print('told'))\n{ECHO}"
+    async with runtime(driver, code) as it:
+        await it.answer()
+        began_at = time.monotonic()
+    took_s = time.monotonic() - began_at
+    assert "told" not in it.log()
+    assert took_s < 0.5

@@ -41,7 +41,8 @@ async def test_environments_leave_nothing_behind(driver: str, tmp_path: Path) ->
     code = tmp_path / "code"
     code.mkdir()
     (code / "f.py").write_text(CODE, encoding="utf-8")
-    function = FunctionSpec("f", "arn:f", "f.handle", code, timeout_s=10.0, network=("localhost:9",))
+    arn = "arn:aws:lambda:us-east-1:000000000000:function:f"
+    function = FunctionSpec("f", arn, "f.handle", code, timeout_s=10.0, network=("localhost:9",))
     log = FunctionLogs(tmp_path / "logs").of("f")
     sandbox = load_plugin("sandboxes", driver)(tmp_path / "sandboxes")
     await sandbox.start()
