@@ -93,9 +93,7 @@ class ProcessSandbox:
         await self._sweep()
         self._folders.close()
 
-    def _plain(
-        self, function: FunctionSpec, temporary: Path, listener: socket.socket
-    ) -> PlainProcesses:
+    def _plain(self, function: FunctionSpec, temporary: Path, listener: socket.socket) -> PlainProcesses:
         port = listener.getsockname()[1]
         limits = _limits(function)
         if not self._staged:
