@@ -13,13 +13,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import replace
 
-import msgspec
+from msgspec.structs import replace
 
 from millstream.contract.functions import FunctionFailed, FunctionSpec, Outcome, Throttled
+from millstream.runtime.alarm import Alarm
 from millstream.runtime.extensions import Extensions
-from millstream.runtime.link import Answer, Broken, Invocation, Link, Links, failure, trace_header
+from millstream.runtime.failures import (
+    EXIT_ERROR,
+    Told,
+    exited,
+    extension_failed,
+    not_loaded,
+    timed_out,
+    was_killed,
+)
+from millstream.runtime.link import Answer, Broken, Invocation, Link, Links, trace_header
 from millstream.runtime.output import Output
 from millstream.runtime.platform import SUCCESS, Ending, PlatformLog, Report
 from millstream.runtime.processes import NotStarted, Processes
@@ -32,15 +41,6 @@ PREPARE_S = 130.0
 
 UNAVAILABLE = "ServiceException"
 UNAVAILABLE_RETRY_S = 1.0
-
-EXITED = "Runtime exited without providing a reason"
-KILLED = "Runtime exited with error: signal: killed"
-EXIT_STATUS = "Runtime exited with error: exit status {}"
-NOT_STARTED = (126, 127)
-"""Exit statuses of a program that is not there, or cannot be executed. AWS names no others."""
-
-EXIT_ERROR = Ending("error", "Runtime.ExitError")
-TIMEOUT = Ending("timeout")
 
 
 class _NotLoaded(Exception):
@@ -81,6 +81,8 @@ class Environment:
         self._frozen = False
         self._running = False  # an invocation
         self._killed = False
+        self._timed_out = False
+        self._alarm = Alarm(self._time_out)
 
     @property
     def alive(self) -> bool:
@@ -129,7 +131,8 @@ class Environment:
             self._running = False
 
     async def _invoke(self, event: bytes, request_id: str) -> Outcome:
-        await self._wake()
+        if self._asleep:
+            await self._wake()
         self._output.begin()
         self._platform.start(request_id)
         started_at = time.monotonic()
@@ -146,6 +149,12 @@ class Environment:
             self._init_over("invoke", time.monotonic() - began_at, ending)
         self._finish(invocation, started_at, outcome, ending)
         return outcome
+
+    @property
+    def _asleep(self) -> bool:
+        """True if it must be woken before an invocation can start."""
+        busy = self._extensions is not None and self._extensions.busy
+        return self._frozen or busy or not self._initialised
 
     async def _wake(self) -> None:
         """Thaw it, and wait for what is still to be done before an invocation can start."""
@@ -165,20 +174,20 @@ class Environment:
         """What came of an invocation, within the function's timeout. Raises NotStarted."""
         request_id, timeout_s = invocation.request_id, self._function.timeout_s
         try:
+            if self._link is not None and self._link.waiting and not self._broken:
+                return await self._run_warm(self._link, invocation), SUCCESS
             async with asyncio.timeout(timeout_s):
                 return await self._run(invocation), SUCCESS
         except TimeoutError:
-            why = f"Task timed out after {timeout_s:.2f} seconds"
-            return _failed("Sandbox.Timedout", request_id, why), TIMEOUT
+            return timed_out(timeout_s, request_id)
         except Broken as broken:
             return self._ended(broken, request_id)
-        except _NotLoaded as not_loaded:
-            failed = failure(not_loaded.document, request_id)
-            return failed, Ending("error", _one_line(failed.error_type))
+        except _NotLoaded as failed:
+            return not_loaded(failed.document, request_id)
 
     def _finish(self, invocation: Invocation, started_at: float, outcome: Answer, ending: Ending) -> None:
         """Tell the log of an invocation that is answered; at once, or when extensions are done with it."""
-        killed = isinstance(outcome, FunctionFailed) and outcome.message.endswith(KILLED)
+        killed = was_killed(outcome)
         peak_kb = 0 if self._link is None else self._link.peak_kb()
         if killed:
             peak_kb = self._function.memory_size_mb * 1024
@@ -205,6 +214,27 @@ class Environment:
         if not ending.good:
             self._break(ending)
         self._freeze_again()
+
+    async def _run_warm(self, link: Link, invocation: Invocation) -> Answer:
+        """With a runtime that waits for it. Raises Broken, TimeoutError."""
+        self._timed_out = False
+        self._alarm.set(self._function.timeout_s)
+        try:
+            if self._extensions is not None:
+                self._extensions.begin(invocation)
+            return await link.run(invocation)
+        except Broken as broken:
+            if self._timed_out:
+                raise TimeoutError from broken
+            raise
+        finally:
+            self._alarm.clear()
+
+    def _time_out(self) -> None:
+        """Whoever waits for the runtime hears of it."""
+        self._timed_out = True
+        if self._link is not None:
+            self._link.close()
 
     async def _run(self, invocation: Invocation) -> Answer:
         """With the runtime that is there, or with a new one. Raises Broken, NotStarted, _NotLoaded."""
@@ -256,8 +286,7 @@ class Environment:
             link = await self._start()
         document = await link.ready()
         self._runtime_ready = True
-        error_type = "" if document is None else _one_line(failure(document, "").error_type)
-        self._platform.init_runtime_done(phase, Ending("error", error_type) if error_type else SUCCESS)
+        self._platform.init_runtime_done(phase, SUCCESS if document is None else not_loaded(document, "")[1])
         if document is None and extensions is not None:
             await extensions.ready()
         return document
@@ -271,11 +300,9 @@ class Environment:
             async with asyncio.timeout(max(limit_s, 0.1)):
                 document = await self._init("init")
             if document is not None:
-                failed = failure(document, "")
-                ending = Ending("error", _one_line(failed.error_type))
+                failed, ending = not_loaded(document, "")
         except TimeoutError:
-            failed = _failed("Sandbox.Timedout", "", f"Task timed out after {limit_s:.2f} seconds")
-            ending = TIMEOUT
+            failed, ending = timed_out(limit_s, "")
         except (Broken, NotStarted) as broken:
             failed, ending = self._ended(broken, "")
         init_s = time.monotonic() - self._created_at
@@ -296,17 +323,11 @@ class Environment:
             self._extensions.report()
         self._platform.init_report(phase, init_s, ending)
 
-    def _ended(self, broken: Broken | NotStarted, request_id: str) -> tuple[FunctionFailed, Ending]:
+    def _ended(self, broken: Broken | NotStarted, request_id: str) -> Told:
         """What a caller and the log are told of a runtime that is gone."""
-        why = EXITED
         if self._extensions is not None and self._extensions.failure is not None:
-            kind, why = self._extensions.failure
-            return _failed(kind, request_id, why), Ending("failure", kind)
-        if self._processes.out_of_memory():
-            why = KILLED
-        elif isinstance(broken, Broken) and broken.status in NOT_STARTED:
-            why = EXIT_STATUS.format(broken.status)
-        return _failed("Runtime.ExitError", request_id, why), EXIT_ERROR
+            return extension_failed(*self._extensions.failure, request_id)
+        return exited(broken, request_id, out_of_memory=self._processes.out_of_memory())
 
     def _break(self, ending: Ending, *, killed: bool = False) -> None:
         """End the runtime and all that it started; /tmp is kept. `killed`: for its memory."""
@@ -372,15 +393,6 @@ class Environment:
                 self._extensions.close()
             self._output.end()
             self._output.close()
+            self._alarm.close()
             if self._link is not None:
                 self._link.close()
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _failed(kind: str, request_id: str, why: str) -> FunctionFailed:
-    message = f"RequestId: {request_id} Error: {why}"
-    payload = msgspec.json.encode({"errorType": kind, "errorMessage": message})
-    return FunctionFailed(kind, message, payload, request_id)

@@ -67,7 +67,7 @@ class FramedLink:
         self._frames = frames = Frames(ours, FRAME_BYTES)
         with theirs:
             # It finds its configuration there: a small part of what a socket holds.
-            await frames.send(b"C", msgspec.json.encode(self._config))
+            frames.send(b"C", msgspec.json.encode(self._config))
             self.process = await self._processes.start_python(theirs, self._output)
         self.process.exited.add_done_callback(self._hang_up)
         if self._frames is None:  # closed meanwhile, for an extension has failed
@@ -79,18 +79,20 @@ class FramedLink:
             return None
         if kind != b"E":
             raise Broken
-        return body
+        return bytes(body)
 
     async def run(self, invocation: Invocation) -> Answer:
         frames, request_id = self._open(), invocation.request_id
+        identity = request_id.encode()
         self._peak_kb = 0
-        deadline = NUMBER.pack(invocation.deadline_ms)
-        await frames.send(b"I", request_id.encode(), deadline, invocation.event)
+        rest = frames.send(b"I", identity, NUMBER.pack(invocation.deadline_ms), invocation.event)
+        if rest is not None:
+            await frames.send_rest(rest)
         kind, body = await frames.receive()
-        if kind not in (b"S", b"F") or body[:36] != request_id.encode() or len(body) < PREFIX_BYTES:
+        if kind not in (b"S", b"F") or body[:36] != identity or len(body) < PREFIX_BYTES:
             raise Broken
         (self._peak_kb,) = NUMBER.unpack_from(body, 36)
-        payload = body[PREFIX_BYTES:]
+        payload = bytes(body[PREFIX_BYTES:])
         if kind == b"F":
             return failure(payload, request_id)
         if len(payload) > MAX_RESPONSE_BYTES:

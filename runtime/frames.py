@@ -9,19 +9,25 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from typing import TypeAlias
 
 from millstream.runtime.link import Broken
 
 HEADER = struct.Struct("!cI")
 
 READ_BYTES = 65536
-LARGEST_READ_BYTES = 1024 * 1024
 
-LAST_READS = 16
+JOIN_BYTES = 65536
+"""A frame up to this is copied into one piece to be sent; a longer one is sent from where it is."""
+
+LAST_READS = 256
 """How often at most a socket is read whose process is gone; a socket holds less."""
 
 UNASKED_BYTES = 65536
 """What is taken at most while nobody waits; the rest stays in the socket."""
+
+Frame: TypeAlias = tuple[bytes, bytes | memoryview]
+"""Type and body; a long body is not copied."""
 
 
 class Frames:
@@ -31,49 +37,76 @@ class Frames:
         sock.setblocking(False)
         self._sock = sock
         self._limit_bytes = limit_bytes
-        self._buffer = bytearray()
-        self._missing = 0  # of a frame whose header is here
-        self._waiting: asyncio.Future[tuple[bytes, bytes]] | None = None
+        self._buffer = b""  # not yet taken: less than a frame while somebody waits
+        self._long: tuple[bytes, memoryview] | None = None  # a frame longer than one read
+        self._filled = 0  # bytes of it
+        self._waiting: asyncio.Future[Frame] | None = None
+        self._room: asyncio.Future[None] | None = None  # to send on
         self._broken = False
         self._reading = False
+        self._loop = asyncio.get_running_loop()
         self._read_on()
 
     @property
     def quiet(self) -> bool:
         """True if the other end is there and has sent nothing that is not yet received."""
-        return not self._broken and not self._buffer
+        return not self._broken and not self._buffer and self._long is None
 
-    async def send(self, kind: bytes, *parts: bytes) -> None:
-        """Send one frame.
+    def send(self, kind: bytes, *parts: bytes) -> memoryview | None:
+        """Send one frame, or what there is room for; the rest is for `send_rest`.
 
         Raises:
             Broken: the other end is gone.
         """
-        data = b"".join((HEADER.pack(kind, sum(map(len, parts))), *parts))
+        length = sum(map(len, parts))
         try:
-            sent = self._sock.send(data)
+            if length <= JOIN_BYTES:
+                data = b"".join((HEADER.pack(kind, length), *parts))
+                sent = self._sock.send(data)
+                return None if sent == len(data) else memoryview(data)[sent:]
+            last = parts[-1]
+            before = b"".join((HEADER.pack(kind, length), *parts[:-1]))
+            sent = self._sock.sendmsg((before, last))
         except BlockingIOError:
-            sent = 0
+            return memoryview(b"".join((HEADER.pack(kind, length), *parts)))
         except OSError as error:
             raise Broken from error
-        if sent == len(data):
-            return
-        try:
-            await asyncio.get_running_loop().sock_sendall(self._sock, memoryview(data)[sent:])
-        except OSError as error:
-            raise Broken from error
+        if sent < len(before):
+            return memoryview(before[sent:] + last)
+        return memoryview(last)[sent - len(before) :]
 
-    async def receive(self) -> tuple[bytes, bytes]:
+    async def send_rest(self, rest: memoryview) -> None:
+        """Send it as there is room. Raises Broken: the other end is gone, or this one was closed."""
+        while rest:
+            if self._broken:
+                raise Broken
+            self._room = self._loop.create_future()
+            self._loop.add_writer(self._sock, self._has_room)
+            try:
+                await self._room
+                rest = rest[self._sock.send(rest) :]
+            except BlockingIOError:
+                pass
+            except OSError as error:
+                raise Broken from error
+            finally:
+                self._room = None
+                if self._sock.fileno() >= 0:
+                    self._loop.remove_writer(self._sock)
+
+    async def receive(self) -> Frame:
         """The next frame's type and body.
 
         Raises:
             Broken: there is none, and will be none.
         """
-        waiting: asyncio.Future[tuple[bytes, bytes]] = asyncio.get_running_loop().create_future()
+        waiting: asyncio.Future[Frame] = self._loop.create_future()
         self._waiting = waiting
         try:
-            self._take(waiting)
-            self._read_on()
+            if self._buffer or self._broken:
+                self._take(waiting)
+            if not self._reading:
+                self._read_on()
             return await waiting
         finally:
             self._waiting = None
@@ -89,20 +122,27 @@ class Frames:
         self._end()
 
     def close(self) -> None:
-        """Close the socket; whoever waits gets Broken."""
+        """Close the socket; whoever waits gets Broken. Once, however often it is called."""
         self._end()
-        asyncio.get_running_loop().remove_writer(self._sock)
-        self._sock.close()
+        if self._sock.fileno() >= 0:
+            self._loop.remove_writer(self._sock)
+            self._sock.close()
+
+    def _has_room(self) -> None:
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
 
     def _read_on(self) -> None:
         if not self._reading and not self._broken:
             self._reading = True
-            asyncio.get_running_loop().add_reader(self._sock, self._read)
+            self._loop.add_reader(self._sock, self._read)
 
     def _read(self) -> bool:
         """Take one piece; False if there is none now, or none can come."""
         try:
-            data = self._sock.recv(max(READ_BYTES, min(self._missing, LARGEST_READ_BYTES)))
+            if self._long is not None:
+                return self._read_long(*self._long)
+            data = self._sock.recv(READ_BYTES)
         except BlockingIOError:
             return False
         except OSError:
@@ -110,40 +150,53 @@ class Frames:
         if not data:
             self._end()
             return False
-        self._buffer += data
+        self._buffer = self._buffer + data if self._buffer else data
         if self._waiting is not None:
             self._take(self._waiting)
         elif len(self._buffer) > UNASKED_BYTES:
             self._stop_reading()
         return True
 
-    def _take(self, waiting: asyncio.Future[tuple[bytes, bytes]]) -> None:
+    def _read_long(self, kind: bytes, body: memoryview) -> bool:
+        count = self._sock.recv_into(body[self._filled :])
+        if not count:
+            self._end()
+            return False
+        self._filled += count
+        if self._filled == len(body):
+            self._long = None
+            if self._waiting is not None and not self._waiting.done():
+                self._waiting.set_result((kind, body))
+        return True
+
+    def _take(self, waiting: asyncio.Future[Frame]) -> None:
         """Answer with a frame if one is whole, and with Broken if none can come."""
-        buffer = self._buffer
-        self._missing = 0
         if waiting.done():
             return
+        buffer = self._buffer
         if len(buffer) >= HEADER.size:
             kind, length = HEADER.unpack_from(buffer)
             end = HEADER.size + length
             if length > self._limit_bytes:
                 self._end()
             elif len(buffer) >= end:
-                body = bytes(memoryview(buffer)[HEADER.size : end])
-                del buffer[:end]
-                waiting.set_result((kind, body))
-            else:
-                self._missing = end - len(buffer)
+                self._buffer = buffer[end:]
+                waiting.set_result((kind, buffer[HEADER.size : end]))
+            elif length > READ_BYTES and not self._broken:
+                self._long, self._filled = (kind, memoryview(bytearray(length))), len(buffer) - HEADER.size
+                self._long[1][: self._filled] = buffer[HEADER.size :]
+                self._buffer = b""
         if self._broken and not waiting.done():
             waiting.set_exception(Broken())
 
     def _end(self) -> None:
         self._broken = True
         self._stop_reading()
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_exception(Broken())
+        for future in (self._waiting, self._room):
+            if future is not None and not future.done():
+                future.set_exception(Broken())
 
     def _stop_reading(self) -> None:
         if self._reading:
             self._reading = False
-            asyncio.get_running_loop().remove_reader(self._sock)
+            self._loop.remove_reader(self._sock)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import time
-from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 import msgspec
@@ -24,8 +23,7 @@ class Broken(Exception):
         self.status = status
 
 
-@dataclass(frozen=True, slots=True)
-class Invocation:
+class Invocation(msgspec.Struct, frozen=True, gc=False):
     """One event for a runtime."""
 
     request_id: str
@@ -83,6 +81,9 @@ class Links(Protocol):
         """One for a new runtime; the one before is closed."""
 
 
+_check = msgspec.json.Decoder(msgspec.Raw).decode
+
+
 class _Error(msgspec.Struct, rename="camel"):
     error_type: str = "Unhandled"
     error_message: str = ""
@@ -108,7 +109,7 @@ def failure(document: bytes, request_id: str) -> FunctionFailed:
 def success(payload: bytes, request_id: str) -> Answer:
     """A result. What is no JSON, or is nested too deeply to be read, becomes a string of its text."""
     try:
-        msgspec.json.decode(payload, type=msgspec.Raw)
+        _check(payload)
     except UNREADABLE:
         payload = msgspec.json.encode(payload.decode("utf-8", "replace"))
         if len(payload) > MAX_RESPONSE_BYTES:

@@ -48,8 +48,7 @@ class Ending:
 SUCCESS = Ending()
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(msgspec.Struct, frozen=True, gc=False):
     """What is known of one invocation as it ends. Durations in seconds."""
 
     request_id: str

@@ -30,6 +30,7 @@ from typing import Any
 
 HEADER = struct.Struct("!cI")
 NUMBER = struct.Struct("!Q")
+READ_BYTES = 65536
 REQUEST_ID_BYTES = 36
 MAX_RESPONSE_BYTES = 6291556
 KB_PER_UNIT = 1 / 1024 if sys.platform == "darwin" else 1  # ru_maxrss is bytes on macOS
@@ -50,26 +51,33 @@ class Connection:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
+        self._rest = b""  # of what was read, behind the last frame
 
     def send(self, kind: bytes, *parts: bytes) -> None:
         body = b"".join(parts)
         self._sock.sendall(HEADER.pack(kind, len(body)) + body)
 
     def receive(self) -> tuple[bytes, bytes]:
-        kind, length = HEADER.unpack(self._exactly(HEADER.size))
-        return kind, self._exactly(length)
+        data = self._rest
+        while len(data) < HEADER.size:
+            data += self._read(READ_BYTES)
+        kind, length = HEADER.unpack_from(data)
+        end = HEADER.size + length
+        if len(data) < end:
+            pieces = [data]
+            missing = end - len(data)
+            while missing > 0:
+                pieces.append(self._read(missing))
+                missing -= len(pieces[-1])
+            data = b"".join(pieces)
+        self._rest = data[end:]
+        return kind, data[HEADER.size : end]
 
-    def _exactly(self, size: int) -> bytes:
+    def _read(self, size: int) -> bytes:
         data = self._sock.recv(size)
-        if len(data) == size:
-            return data
-        buffer = bytearray(data)
-        while len(buffer) < size:
-            chunk = self._sock.recv(size - len(buffer))
-            if not chunk:
-                os._exit(0)  # the daemon is gone
-            buffer += chunk
-        return bytes(buffer)
+        if not data:
+            os._exit(0)  # the daemon is gone
+        return data
 
 
 class CognitoIdentity:

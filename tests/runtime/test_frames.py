@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from millstream.runtime.frames import HEADER, UNASKED_BYTES, Frames
+from millstream.runtime.frames import HEADER, READ_BYTES, UNASKED_BYTES, Frame, Frames
 from millstream.runtime.link import Broken
 
 LIMIT = 1024 * 1024
@@ -31,7 +33,13 @@ def frame(kind: bytes, body: bytes) -> bytes:
     return HEADER.pack(kind, len(body)) + body
 
 
-async def soon(frames: Frames) -> tuple[bytes, bytes]:
+async def send(frames: Frames, kind: bytes, *parts: bytes) -> None:
+    rest = frames.send(kind, *parts)
+    if rest is not None:
+        await frames.send_rest(rest)
+
+
+async def soon(frames: Frames) -> Frame:
     async with asyncio.timeout(5.0):
         return await frames.receive()
 
@@ -91,7 +99,7 @@ async def test_a_frame_that_the_socket_cannot_hold_is_sent_as_it_drains(ends: En
     body = bytes(4 * LIMIT)
     received = bytearray()
     async with asyncio.timeout(5.0), asyncio.TaskGroup() as group:
-        group.create_task(frames.send(b"I", body[:LIMIT], body[LIMIT:]))
+        group.create_task(send(frames, b"I", body[:LIMIT], body[LIMIT:]))
         while len(received) < HEADER.size + len(body):
             received += await asyncio.get_running_loop().sock_recv(theirs, LIMIT)
     assert bytes(received) == frame(b"I", body)
@@ -101,7 +109,58 @@ async def test_sending_to_an_end_that_is_gone_breaks(ends: Ends) -> None:
     frames, theirs = ends
     theirs.close()
     with pytest.raises(Broken):
-        await frames.send(b"I", b"x")
+        frames.send(b"I", b"x")
+
+
+@pytest.mark.parametrize("first", [0, 10, 2 * LIMIT])
+async def test_closing_ends_a_send_that_nobody_reads(ends: Ends, first: int) -> None:
+    frames, _ = ends
+    async with asyncio.timeout(5.0), asyncio.TaskGroup() as group:
+        sending = group.create_task(_broken(send(frames, b"I", bytes(first), bytes(4 * LIMIT))))
+        await asyncio.sleep(0)  # it has begun
+        frames.close()
+        assert await sending
+
+
+async def _broken(sending: Awaitable[None]) -> bool:
+    try:
+        await sending
+    except Broken:
+        return True
+    return False
+
+
+@given(
+    sizes=st.lists(st.one_of(st.integers(0, 40), st.integers(READ_BYTES - 5, 3 * READ_BYTES)), max_size=6),
+    cuts=st.lists(st.integers(997, 2 * READ_BYTES), min_size=1, max_size=6),
+)
+@settings(max_examples=40, deadline=None)
+def test_frames_of_any_length_come_whole_however_they_are_cut(sizes: list[int], cuts: list[int]) -> None:
+    asyncio.run(_come_whole(sizes, cuts))
+
+
+async def _come_whole(sizes: list[int], cuts: list[int]) -> None:
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    frames = Frames(ours, LIMIT)
+    bodies = [bytes([number]) * size for number, size in enumerate(sizes)]
+    data = b"".join(frame(b"A", body) for body in bodies)
+
+    async def write() -> None:
+        at, turn = 0, 0
+        while at < len(data):
+            piece = data[at : at + cuts[turn % len(cuts)]]
+            await asyncio.get_running_loop().sock_sendall(theirs, piece)
+            await asyncio.sleep(0)
+            at, turn = at + len(piece), turn + 1
+
+    async with asyncio.timeout(10.0), asyncio.TaskGroup() as group:
+        group.create_task(write())
+        for body in bodies:
+            assert await frames.receive() == (b"A", body)
+    assert frames.quiet
+    frames.close()
+    theirs.close()
 
 
 async def test_what_was_sent_before_a_hang_up_counts_and_nothing_after_it() -> None:
