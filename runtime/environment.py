@@ -137,7 +137,7 @@ class Environment:
         self._platform.start(request_id)
         started_at = time.monotonic()
         timeout_s = self._function.timeout_s
-        trace = "" if self._extensions is None else trace_header()
+        trace = "" if self._extensions is None or self._extensions.none else trace_header()
         invocation = Invocation(request_id, event, int((time.time() + timeout_s) * 1000), trace)
         try:
             outcome, ending = await self._attempt(invocation)
@@ -201,7 +201,7 @@ class Environment:
         self._platform.runtime_done(report)
         if not ending.good:
             self._break(ending, killed=killed)
-        elif self._extensions is not None and not self._extensions.api.settled:
+        elif self._extensions is not None and not self._extensions.settled:
             left_s = self._function.timeout_s - duration_s
             self._extensions.hold(left_s, lambda end: self._let_go(report, started_at, end))
             return

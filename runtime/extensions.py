@@ -84,6 +84,16 @@ class Extensions:
         return bool(self._programs)
 
     @property
+    def none(self) -> bool:
+        """True if none has registered: there is nobody to tell of an invocation, or to wait for."""
+        return self.api.roster.empty
+
+    @property
+    def settled(self) -> bool:
+        """True while every one that is there waits for an event."""
+        return self.none or self.api.settled
+
+    @property
     def busy(self) -> bool:
         """True while an invocation is held, or a shutdown goes on."""
         return self._done is not None or self._shutdown is not None
@@ -171,6 +181,8 @@ class Extensions:
             raise ExtensionFailed
         if self._output is not None:
             self._output.begin()
+        if self.none:
+            return
         members = [one for one in self.api.roster.members if INVOKE in one.events]
         if members:
             event = invoke_event(

@@ -72,6 +72,11 @@ class Roster:
         self.open = True  # for registrations; closed once the runtime has asked for work
 
     @property
+    def empty(self) -> bool:
+        """True if none has registered."""
+        return not self._members
+
+    @property
     def members(self) -> list[Extension]:
         """Those that registered, in their order."""
         return list(self._members.values())
