@@ -14,6 +14,7 @@ import pytest
 
 from millstream.contract.clock import Clock, SystemClock
 from millstream.contract.functions import FunctionFailed, FunctionSpec, Outcome, Success
+from millstream.contract.ports import Sandbox
 from millstream.contract.registry import load_plugin
 from millstream.runtime.concurrency import ConcurrencyLedger
 from millstream.runtime.logs import FunctionLogs
@@ -27,6 +28,7 @@ class Runtime:
     """One function on one driver."""
 
     pool: RuntimePool
+    sandbox: Sandbox
     logs: FunctionLogs
     log_file: Path
 
@@ -81,14 +83,14 @@ def runtime(tmp_path: Path) -> MakeRuntime:
         (folder / "f.py").write_text(code, encoding="utf-8")
         arn = "arn:aws:lambda:us-east-1:000000000000:function:f"
         function = replace(FunctionSpec("f", arn, "f.handle", folder), **spec)
-        sandbox = load_plugin("sandboxes", driver)(tmp_path / "sandboxes")
+        sandbox: Sandbox = load_plugin("sandboxes", driver)(tmp_path / "sandboxes")
         await sandbox.start()
         logs = FunctionLogs(tmp_path / "logs")
         ledger = ConcurrencyLedger(concurrency, [function])
         pool = RuntimePool({"f": function}, sandbox, ledger, logs, clock or SystemClock(), idle_s)
         try:
             async with pool:
-                yield Runtime(pool, logs, tmp_path / "logs" / "f.log")
+                yield Runtime(pool, sandbox, logs, tmp_path / "logs" / "f.log")
         finally:
             await sandbox.aclose()
 

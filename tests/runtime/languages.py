@@ -96,6 +96,6 @@ async def running(
     ledger = ConcurrencyLedger(10, [spec])
     try:
         async with RuntimePool({"f": spec}, sandbox, ledger, logs, SystemClock(), 300.0) as pool:
-            yield Runtime(pool, logs, folder / "logs" / "f.log")
+            yield Runtime(pool, sandbox, logs, folder / "logs" / "f.log")
     finally:
         await sandbox.aclose()

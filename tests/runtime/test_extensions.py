@@ -11,65 +11,18 @@ import json
 import re
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from millstream.contract.functions import FunctionFailed
 from tests.runtime.conftest import MakeRuntime
+from tests.runtime.shell_programs import MakeLayer, heard, layer, reasons
+
+__all__ = ["layer"]
 
 pytestmark = pytest.mark.broker
 
-EXTENSION = r"""#!/bin/sh
-api="http://$AWS_LAMBDA_RUNTIME_API/2020-01-01/extension"
-name=${0##*/}
-%(before)s
-events='{"events":[%(events)s]}'
-id=$(curl -sS -D - -o /dev/null "$api/register" -H "Lambda-Extension-Name: $name" -d "$events" |
-  tr -d '\r' | sed -n 's/^Lambda-Extension-Identifier: //p')
-%(registered)s
-while true; do
-  event=$(curl -sS "$api/event/next" -H "Lambda-Extension-Identifier: $id")
-  echo "$name heard $event"
-  case "$event" in *SHUTDOWN*) %(shutdown)s; exit 0 ;; esac
-  %(invoke)s
-done
-"""
-
 ECHO = "def handle(event, context):\n    return event\n"
-MakeLayer = Callable[..., Path]
-
-
-@pytest.fixture
-def layer(tmp_path: Path) -> MakeLayer:
-    """`layer(name=parts)`: a folder for /opt with an extension for each name."""
-
-    def make(**extensions: dict[str, str]) -> Path:
-        folder = tmp_path / "opt" / "extensions"
-        folder.mkdir(parents=True)
-        usual = {
-            "before": ":",
-            "events": '"INVOKE","SHUTDOWN"',
-            "registered": ":",
-            "invoke": ":",
-            "shutdown": ":",
-        }
-        for name, parts in extensions.items():
-            (folder / name).write_text(EXTENSION % {**usual, **parts}, encoding="utf-8")
-            (folder / name).chmod(0o755)
-        return folder.parent
-
-    return make
-
-
-def heard(log: str, name: str) -> list[dict[str, Any]]:
-    """The events that an extension has printed."""
-    return [json.loads(text) for text in re.findall(rf"{name} heard (\{{.*\}})", log)]
-
-
-def reasons(log: str, name: str) -> list[str]:
-    return [event["shutdownReason"] for event in heard(log, name) if event["eventType"] == "SHUTDOWN"]
 
 
 async def until(there: Callable[[], bool]) -> None:

@@ -1,17 +1,14 @@
-"""Init, reset and freezing of environments, on every driver.
+"""Init phases of environments.
 
 Source: AWS, "Understanding the Lambda execution environment lifecycle".
 """
 
 from __future__ import annotations
 
-import asyncio
 import re
-import time
 
 import pytest
 
-from millstream.contract.functions import FunctionFailed
 from tests.runtime.conftest import MakeRuntime
 
 pytestmark = pytest.mark.broker
@@ -31,19 +28,6 @@ def handle(event, context):
         os._exit(7)
     return {"seen": seen, "calls": calls, "pid": os.getpid()}
 """
-
-
-@pytest.mark.parametrize("event", ["hang", "exit"])
-async def test_after_a_failure_globals_are_lost_and_files_kept(
-    driver: str, runtime: MakeRuntime, event: str
-) -> None:
-    async with runtime(driver, COUNTED, timeout_s=1.0) as it:
-        first = await it.answer()
-        assert isinstance(await it.invoke(event), FunctionFailed)
-        second = await it.answer()
-    assert (first["seen"], second["seen"]) == (1, 1)
-    assert (first["calls"], second["calls"]) == (1, 3)
-    assert first["pid"] != second["pid"]
 
 
 async def test_the_init_after_a_failure_counts_as_duration(driver: str, runtime: MakeRuntime) -> None:
@@ -85,28 +69,3 @@ async def test_a_handler_that_cannot_be_loaded_is_tried_twice_and_told(
     assert log.count("Phase: invoke\tStatus: error\tError Type: ValueError") == 2
     reports = [line for line in log.splitlines() if "REPORT RequestId" in line]
     assert all("Status: error\tError Type: ValueError" in line for line in reports)
-
-
-async def test_a_frozen_environment_does_nothing_until_its_next_invocation(
-    driver: str, runtime: MakeRuntime
-) -> None:
-    code = (
-        "import threading, time\nticks = 0\n"
-        "def tick():\n    global ticks\n    while True:\n        time.sleep(0.01)\n        ticks += 1\n"
-        "def handle(event, context):\n"
-        "    if event == 'start':\n        threading.Thread(target=tick, daemon=True).start()\n"
-        "    time.sleep(event if isinstance(event, float) else 0)\n    return ticks, time.monotonic()\n"
-    )
-    async with runtime(driver, code, timeout_s=10.0) as it:
-        await it.answer("start")
-        ticks, _ = await it.answer(0.2)
-        assert ticks > 5
-        async with asyncio.timeout(10.0):
-            while not it.pool.state()[0].frozen:
-                await asyncio.sleep(0.01)
-            ticks, at = await it.answer()
-            while not it.pool.state()[0].frozen or time.monotonic() < at + 1.0:
-                await asyncio.sleep(0.01)
-        later, then = await it.answer()
-    assert then - at >= 1.0
-    assert later - ticks < 50  # a hundred, if it had gone on

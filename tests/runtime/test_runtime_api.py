@@ -1,4 +1,4 @@
-"""Programs that speak the Runtime API, on every driver: awslambdaric as it is, and a shell script."""
+"""A program that speaks the Runtime API: awslambdaric as it is."""
 
 from __future__ import annotations
 
@@ -8,56 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from millstream.contract.functions import MAX_RESPONSE_BYTES, FunctionFailed
+from millstream.contract.functions import MAX_RESPONSE_BYTES
 from tests.runtime.conftest import MakeRuntime
 
 pytestmark = pytest.mark.broker
-
-SHELL = r"""#!/bin/sh
-api="http://$AWS_LAMBDA_RUNTIME_API/2018-06-01/runtime"
-while true; do
-  head=${TMPDIR:-/tmp}/head.$$
-  event=$(curl -sS -D "$head" "$api/invocation/next")
-  id=$(grep -i '^lambda-runtime-aws-request-id:' "$head" | tr -d '\r' | cut -d' ' -f2)
-  case "$event" in
-    '"fail"') curl -sS -X POST "$api/invocation/$id/error" \
-        -H 'Lambda-Runtime-Function-Error-Type: Shell.Failed' \
-        -d '{"errorMessage":"it did","errorType":"Shell.Failed"}' ;;
-    '"exit"') exit 3 ;;
-    '"text"') curl -sS -X POST "$api/invocation/$id/response" -d 'no json' ;;
-    *) curl -sS -X POST "$api/invocation/$id/response" -d "{\"echo\":$event}" ;;
-  esac >/dev/null
-done
-"""
-
-
-@pytest.fixture
-def shell(tmp_path: Path) -> Path:
-    """A package with a shell script as its bootstrap."""
-    folder = tmp_path / "code"
-    folder.mkdir()
-    (folder / "bootstrap").write_text(SHELL, encoding="utf-8")
-    (folder / "bootstrap").chmod(0o755)
-    return folder
-
-
-def of_shell() -> dict[str, object]:
-    return {"command": ("/var/task/bootstrap",), "runtime": "provided.al2023", "timeout_s": 10.0}
-
-
-@pytest.mark.usefixtures("shell")
-async def test_a_shell_script_is_a_runtime(driver: str, runtime: MakeRuntime) -> None:
-    async with runtime(driver, "", **of_shell()) as it:
-        assert await it.answer({"a": 1}) == {"echo": {"a": 1}}
-        assert await it.answer([2]) == {"echo": [2]}
-        assert await it.error("fail") == {"errorMessage": "it did", "errorType": "Shell.Failed"}
-        assert await it.answer("text") == "no json"
-        gone = await it.invoke("exit")
-        assert isinstance(gone, FunctionFailed)
-        assert gone.error_type == "Runtime.ExitError"
-        assert gone.message.endswith("Error: Runtime exited without providing a reason")
-        assert await it.answer(1) == {"echo": 1}
-
 
 RIC = """
 import os, sys

@@ -13,7 +13,7 @@ import pytest
 
 from millstream.contract.functions import LoggingConfig
 from tests.runtime.conftest import MakeRuntime
-from tests.runtime.test_extensions import MakeLayer, layer
+from tests.runtime.shell_programs import MakeLayer, layer
 
 __all__ = ["layer"]
 
