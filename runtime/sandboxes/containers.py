@@ -89,6 +89,7 @@ def container(
         "Hostname": "millstream",
         "User": "0:0" if rights else f"{UNPRIVILEGED_ID}:{UNPRIVILEGED_ID}",
         "WorkingDir": "/",
+        "StopSignal": "SIGKILL",  # an engine that ends waits long for those that hear of no other
         "Entrypoint": root.command,
         "Cmd": [],
         "Env": [f"{name}={value}" for name, value in root.variables.items()],

@@ -51,13 +51,14 @@ class Engine:
                 found = f"wanted an engine of this host, found DOCKER_HOST={_bare(address)}"
                 raise SandboxUnavailable(f"isolation docker: {found}; {WAYS_OUT}")
             _knock(address)
+            self._address = address
             self._client: Any = docker.APIClient(address, version="auto", timeout=TIMEOUT_S)
         self._data_id = data_id
         self.labels = {LABEL: data_id}
 
     def offer(self) -> Offer:
         """What it enforces. Raises SandboxUnavailable."""
-        with engine_errors("isolation docker"):
+        with self._asked("isolation docker"):
             found = self._client.info()
         options = [option.partition(",")[0] for option in found.get("SecurityOptions") or []]
         return Offer(
@@ -72,7 +73,7 @@ class Engine:
     def ensure_image(self, name: str, archive: bytes) -> str:
         """The image of that name, of one layer; imported unless it is there. Raises SandboxUnavailable."""
         image = f"millstream-{self._data_id}:{name}"
-        with engine_errors(f"image {image}"):
+        with self._asked(f"image {image}"):
             if not self._client.images(image, quiet=True):
                 label = f"LABEL {LABEL}={self._data_id}"
                 repository, _, tag = image.partition(":")
@@ -81,14 +82,14 @@ class Engine:
 
     def start(self, name: str, config: dict[str, Any]) -> int:
         """Make and start a container: the process id of its first process. Raises SandboxUnavailable."""
-        with engine_errors(f"container {name}"):
+        with self._asked(f"container {name}"):
             self._client.create_container_from_config(config, name)
             self._client.start(name)
             return int(self._client.inspect_container(name)["State"]["Pid"])
 
     def ended(self, name: str) -> str:
         """Why a container that does not run ended: the last it said. Empty: it runs."""
-        with engine_errors(f"container {name}"):
+        with self._asked(f"container {name}"):
             state = self._client.inspect_container(name)["State"]
             if state["Running"]:
                 return ""
@@ -97,13 +98,13 @@ class Engine:
 
     def remove(self, name: str) -> None:
         """End and remove a container, if it is there. Raises SandboxUnavailable."""
-        with engine_errors(f"container {name}"), _absent_is_fine():
+        with self._asked(f"container {name}"), _absent_is_fine():
             self._client.remove_container(name, force=True, v=True)
 
     def remove_all(self) -> int:
         """Remove all that has the data directory's label; how many containers. Raises SandboxUnavailable."""
         mine = {"label": f"{LABEL}={self._data_id}"}
-        with engine_errors("isolation docker"):
+        with self._asked("isolation docker"):
             containers = self._client.containers(all=True, quiet=True, filters=mine)
             for container in containers:
                 with _absent_is_fine():
@@ -116,6 +117,12 @@ class Engine:
     def close(self) -> None:
         """Close its connections."""
         self._client.close()
+
+    @contextlib.contextmanager
+    def _asked(self, what: str) -> Iterator[None]:
+        with engine_errors(what):
+            _knock(self._address)
+            yield
 
 
 @contextlib.contextmanager

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import shutil
 from pathlib import Path
 
 import docker
@@ -12,6 +15,7 @@ from millstream.contract.functions import FunctionSpec
 from millstream.contract.registry import load_plugin
 from millstream.runtime.logs import FunctionLogs
 from millstream.runtime.sandboxes.docker import DockerSandbox
+from tests.smoke.engine import started
 
 
 @pytest.mark.parametrize(
@@ -83,6 +87,28 @@ async def test_what_a_killed_daemon_left_is_removed_by_its_next_start_alone(
     for sandbox in (killed, other, again):
         await sandbox.aclose()
     assert made(client) == before
+
+
+@pytest.mark.broker
+async def test_an_engine_that_goes_away_costs_environments_and_no_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    if os.geteuid() != 0 or shutil.which("dockerd") is None:
+        pytest.skip("wanted root and dockerd, to start an engine that may end")
+    sink = FunctionLogs(tmp_path / "logs").of("f")
+    with started(bridge=False) as address:
+        monkeypatch.setenv("DOCKER_HOST", address)
+        sandbox = DockerSandbox(tmp_path)
+        await sandbox.start()
+        environment = await sandbox.create(function(tmp_path), sink)
+    async with asyncio.timeout(10.0):
+        while environment.alive:
+            await asyncio.sleep(0)
+    with pytest.raises(SandboxUnavailable, match="wanted a Docker engine at unix:"):
+        await sandbox.create(function(tmp_path), sink)
+    await environment.aclose()
+    await sandbox.aclose()
+    assert "containers not removed" in caplog.text
 
 
 @pytest.mark.broker

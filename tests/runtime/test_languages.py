@@ -130,3 +130,11 @@ async def test_the_smallest_memory_is_enough_for_the_largest_payload_each_way(
 async def test_the_process_driver_runs_it_too(spec: FunctionSpec, tmp_path: Path) -> None:
     async with running(spec, tmp_path, "process", timeout_s=10.0) as it:
         assert (await it.answer(UNICODE))["event"] == UNICODE
+
+
+async def test_the_docker_driver_runs_it_too(
+    spec: FunctionSpec, tmp_path: Path, docker_engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", docker_engine)
+    async with running(spec, tmp_path, "docker", memory_size_mb=SMALLEST_MB, timeout_s=10.0) as it:
+        assert (await it.answer(LARGEST))["event"] == LARGEST
