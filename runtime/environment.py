@@ -196,6 +196,7 @@ class Environment:
         report = Report(
             invocation.request_id, duration_s, peak_kb, ending, self._init_s, len(outcome.payload),
             invocation.deadline_ms / 1000 - self._function.timeout_s,
+            0.0 if self._link is None else self._link.response_s,
         )  # fmt: skip
         self._init_s = None
         self._platform.runtime_done(report)

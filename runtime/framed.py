@@ -104,6 +104,10 @@ class FramedLink:
             return self._peak_kb  # as the bootstrap said with its answer
         return self._processes.peak_kb(self.process)
 
+    @property
+    def response_s(self) -> float:
+        return 0.0 if self._frames is None else self._frames.took_s
+
     def memory_kb(self) -> int:
         return 0 if self.process is None else self._processes.memory_kb(self.process)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+import time
 from typing import TypeAlias
 
 from millstream.runtime.link import Broken
@@ -40,6 +41,8 @@ class Frames:
         self._buffer = b""  # not yet taken: less than a frame while somebody waits
         self._long: tuple[bytes, memoryview] | None = None  # a frame longer than one read
         self._filled = 0  # bytes of it
+        self._began_at = 0.0  # monotonic: its first bytes came
+        self.took_s = 0.0  # from the first bytes of the last frame to its last ones
         self._waiting: asyncio.Future[Frame] | None = None
         self._room: asyncio.Future[None] | None = None  # to send on
         self._broken = False
@@ -165,6 +168,7 @@ class Frames:
         self._filled += count
         if self._filled == len(body):
             self._long = None
+            self.took_s = time.monotonic() - self._began_at
             if self._waiting is not None and not self._waiting.done():
                 self._waiting.set_result((kind, body))
         return True
@@ -181,11 +185,13 @@ class Frames:
                 self._end()
             elif len(buffer) >= end:
                 self._buffer = buffer[end:]
+                self.took_s = 0.0
                 waiting.set_result((kind, buffer[HEADER.size : end]))
             elif length > READ_BYTES and not self._broken:
                 self._long, self._filled = (kind, memoryview(bytearray(length))), len(buffer) - HEADER.size
                 self._long[1][: self._filled] = buffer[HEADER.size :]
                 self._buffer = b""
+                self._began_at = time.monotonic()
         if self._broken and not waiting.done():
             waiting.set_exception(Broken())
 

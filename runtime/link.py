@@ -67,6 +67,10 @@ class Link(Protocol):
     def peak_kb(self) -> int:
         """Most memory that it had at once. 0: not known."""
 
+    @property
+    def response_s(self) -> float:
+        """How long its last response took to come, from the first bytes on."""
+
     def memory_kb(self) -> int:
         """What it holds now, about. 0: not known."""
 

@@ -58,6 +58,7 @@ class Report(msgspec.Struct, frozen=True, gc=False):
     init_s: float | None = None  # None: the environment was warm, or its init ran within the invocation
     produced_bytes: int = 0
     started_at: float = 0.0  # Unix time
+    response_s: float = 0.0  # from the first bytes of the response to its last ones
 
 
 class Observer(Protocol):
@@ -164,9 +165,10 @@ class PlatformLog:
         about["metrics"] = {"durationMs": duration_ms}
         if report.ending.good:
             about["metrics"]["producedBytes"] = report.produced_bytes
+            latency_s = max(report.duration_s - report.response_s, 0.0)
             about["spans"] = [
-                _span("responseLatency", report.started_at, duration_ms),
-                _span("responseDuration", report.started_at + report.duration_s, 0.0),
+                _span("responseLatency", report.started_at, latency_s),
+                _span("responseDuration", report.started_at + latency_s, report.response_s),
             ]
         self._record("DEBUG" if report.ending.good else "WARN", "runtimeDone", about)
 
@@ -223,5 +225,5 @@ def dropped(reason: str, records: int, size: int) -> dict[str, Any]:
     return {"reason": reason, "droppedRecords": records, "droppedBytes": size}
 
 
-def _span(name: str, at: float, duration_ms: float) -> dict[str, Any]:
-    return {"name": name, "start": instant(at), "durationMs": duration_ms}
+def _span(name: str, at: float, duration_s: float) -> dict[str, Any]:
+    return {"name": name, "start": instant(at), "durationMs": round(duration_s * 1000, 2)}

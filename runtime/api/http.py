@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, cast
@@ -44,6 +45,7 @@ class Request:
     body: bytes = b""
     body_bytes: int = 0  # of which `body` may be the first part alone
     trailers: dict[bytes, bytes] = field(default_factory=dict)
+    began_at: float = 0.0  # monotonic: its head was here
 
     def header(self, name: bytes) -> str:
         """A header's value, or a trailer's; empty if there is none."""
@@ -197,6 +199,7 @@ class _Connection(asyncio.Protocol):
         if self._parser is None or self._transport is None:
             return
         request = self._request
+        request.began_at = time.monotonic()
         request.method = self._parser.get_method().decode("latin-1")
         request.path = self._path.decode("latin-1")
         self._in_body = True

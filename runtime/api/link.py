@@ -60,6 +60,10 @@ class ApiLink:
     def peak_kb(self) -> int:
         return 0 if self.process is None else self._processes.peak_kb(self.process)
 
+    @property
+    def response_s(self) -> float:
+        return self._api.response_s
+
     def memory_kb(self) -> int:
         return 0 if self.process is None else self._processes.memory_kb(self.process)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import time
 from enum import Enum
 
 import msgspec
@@ -64,6 +65,7 @@ class RuntimeApi:
         self._asked: asyncio.Future[None] | None = None
         self._outcome: asyncio.Future[Answer] | None = None
         self._ended: Broken | None = None
+        self.response_s = 0.0  # from the head of the last response to its end
 
     @property
     def waiting(self) -> bool:
@@ -148,7 +150,9 @@ class RuntimeApi:
     def _take_response(self, identity: str, request: Request, reply: Reply) -> None:
         if not self._current(identity):
             self._refuse(identity, reply)
-        elif request.body_bytes > MAX_RESPONSE_BYTES:
+            return
+        self.response_s = time.monotonic() - request.began_at
+        if request.body_bytes > MAX_RESPONSE_BYTES:
             failed = too_large(identity)
             refuse(reply, 413, "RequestEntityTooLarge", failed.message)
             self._answer(failed)

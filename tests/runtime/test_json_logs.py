@@ -117,6 +117,23 @@ async def test_the_end_of_a_runtime_says_what_it_produced_and_when(driver: str, 
     assert done["spans"][0]["durationMs"] == done["metrics"]["durationMs"] > 0
 
 
+@pytest.mark.parametrize("spec", [{}, of_ric()], ids=["frames", "Runtime API"])
+async def test_a_large_response_takes_its_time_to_come(
+    driver: str, runtime: MakeRuntime, spec: dict[str, Any]
+) -> None:
+    code = "def handle(event, context):\n    return 'x' * 6_000_000\n"
+    logging = LoggingConfig("JSON", system_log_level="DEBUG")
+    async with runtime(
+        driver, code, **{"timeout_s": 10.0, **spec}, memory_size_mb=512, logging=logging
+    ) as it:
+        await it.answer()
+        (done,) = (each["record"] for each in of_platform(it.log()) if each["type"].endswith(".runtimeDone"))
+    latency, duration = (span["durationMs"] for span in done["spans"])
+    assert duration > 0 < latency
+    assert latency + duration == pytest.approx(done["metrics"]["durationMs"], abs=0.02)
+    assert done["metrics"]["producedBytes"] == 6_000_002
+
+
 async def test_a_failure_is_a_warning(driver: str, runtime: MakeRuntime) -> None:
     code = "import os\ndef handle(event, context):\n    os._exit(1)\n"
     async with runtime(driver, code, logging=LoggingConfig("JSON", system_log_level="WARN")) as it:

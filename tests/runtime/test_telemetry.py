@@ -77,6 +77,10 @@ def handle(event, context):
         for number in range(3000):
             print("x" * 1000)
         return None
+    if event == "flood more":
+        for number in range(8):
+            print("x" * 1000000)
+        return None
     if isinstance(event, dict):  # until such an event is there
         with more:
             more.wait_for(lambda: any(event.items() <= one.items() for one in kept), 20)
@@ -166,6 +170,21 @@ async def test_the_logs_api_has_its_own_events(driver: str, runtime: MakeRuntime
         events = await it.answer({"type": "platform.report"})
     kinds = [event["type"] for event in events if event["type"] != "platform.extension"]
     assert kinds[:4] == ["platform.start", "platform.runtimeDone", "platform.end", "platform.report"]
+
+
+async def test_what_a_flood_of_output_has_lost_is_told(driver: str, runtime: MakeRuntime) -> None:
+    async with runtime(driver, subscriber(types=["platform"]), **SPEC) as it:
+        await it.answer("flood")
+        await it.answer("flood more")
+        (lost,) = [
+            event
+            for event in await it.answer({"type": "platform.logsDropped"})
+            if event["type"] == "platform.logsDropped"
+        ]
+        log = it.log()
+    assert lost["record"]["reason"] == "Logs above the limit of a request"
+    assert 3_000_000 < lost["record"]["droppedBytes"] < 6_000_000
+    assert f"LOGS_DROPPED Dropped Bytes: {lost['record']['droppedBytes']}" in log
 
 
 async def test_nobody_subscribes_after_the_init_phase(
