@@ -61,7 +61,7 @@ class Environment:
         links: Links,
         output: Output,
         platform: PlatformLog,
-        extensions: Extensions | None = None,  # None: there is no API to register with
+        extensions: Extensions,
     ) -> None:
         self._function = function
         self._processes = processes
@@ -69,8 +69,7 @@ class Environment:
         self._output = output
         self._platform = platform
         self._extensions = extensions
-        if extensions is not None:
-            extensions.broken = self._extension_failed
+        extensions.broken = self._extension_failed
         self._link: Link | None = None
         self._created_at = time.monotonic()
         self._initialised = False  # the first init phase is over, whatever came of it
@@ -91,7 +90,7 @@ class Environment:
             return False
         if self._broken or not self._initialised:
             return True
-        if self._extensions is not None and self._extensions.failure is not None:
+        if self._extensions.failure is not None:
             return False
         return self._link is not None and self._link.quiet
 
@@ -104,12 +103,18 @@ class Environment:
         """To the runtime that is there now."""
         return self._link
 
+    @property
+    def busy(self) -> bool:
+        return self._extensions.busy
+
+    async def idle(self) -> None:
+        await self._extensions.idle()
+
     async def open(self) -> None:
         """Start the first runtime, whose init phase then runs by itself. Raises NotStarted."""
         self._platform.init_start("init")
-        if self._extensions is not None:
-            await self._extensions.start()
-        if self._extensions is None or not self._extensions.external:
+        await self._extensions.start()
+        if not self._extensions.external:
             await self._start()  # else it waits for them, within the init phase
 
     async def prepare(self) -> FunctionFailed | None:
@@ -137,7 +142,7 @@ class Environment:
         self._platform.start(request_id)
         started_at = time.monotonic()
         timeout_s = self._function.timeout_s
-        trace = "" if self._extensions is None or self._extensions.none else trace_header()
+        trace = "" if self._extensions.none else trace_header()
         invocation = Invocation(request_id, event, int((time.time() + timeout_s) * 1000), trace)
         try:
             outcome, ending = await self._attempt(invocation)
@@ -153,21 +158,19 @@ class Environment:
     @property
     def _asleep(self) -> bool:
         """True if it must be woken before an invocation can start."""
-        busy = self._extensions is not None and self._extensions.busy
-        return self._frozen or busy or not self._initialised
+        return self._frozen or self.busy or not self._initialised
 
     async def _wake(self) -> None:
         """Thaw it, and wait for what is still to be done before an invocation can start."""
         if self._frozen:
             self._frozen = False
             self._processes.go_on()
-        if self._extensions is not None:
-            await self._extensions.idle()
+        await self._extensions.idle()
         if not self._initialised:
             if self._link is None:
                 self._created_at = time.monotonic()  # only now its runtime starts
             failed = await self._first_init(self._created_at + INIT_S - time.monotonic())
-            if failed is not None and self._extensions is not None:
+            if failed is not None:
                 await self._extensions.idle()
 
     async def _attempt(self, invocation: Invocation) -> tuple[Answer, Ending]:
@@ -202,7 +205,7 @@ class Environment:
         self._platform.runtime_done(report)
         if not ending.good:
             self._break(ending, killed=killed)
-        elif self._extensions is not None and not self._extensions.settled:
+        elif not self._extensions.settled:
             left_s = self._function.timeout_s - duration_s
             self._extensions.hold(left_s, lambda end: self._let_go(report, started_at, end))
             return
@@ -221,8 +224,7 @@ class Environment:
         self._timed_out = False
         self._alarm.set(self._function.timeout_s)
         try:
-            if self._extensions is not None:
-                self._extensions.begin(invocation)
+            self._extensions.begin(invocation)
             return await link.run(invocation)
         except Broken as broken:
             if self._timed_out:
@@ -248,8 +250,7 @@ class Environment:
             await self._again()
         if self._link is None:
             raise Broken
-        if self._extensions is not None:
-            self._extensions.begin(invocation)
+        self._extensions.begin(invocation)
         return await self._link.run(invocation)
 
     async def _again(self) -> None:
@@ -257,12 +258,10 @@ class Environment:
         self._again_at = time.monotonic()
         self._runtime_ready = False
         self._platform.init_start("invoke")
-        if self._extensions is not None:
-            await self._extensions.idle()
+        await self._extensions.idle()
         await self._processes.ended()
         self._broken = False
-        if self._extensions is not None:
-            await self._extensions.start()
+        await self._extensions.start()
         document = await self._init("invoke")
         if document is not None:
             raise _NotLoaded(document)
@@ -280,16 +279,15 @@ class Environment:
         Raises Broken, NotStarted.
         """
         self._runtime_ready = False
-        link, extensions = self._link, self._extensions
+        link = self._link
         if link is None:
-            if extensions is not None:
-                await extensions.registered()
+            await self._extensions.registered()
             link = await self._start()
         document = await link.ready()
         self._runtime_ready = True
         self._platform.init_runtime_done(phase, SUCCESS if document is None else not_loaded(document, "")[1])
-        if document is None and extensions is not None:
-            await extensions.ready()
+        if document is None:
+            await self._extensions.ready()
         return document
 
     async def _first_init(self, limit_s: float) -> FunctionFailed | None:
@@ -320,13 +318,12 @@ class Environment:
         """Tell the log how an init phase ended."""
         if not self._runtime_ready:
             self._platform.init_runtime_done(phase, ending)
-        if self._extensions is not None:
-            self._extensions.report()
+        self._extensions.report()
         self._platform.init_report(phase, init_s, ending)
 
     def _ended(self, broken: Broken | NotStarted, request_id: str) -> Told:
         """What a caller and the log are told of a runtime that is gone."""
-        if self._extensions is not None and self._extensions.failure is not None:
+        if self._extensions.failure is not None:
             return extension_failed(*self._extensions.failure, request_id)
         return exited(broken, request_id, out_of_memory=self._processes.out_of_memory())
 
@@ -338,11 +335,8 @@ class Environment:
         link, self._link = self._link, None
         if link is not None:
             link.close()
-        if self._extensions is None:
-            self._processes.end()
-        else:
-            reason = "TIMEOUT" if killed or ending.status == "timeout" else "FAILURE"
-            self._extensions.shut_down(reason, None if link is None else link.process, self._shut_down)
+        reason = "TIMEOUT" if killed or ending.status == "timeout" else "FAILURE"
+        self._extensions.shut_down(reason, None if link is None else link.process, self._shut_down)
 
     def _shut_down(self) -> None:
         """The extensions had their time."""
@@ -361,37 +355,35 @@ class Environment:
             self._freeze_again()
 
     def _freeze_again(self) -> None:
-        busy = self._extensions is not None and self._extensions.busy
-        if self._frozen and not busy and not self._killed:
+        if self._frozen and not self.busy and not self._killed:
             self._processes.stop()
 
     async def aclose(self) -> None:
         try:
-            if self._extensions is not None and not self._killed:
-                await self._retire(self._extensions)
+            if not self._killed:
+                await self._retire()
         finally:
             self._kill()
         await self._processes.gone()
 
-    async def _retire(self, extensions: Extensions) -> None:
+    async def _retire(self) -> None:
         """Give the extensions, and the runtime with them, time to end."""
         if self._frozen:
             self._frozen = False
             self._processes.go_on()
         if not self._running:
-            await extensions.idle()  # what they do for the last invocation comes first
+            await self._extensions.idle()  # what they do for the last invocation comes first
         link = self._link
         if not self._broken and self._initialised and not self._running:
-            extensions.shut_down("SPINDOWN", None if link is None else link.process, lambda: None)
+            self._extensions.shut_down("SPINDOWN", None if link is None else link.process, lambda: None)
         if not self._running:
-            await extensions.idle()
+            await self._extensions.idle()
 
     def _kill(self) -> None:
         if not self._killed:
             self._killed = True
             self._processes.kill()
-            if self._extensions is not None:
-                self._extensions.close()
+            self._extensions.close()
             self._output.end()
             self._output.close()
             self._alarm.close()

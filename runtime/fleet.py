@@ -102,6 +102,7 @@ class Fleet:
         self.making = 0  # environments that are not yet members
         self.idle: list[Member] = []  # on demand, by the time of their last use; the frozen ones first
         self.ready: list[Member] = []  # provisioned, in the same order
+        self.held: set[asyncio.Task[None]] = set()  # of environments that are free when extensions are done
         self.short = asyncio.Event()  # fewer are provisioned than wanted
         self.failure = ""  # why the last provisioned environment was not made
         self.expected_kb = min(spec.memory_size_mb, FIRST_GUESS_MB) * 1024

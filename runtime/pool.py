@@ -44,6 +44,9 @@ Source: AWS, "Understanding the Lambda execution environment lifecycle": every f
 FREEZE_AFTER_S = 0.05
 """How long an environment goes on without an invocation before its processes are stopped."""
 
+HELD_S = 0.1
+"""How long an invocation waits for an environment that extensions hold, before another one is made."""
+
 UNAVAILABLE = Throttled("ServiceException", 1.0)
 """This host cannot make one more environment now."""
 
@@ -152,7 +155,7 @@ class RuntimePool:
         return outcome
 
     async def _invoke(self, fleet: Fleet, event: bytes, request_id: str) -> Outcome:
-        member = fleet.pick()
+        member = await self._pick(fleet)
         while member is not None and not member.environment.alive:  # it ended while it had no work
             self._end(member)
             member = fleet.pick()
@@ -174,9 +177,26 @@ class RuntimePool:
             fleet.errors += 1
         elif isinstance(outcome, Throttled):  # the event has reached nobody
             fleet.invocations -= 1
-        if (end := self._free(member)) is not None:
+        if member.environment.busy and member.closing is None:
+            held = self._group.create_task(self._free_later(member))
+            fleet.held.add(held)
+            held.add_done_callback(fleet.held.discard)
+        elif (end := self._free(member)) is not None:
             await asyncio.wait([end])  # its memory is free before another takes its place
         return outcome
+
+    async def _pick(self, fleet: Fleet) -> Member | None:
+        """A free environment, or one that is free in a moment."""
+        member = fleet.pick()
+        if member is None and fleet.held:
+            await asyncio.wait(fleet.held, timeout=HELD_S, return_when=asyncio.FIRST_COMPLETED)
+            member = fleet.pick()
+        return member
+
+    async def _free_later(self, member: Member) -> None:
+        """It takes no other invocation until its extensions are done with the last one."""
+        await member.environment.idle()
+        self._free(member)
 
     def _free(self, member: Member) -> asyncio.Task[None] | None:
         """It has no work any more. Its end, if it is not used again."""

@@ -43,6 +43,10 @@ class FakeEnvironment:
     prepared: bool = False
     freezes: int = 0
     closed: int = 0
+    busy: bool = False
+
+    async def idle(self) -> None:
+        assert not self.busy
 
     async def prepare(self) -> FunctionFailed | None:
         await self.clock.sleep(self.prepared_s)

@@ -59,20 +59,29 @@ async def test_the_runtime_starts_after_extensions_have_registered(
     assert log.index("registers") < log.index("loading")
 
 
-async def test_a_slow_extension_holds_the_next_invocation_and_not_the_caller(
+SLOW = "import os, time\ndef handle(event, context):\n    return time.time(), context.log_stream_name\n"
+
+
+async def test_a_slow_extension_holds_its_environment_and_not_the_caller(
     driver: str, runtime: MakeRuntime, layer: MakeLayer
 ) -> None:
-    code = "import time\ndef handle(event, context):\n    return time.time()\n"
-    async with runtime(
-        driver, code, opt=layer(slow={"invoke": "sleep 1"}), timeout_s=5.0, concurrency=1
-    ) as it:
-        first = await it.answer()
-        assert time.time() - first < 0.5
-        second = await it.answer()
-        assert second - first >= 1.0
+    async with runtime(driver, SLOW, opt=layer(slow={"invoke": "sleep 1"}), timeout_s=5.0) as it:
+        at, one = await it.answer()
+        assert time.time() - at < 0.5
+        _, other = await it.answer()
+        assert other != one
+        await until(lambda: it.pool.idle("f") == 2)
         log = it.log()
-    duration = re.findall(r"REPORT .*\tDuration: ([\d.]+) ms", log)[0]
-    assert float(duration) >= 1000
+    durations = re.findall(r"REPORT .*\tDuration: ([\d.]+) ms", log)
+    assert all(float(duration) >= 1000 for duration in durations)
+    assert len(durations) == 2
+
+
+async def test_an_environment_that_is_held_for_a_moment_takes_the_next_invocation(
+    driver: str, runtime: MakeRuntime, layer: MakeLayer
+) -> None:
+    async with runtime(driver, SLOW, opt=layer(quick={}), timeout_s=5.0) as it:
+        assert len({(await it.answer())[1] for _ in range(20)}) == 1
 
 
 async def test_an_extension_that_does_not_come_back_is_a_timeout_and_resets(

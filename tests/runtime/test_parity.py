@@ -64,6 +64,8 @@ async def test_nobody_can_tell_which_of_them_ran_a_handler(runtime: MakeRuntime,
     for spec in ({"timeout_s": 10.0}, of_ric()):
         async with runtime("bwrap", code, memory_size_mb=512, **spec) as it:
             outcome = await it.invoke(event)
+            if name in KEPT:  # what a runtime says after its answer is there before the next one
+                await it.invoke(event)
             log = it.log()
         it.log_file.unlink()
         found.append(seen(outcome, log))

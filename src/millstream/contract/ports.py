@@ -191,6 +191,13 @@ class ExecutionEnvironment(Protocol):
     async def invoke(self, event: bytes, request_id: str) -> Outcome:
         """Run the handler; a timeout or a crash is an answer. Thaws a frozen one by itself."""
 
+    @property
+    def busy(self) -> bool:
+        """True while extensions are at work after an answer, or a shutdown goes on: it takes no work."""
+
+    async def idle(self) -> None:
+        """Return once it is not busy."""
+
     def freeze(self) -> None:
         """Stop every process of it until its next `invoke`; returns at once."""
 
