@@ -2,6 +2,7 @@
 
 What it has: a cleared environment, resource limits per process, a session and a temporary folder of its
 own, an end by process group; under a root daemon, an ordinary user's id and no way into root's folders.
+The daemon's own memory, environment and descriptors are closed to it.
 What it has not: a function can read what that user can, reach the network, signal and read that user's
 other processes, other functions' among them, and leave processes behind by leaving its session.
 """
@@ -9,6 +10,7 @@ other processes, other functions' among them, and leave processes behind by leav
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import shutil
 import socket
@@ -41,6 +43,8 @@ TASK, RUNTIME, TMP = f"{STAGE}/task", f"{STAGE}/runtime", f"{STAGE}/tmp"
 OPT, LANG = f"{STAGE}/opt", f"{STAGE}/var/lang"
 """Where a root daemon shows code, runtime and temporary folder to processes that cannot reach its own."""
 
+PR_SET_DUMPABLE = 4
+
 BASE_BYTES = 64 * 1024 * 1024
 """Memory of the interpreter itself, on top of the function's own."""
 
@@ -57,6 +61,7 @@ class ProcessSandbox:
     async def start(self) -> None:
         """Make ready; as root, find out how to give up root."""
         self._work_dir.mkdir(parents=True, exist_ok=True)
+        _be_readable(False)
         if os.geteuid() == 0:
             trial = _staged([(str(PROGRAM), f"{RUNTIME}/bootstrap.py")], ["-c", ""])
             self._staged = sys.platform.startswith("linux") and not await _try(trial)
@@ -92,6 +97,7 @@ class ProcessSandbox:
             await processes.gone()
         await self._sweep()
         self._folders.close()
+        _be_readable(True)
 
     def _plain(self, function: FunctionSpec, temporary: Path, listener: socket.socket) -> PlainProcesses:
         port = listener.getsockname()[1]
@@ -122,6 +128,12 @@ class ProcessSandbox:
         self._running = [one for one in self._running if one not in ended]
         for processes in ended:
             await self._folders.call(shutil.rmtree, processes.temporary, ignore_errors=True)
+
+
+def _be_readable(readable: bool) -> None:
+    """Whether others of its user may look into the daemon. Source: Linux, prctl(2), PR_SET_DUMPABLE."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, int(readable), 0, 0, 0)
 
 
 def _limits(function: FunctionSpec) -> dict[str, int]:

@@ -50,7 +50,8 @@ def tried(code, e):
     os.close(write)
     said = os.read(read, 4096).decode()
     os.close(read)
-    return said or f"ended: {os.waitpid(pid, 0)[1]}"
+    status = os.waitpid(pid, 0)[1]  # gone, with all that it knew, before the next attempt
+    return said or f"ended: {status}"
 def handle(e, c):
     e["facts"]["temporary"] = tempfile.gettempdir()
     return {name: tried(code, e["facts"]) for name, code in e["attempts"].items()}

@@ -62,21 +62,22 @@ PROBES: tuple[Probe, ...] = (
         "return e['mark'] in open(e['secret']).read()",
     ),
     Probe(FILES, "read /etc/shadow", everywhere(DENIED), "return open('/etc/shadow').read()"),
+    Probe(FILES, "see the host's home folders", walled(POSSIBLE), "return os.path.isdir('/home')"),
     Probe(
         FILES, "read the host's /tmp", walled(DENIED, POSSIBLE),
         "return e['mark'] in open(e['in_tmp']).read()",
     ),
     Probe(
-        FILES, "read the daemon's environment", walled(DENIED, POSSIBLE),
+        FILES, "read the daemon's environment", everywhere(DENIED),
         "return open(f\"/proc/{e['daemon']}/environ\", 'rb').read()",
     ),
     Probe(
-        FILES, "read the daemon's memory", walled(DENIED, POSSIBLE),
+        FILES, "read the daemon's memory", everywhere(DENIED),
         SEARCH + "return any_holds([e['daemon']])",
         ptrace_is_restricted,
     ),
     Probe(
-        FILES, "see the daemon's descriptors", walled(DENIED, POSSIBLE),
+        FILES, "see the daemon's descriptors", everywhere(DENIED),
         "return os.readlink(f\"/proc/{e['daemon']}/fd/0\")",
     ),
     Probe(
@@ -114,7 +115,7 @@ PROBES: tuple[Probe, ...] = (
         PROCESSES, "signal the daemon", walled(DENIED, POSSIBLE), "return os.kill(e['daemon'], 28) is None",
     ),
     Probe(
-        PROCESSES, "trace the daemon", walled(DENIED, POSSIBLE),
+        PROCESSES, "trace the daemon", everywhere(DENIED),
         "return call((101, 117), 0x4206, e['daemon'], 0, 0)", ptrace_is_restricted,
     ),
     Probe(

@@ -8,32 +8,37 @@ import pytest
 
 from tests.runtime.conftest import MakeRuntime, runtime
 from tests.security.attempts import TRY
+from tests.security.drivers import driver
 
-__all__ = ["runtime"]
+__all__ = ["driver", "runtime"]
 
 pytestmark = [
     pytest.mark.broker,
-    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the bwrap driver needs Linux"),
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="sandboxes need Linux"),
 ]
 
+sandboxes = pytest.mark.parametrize("driver", ["bwrap", "docker"], indirect=True)
 
-async def test_its_supervisor_survives_every_signal(runtime: MakeRuntime) -> None:
+
+@sandboxes
+async def test_its_supervisor_survives_every_signal(runtime: MakeRuntime, driver: str) -> None:
     code = (
         "import os\ncalls = 0\ndef handle(e, c):\n    global calls\n    calls += 1\n"
         "    for number in range(1, 65):\n        attempt(lambda: os.kill(1, number))\n"
         "    return calls\n"
     )
-    async with runtime("bwrap", TRY + code, timeout_s=10.0) as it:
+    async with runtime(driver, TRY + code, timeout_s=10.0) as it:
         assert [await it.answer() for _ in range(10)] == [*range(1, 11)]
 
 
-async def test_what_left_its_session_ends_with_a_reset(runtime: MakeRuntime) -> None:
+@sandboxes
+async def test_what_left_its_session_ends_with_a_reset(runtime: MakeRuntime, driver: str) -> None:
     code = (
         "import os, time\ndef handle(e, c):\n"
         "    if e is None:\n        return sorted(p for p in os.listdir('/proc') if p.isdecimal())\n"
         "    if os.fork() == 0:\n        os.setsid()\n        if os.fork():\n            os._exit(0)\n"
         "        time.sleep(60)\n    os._exit(1)\n"
     )
-    async with runtime("bwrap", code, timeout_s=10.0) as it:
+    async with runtime(driver, code, timeout_s=10.0) as it:
         await it.error("go")
         assert len(await it.answer()) == 2

@@ -19,7 +19,7 @@ CHOSEN = (
     "tests/security/test_isolation.py::test_the_hosts_loopback_is_out_of_reach",
     "tests/security/test_isolation.py::test_processes_are_bounded_and_end_with_their_environment",
     "tests/security/test_isolation.py::test_tmp_is_private_to_an_environment_and_bounded",
-    "tests/security/test_supervisor.py::test_its_supervisor_survives_every_signal",
+    "tests/security/test_supervisor.py::test_its_supervisor_survives_every_signal[bwrap]",
     "tests/runtime/test_sandboxes.py::TestBwrap",
     "tests/runtime/test_invocations.py::test_a_function_sees_its_event_and_context",
     "tests/runtime/test_invocations.py::test_a_timeout_says_so_and_harms_no_further_invocation",
