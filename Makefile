@@ -35,7 +35,7 @@ test: $(VENV)/.dev
 	@$(BIN)/pytest -n 2 --dist loadfile
 
 unit: $(VENV)/.dev
-	@$(BIN)/pytest -q -n auto -m "not broker"
+	@$(BIN)/pytest -q -n auto -m "not broker" --hypothesis-profile quick
 
 check: format lint types layers unit
 

@@ -1,5 +1,7 @@
 """Fixtures that every test can use."""
 
+from hypothesis import settings
+
 from tests.brokers.docker_engine import docker_engine
 from tests.brokers.dynamodb_fake import dynamodb_fake
 from tests.brokers.kafka import kafka, own_kafka
@@ -25,3 +27,5 @@ __all__ = [
     "schema_registry",
     "secure_kafka",
 ]
+
+settings.register_profile("quick", max_examples=25)
