@@ -11,7 +11,19 @@ import json
 import sys
 from collections.abc import Callable
 
-from benchmarks import coldstart, dynamodb, idle, kafka, kinesis, neighbours, rabbitmq, runtime, shards, sqs
+from benchmarks import (
+    coldstart,
+    dynamodb,
+    flat,
+    idle,
+    kafka,
+    kinesis,
+    neighbours,
+    rabbitmq,
+    runtime,
+    shards,
+    sqs,
+)
 from benchmarks.report import Result
 
 BENCHMARKS: dict[str, Callable[..., Result]] = {
@@ -25,6 +37,7 @@ BENCHMARKS: dict[str, Callable[..., Result]] = {
     "runtime": runtime.run,
     "neighbours": neighbours.run,
     "idle": idle.run,
+    "flat": flat.run,
 }
 
 
