@@ -186,7 +186,10 @@ def _archive(inside: Layout, etc: Path | None = None) -> bytes:
     return out.getvalue()
 
 
-def _plain(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+def _plain(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    """As root's, of no time. None: functions could not read it, and we perhaps neither."""
+    if not entry.issym() and not entry.mode & 0o004:
+        return None
     entry.uid = entry.gid = 0
     entry.uname = entry.gname = ""
     entry.mtime = 0

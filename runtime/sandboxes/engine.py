@@ -19,7 +19,10 @@ TIMEOUT_S = 60
 KNOCK_S = 5.0
 LOG_LINES = 5
 
-WAYS_OUT = "ways out: name a local engine by DOCKER_HOST=unix://..., or choose --isolation bwrap"
+WAYS_OUT = (
+    "ways out: start the engine, or let this user reach its socket (group docker); "
+    "name another by DOCKER_HOST=unix://...; or choose --isolation bwrap"
+)
 
 
 @dataclass(frozen=True, slots=True)

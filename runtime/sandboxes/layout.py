@@ -148,19 +148,24 @@ def _names_boto3(code: Path) -> bool:
 
 
 def _our_etc(work_dir: Path, user: int) -> list[Path]:
-    folder = work_dir / "etc"
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in OUR_ETC.items():
-        (folder / name).write_text(text.format(user=user), encoding="ascii")
-        (folder / name).chmod(0o644)
-    return [folder / name for name in OUR_ETC]
+    return [_written(work_dir, name, text.format(user=user)) for name, text in OUR_ETC.items()]
 
 
 def hosts_file(function: FunctionSpec | None, work_dir: Path) -> Path:
-    """The hosts file of a function's environments, written anew."""
-    file = work_dir / "etc" / ("hosts" if function is None else f"hosts-{function.name}")
-    file.write_text(hosts(() if function is None else function.network), encoding="ascii")
-    file.chmod(0o644)
+    """The hosts file of a function's environments."""
+    name = "hosts" if function is None else f"hosts-{function.name}"
+    return _written(work_dir, name, hosts(() if function is None else function.network))
+
+
+def _written(work_dir: Path, name: str, text: str) -> Path:
+    """A file with this text; one that has it is left alone, for environments are reading it."""
+    file = work_dir / "etc" / name
+    if not file.exists() or file.read_text(encoding="ascii") != text:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        new = file.with_suffix(".new")
+        new.write_text(text, encoding="ascii")
+        new.chmod(0o644)
+        new.replace(file)
     return file
 
 

@@ -14,6 +14,7 @@ MNT_DETACH = 2
 PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 READ_BYTES = 65536
 OURS = ("proc", "dev", "tmp", "mnt")
+HOSTS = "/etc/hosts"
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -21,14 +22,12 @@ libc = ctypes.CDLL(None, use_errno=True)
 def build(image: str, root: str) -> None:
     """Make `root`, an empty folder, the root of an image's environments."""
     mount("tmpfs", root, "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=755")
-    for entry in os.scandir(image):
-        if entry.name in OURS:
-            continue
-        place = os.path.join(root, entry.name)
-        if entry.is_symlink():
-            os.symlink(os.readlink(entry.path), place)
-        else:
-            bind(entry.path, place)
+    show(image, root, (*OURS, "etc"))
+    etc, ours = os.path.join(image, "etc"), os.path.join(root, "etc")
+    os.mkdir(ours)
+    if os.path.isdir(etc) and not os.path.islink(etc):
+        show(etc, ours, ("hosts",))
+    bind(HOSTS, os.path.join(ours, "hosts"))
     for name in OURS:
         os.mkdir(os.path.join(root, name))
     for name in os.listdir("/mnt"):
@@ -46,6 +45,17 @@ def enter(root: str, tmp: str) -> None:
     check(libc.syscall(PIVOT_ROOT[os.uname().machine], b".", b"."), "pivot_root")
     check(libc.umount2(b".", MNT_DETACH), "umount")
     os.chdir("/")
+
+
+def show(folder: str, place: str, without: tuple[str, ...]) -> None:
+    """Show what is in a folder in another one."""
+    for entry in os.scandir(folder):
+        if entry.name in without:
+            continue
+        if entry.is_symlink():
+            os.symlink(os.readlink(entry.path), os.path.join(place, entry.name))
+        else:
+            bind(entry.path, os.path.join(place, entry.name))
 
 
 def bind(source: str, place: str) -> None:

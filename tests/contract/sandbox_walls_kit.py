@@ -208,3 +208,13 @@ class SandboxWallsKit:
             assert await it.answer("echo hello > /tmp/x && echo $(</tmp/x)") == "hello"
             for place in ("/x", "/app/x", "/etc/x", "/mnt/x"):
                 assert (await it.answer(f"echo hello > {place} || echo no")).endswith("no")
+
+    async def test_an_image_finds_what_it_may_reach_by_name(self, runtime: MakeRuntime, root: Path) -> None:
+        if not self.offers.images:
+            pytest.skip("declared: images are not offered")
+        spec = {"image": image(root), "network": ("db.example:5432",), "timeout_s": 10.0}
+        async with runtime(self.driver, "", **spec) as it:
+            assert "127.0.1.1 db.example" in await it.answer(
+                'while read -r line; do echo "$line"; done </etc/hosts'
+            )
+            assert await it.answer("echo $(</etc/os-release)") == "NAME=bash"

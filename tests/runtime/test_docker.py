@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import shutil
+import tarfile
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import docker
@@ -14,8 +18,12 @@ from millstream.contract.errors import SandboxUnavailable
 from millstream.contract.functions import FunctionSpec
 from millstream.contract.registry import load_plugin
 from millstream.runtime.logs import FunctionLogs
+from millstream.runtime.sandboxes.containers import root_of
 from millstream.runtime.sandboxes.docker import DockerSandbox
+from tests.runtime.bash_image import image, root
 from tests.smoke.engine import started
+
+__all__ = ["root"]
 
 
 @pytest.mark.parametrize(
@@ -37,8 +45,25 @@ async def test_an_engine_that_is_not_there_or_not_here_is_refused_in_one_line(
     assert "\n" not in str(refused.value)
 
 
+def test_the_root_of_an_image_has_its_links_and_what_all_may_read_of_its_etc(
+    root: Path, tmp_path: Path
+) -> None:
+    (root / "etc" / "shadow").write_text("")
+    (root / "etc" / "shadow").chmod(0)
+    (root / "etc" / "hosts").write_text("the image's")
+    (root / "etc" / "mtab").symlink_to("/proc/mounts")
+    (root / "etc" / "release").symlink_to("os-release")
+    made = root_of(replace(function(tmp_path), image=image(root)), tmp_path)
+    with tarfile.open(fileobj=io.BytesIO(made.archive)) as archive:
+        found = {entry.name: entry.linkname for entry in archive if entry.name not in ("etc", "mnt", "tmp")}
+    assert found == {"link": "app", "etc/os-release": "", "etc/release": "os-release"}
+    places = {place for _, place in made.mounts}
+    assert {"/app", "/bin", "/etc/hosts"} <= places
+    assert made.archive == root_of(replace(function(tmp_path), image=image(root)), tmp_path).archive
+
+
 @pytest.fixture
-def client(docker_engine: str, monkeypatch: pytest.MonkeyPatch) -> docker.DockerClient:
+def client(docker_engine: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[docker.DockerClient]:
     """Of the engine that DOCKER_HOST then names."""
     monkeypatch.setenv("DOCKER_HOST", docker_engine)
     client = docker.DockerClient(docker_engine)
