@@ -49,7 +49,8 @@ def started(*, bridge: bool) -> Iterator[str]:
     address = f"unix://{folder}/docker.sock"
     command = ["dockerd", "--host", address, "--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec"]
     command += ["--pidfile", f"{folder}/pid", "--iptables=false", "--ip-forward=false", "--ip-masq=false"]
-    command += [] if bridge else ["--bridge=none"]  # that of another engine is left alone
+    if not bridge:  # without one, an engine removes that of others from the network that it is in
+        command = ["unshare", "--net", *command, "--bridge=none"]
     log = folder / "log"
     with log.open("wb") as out:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
