@@ -247,7 +247,7 @@ def invoke(handler: Any, event: bytes, context: LambdaContext) -> tuple[bytes, b
     request_id = context.aws_request_id
     try:
         decoded = json.loads(event)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return b"F", _document(
             "Runtime.UnmarshalError", f"Unable to unmarshal input: {error}", request_id, []
         )

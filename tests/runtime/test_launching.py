@@ -31,9 +31,8 @@ def command_lines() -> Iterator[set[bytes]]:
     def look() -> None:
         while not over.is_set():
             for pid in filter(str.isdecimal, os.listdir("/proc")):
-                if int(pid) > os.getpid():
-                    with contextlib.suppress(OSError):
-                        seen.add(Path("/proc", pid, "cmdline").read_bytes())
+                with contextlib.suppress(OSError):
+                    seen.add(Path("/proc", pid, "cmdline").read_bytes())
 
     watcher = threading.Thread(target=look)
     watcher.start()

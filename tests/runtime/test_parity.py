@@ -74,3 +74,20 @@ async def test_nobody_can_tell_which_of_them_ran_a_handler(runtime: MakeRuntime,
         assert ours != theirs, f"the difference is gone: {KEPT[name]}"
     else:
         assert ours == theirs
+
+
+@pytest.mark.parametrize(
+    "event", [b"not json", b"[" * 100_000 + b"]" * 100_000], ids=["no JSON", "nested too deeply"]
+)
+async def test_an_event_that_python_cannot_read_fails_alike(runtime: MakeRuntime, event: bytes) -> None:
+    found = []
+    for spec in ({"timeout_s": 10.0}, of_ric()):
+        async with runtime("bwrap", "def handle(event, context):\n    return 1\n", **spec) as it:
+            outcome = await it.pool.invoke("f", event)
+            assert await it.answer() == 1
+            log = it.log()
+        it.log_file.unlink()
+        assert isinstance(outcome, FunctionFailed)
+        found.append((outcome.error_type, outcome.message[:25], log.count("INIT_START")))
+    ours, theirs = found
+    assert ours == theirs

@@ -128,7 +128,7 @@ import os, socket, time, urllib.request
 host, port = os.environ["AWS_LAMBDA_RUNTIME_API"].split(":")
 def connected():
     try:
-        return socket.create_connection((host, int(port)), 1)
+        return socket.create_connection((host, int(port)), 0.1)
     except OSError:
         return None
 """
@@ -249,7 +249,7 @@ DEEDS: tuple[Deed, ...] = (
             "return True",
             before=HTTP,
         ),
-        says(BOUNDED),
+        says(BOUNDED), spec={"timeout_s": 60.0},
     ),
     Deed(
         RESULTS, "a response above 6 MB, on the runtime's own socket", everywhere(DENIED),
