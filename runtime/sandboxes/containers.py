@@ -67,9 +67,9 @@ class Root:
     variables: dict[str, str]
 
 
-def root_of(function: FunctionSpec | None, work_dir: Path) -> Root:
-    """The root of a function's environments; None: of an empty one. Raises SandboxUnavailable, OSError."""
-    if function is not None and function.image is not None:
+def root_of(function: FunctionSpec, work_dir: Path) -> Root:
+    """The root of a function's environments. Raises SandboxUnavailable, OSError."""
+    if function.image is not None:
         return _image_root(function, function.image.root, work_dir)
     inside = layout(function, work_dir, UNPRIVILEGED_ID)
     command = [inside.python, "-S", "-s", f"{RUNTIME}/contained.py", f"{SOCKETS}/{SOCKET}"]
@@ -77,7 +77,7 @@ def root_of(function: FunctionSpec | None, work_dir: Path) -> Root:
 
 
 def container(
-    image: str, root: Root, function: FunctionSpec | None, sockets: Path, labels: dict[str, str], rights: bool
+    image: str, root: Root, function: FunctionSpec, sockets: Path, labels: dict[str, str], rights: bool
 ) -> dict[str, Any]:
     """The configuration of a container, as the engine's API has it.
 
@@ -98,11 +98,9 @@ def container(
     }
 
 
-def _host_config(root: Root, function: FunctionSpec | None, sockets: Path, rights: bool) -> dict[str, Any]:
-    tmp_mb, memory_mb = (
-        (64, 64) if function is None else (function.ephemeral_storage_mb, function.memory_size_mb)
-    )
-    memory_bytes = (memory_mb + tmp_mb) * MB + OVERHEAD_BYTES
+def _host_config(root: Root, function: FunctionSpec, sockets: Path, rights: bool) -> dict[str, Any]:
+    tmp_mb = function.ephemeral_storage_mb
+    memory_bytes = (function.memory_size_mb + tmp_mb) * MB + OVERHEAD_BYTES
     places = [(source, place, True) for source, place in (*root.mounts, (str(sockets), SOCKETS))]
     places += [(source, place, False) for source, place in root.writable]
     return {
@@ -155,9 +153,11 @@ def _image_root(function: FunctionSpec, files: Path, work_dir: Path) -> Root:
         shared(function),
     )
     for entry in sorted(os.scandir(files), key=lambda entry: entry.name):
+        if entry.name in (*ENGINES, "etc"):
+            continue
         if entry.is_symlink():
             inside.symlinks.append((os.readlink(entry.path), f"/{entry.name}"))
-        elif entry.name not in (*ENGINES, "etc"):
+        else:
             mounts.append((entry.path, f"/{entry.name}"))
     python = f"{HIDDEN}/lang/bin/python{sys.version_info.major}.{sys.version_info.minor}"
     libraries = f"{HIDDEN}/lib:{HIDDEN}/lang/lib"

@@ -20,6 +20,7 @@ import sys
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -41,8 +42,12 @@ THREADS = 4
 """Calls of the engine at once: it makes containers hardly faster with more."""
 
 START_S = 30.0
+
 LOOK_S = 1.0
 """How often a container that has not yet answered is looked at."""
+
+TRIAL = FunctionSpec("empty.trial", "", "", Path(), memory_size_mb=64, ephemeral_storage_mb=64)
+"""What is tried at the start; no function has such a name."""
 
 T = TypeVar("T")
 
@@ -58,6 +63,7 @@ class DockerSandbox:
         self._engine: Engine | None = None
         self._offer: Offer | None = None
         self._filter = b""
+        self._roots: dict[str, Root] = {}  # by function
 
     async def start(self) -> None:
         """Connect to the engine, remove what a killed daemon left, and try an empty container."""
@@ -70,7 +76,8 @@ class DockerSandbox:
             wanted = "wanted libseccomp (Debian, Ubuntu: libseccomp2)"
             raise SandboxUnavailable(f"isolation docker: {wanted}, found: {error}") from error
         self._filter = seccomp.program()
-        (self._work_dir / "sockets").mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(self._work_dir / "sockets", ignore_errors=True)  # of a killed daemon
+        (self._work_dir / "sockets").mkdir(parents=True)
         (self._work_dir / "sockets").chmod(0o700)
         data_id = hashlib.sha256(os.fsencode(self._work_dir.resolve())).hexdigest()[:16]
         self._engine = await self._calls.call(Engine, data_id)
@@ -112,19 +119,20 @@ class DockerSandbox:
         self._calls.close()
 
     async def _try(self) -> None:
-        processes = await self._processes(None)
+        nothing = self._work_dir / "nothing"
+        nothing.mkdir(exist_ok=True)
+        processes = await self._processes(replace(TRIAL, code=nothing))
         processes.kill()
         await processes.gone()
 
-    async def _processes(self, function: FunctionSpec | None) -> SupervisedProcesses:
-        name = "probe" if function is None else function.name
+    async def _processes(self, function: FunctionSpec) -> SupervisedProcesses:
+        """Those of a new container. Raises SandboxUnavailable."""
         try:
-            root = root_of(function, self._work_dir)
             async with self._socket() as (folder, listener):
-                return await self._contained(function, name, root, folder, listener)
-        except (OSError, NotStarted, TimeoutError) as error:
+                return await self._contained(function, folder, listener)
+        except (OSError, NotStarted) as error:  # of which TimeoutError is one
             why = str(error) or f"the container did not answer within {START_S:g} s"
-            raise SandboxUnavailable(f"{name}: {why}") from error
+            raise SandboxUnavailable(f"{function.name}: {why}") from error
 
     @asynccontextmanager
     async def _socket(self) -> AsyncIterator[tuple[Path, socket.socket]]:
@@ -143,77 +151,75 @@ class DockerSandbox:
             shutil.rmtree(folder, ignore_errors=True)
 
     async def _contained(
-        self, function: FunctionSpec | None, name: str, root: Root, folder: Path, listener: socket.socket
+        self, function: FunctionSpec, folder: Path, listener: socket.socket
     ) -> SupervisedProcesses:
         """The processes of a new container, which stands."""
-        engine = self._engine
-        assert engine is not None  # started
-        own = f"millstream-{name}-{folder.name}"
-        network = () if function is None else function.network
-        rights = any(not each.address.startswith("127.") for each in endpoints(network))
-
-        def make() -> int:
-            image = engine.ensure_image(root.name, root.archive)
-            return engine.start(own, container(image, root, function, folder, engine.labels, rights))
-
-        async def bury() -> None:
-            try:
-                await self._calls.call(engine.remove, own)
-            except SandboxUnavailable as unavailable:
-                logger.warning("container not removed", extra={"container": own, "why": str(unavailable)})
-
+        own = f"millstream-{function.name}-{folder.name}"
         processes: SupervisedProcesses | None = None
         stands = False
         try:
-            pid = await self._to_its_end(make)
+            pid = await self._to_its_end(lambda: self._make(own, function, folder))
             async with asyncio.timeout(START_S):
-                control = await self._accept(engine, own, listener)
-            port = 0 if function is None else API_PORT
-            processes = _processes_of(control, pid, port)
-            processes.bury = bury
+                control = await self._accept(own, listener)
+            processes = _processes_of(control, pid)
+            processes.bury = lambda: self._bury(own)
             processes.share = watch(pid)
             (folder / SOCKET).unlink()
-            await self._confine(control, function, port, rights)
+            await self._confine(control, function)
             await processes.up()
             if processes.exits:
-                processes.forwards = Forwards(name)
-                await processes.forwards.start(list(zip(processes.exits, endpoints(network), strict=True)))
+                processes.forwards = Forwards(function.name)
+                pairs = zip(processes.exits, endpoints(function.network), strict=True)
+                await processes.forwards.start(list(pairs))
             stands = True
         except NotStarted as error:
-            said = await self._calls.call(engine.ended, own)
+            said = await self._calls.call(self._there().ended, own)
             raise NotStarted(said or str(error)) from error
         finally:
             if processes is not None and not stands:
                 processes.kill()
                 await processes.gone()
             elif not stands:
-                await bury()
+                await self._bury(own)
         return processes
 
-    async def _accept(self, engine: Engine, name: str, listener: socket.socket) -> socket.socket:
+    def _make(self, own: str, function: FunctionSpec, folder: Path) -> int:
+        """In a thread: make the container and start it; its first process. Raises SandboxUnavailable."""
+        engine = self._there()
+        root = self._roots.get(function.name) or root_of(function, self._work_dir)
+        self._roots[function.name] = root
+        image = engine.ensure_image(root.name, root.archive)
+        return engine.start(own, container(image, root, function, folder, engine.labels, _rights(function)))
+
+    async def _bury(self, own: str) -> None:
+        try:
+            await self._calls.call(self._there().remove, own)
+        except SandboxUnavailable as unavailable:
+            logger.warning("container not removed", extra={"container": own, "why": str(unavailable)})
+
+    def _there(self) -> Engine:
+        assert self._engine is not None  # once it is started
+        return self._engine
+
+    async def _accept(self, name: str, listener: socket.socket) -> socket.socket:
         """The container's connection. Raises NotStarted: it ended first."""
         loop = asyncio.get_running_loop()
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_S):
                     return (await loop.sock_accept(listener))[0]
-            if why := await self._calls.call(engine.ended, name):
+            if why := await self._calls.call(self._there().ended, name):
                 raise NotStarted(why)
 
-    async def _confine(
-        self, control: socket.socket, function: FunctionSpec | None, port: int, rights: bool
-    ) -> None:
+    async def _confine(self, control: socket.socket, function: FunctionSpec) -> None:
         """Tell the first process how to limit itself."""
-        assert self._offer is not None
-        listen = [(LOOPBACK, port)] if port else []
-        if function is not None:
-            listen += [(each.address, each.port) for each in endpoints(function.network)]
+        listen = [(each.address, each.port) for each in endpoints(function.network)]
         request = {
-            "tmp_mb": 64 if function is None else function.ephemeral_storage_mb,
-            "data_mb": 64 if function is None else data_mb(function),
-            "listen": listen,
-            "processes": not self._offer.processes,
-            "user": UNPRIVILEGED_ID if rights else None,
+            "tmp_mb": function.ephemeral_storage_mb,
+            "data_mb": data_mb(function),
+            "listen": [(LOOPBACK, API_PORT), *listen],
+            "processes": self._offer is None or not self._offer.processes,
+            "user": UNPRIVILEGED_ID if _rights(function) else None,
         }
         loop = asyncio.get_running_loop()
         await loop.sock_sendall(control, self._filter)
@@ -236,6 +242,11 @@ class DockerSandbox:
             await ended
 
 
+def _rights(function: FunctionSpec) -> bool:
+    """Whether its first process has to put addresses on its loopback interface."""
+    return any(not each.address.startswith("127.") for each in endpoints(function.network))
+
+
 def _bind(listener: socket.socket, folder: Path) -> None:
     """By a descriptor: a socket's path may have no more than 107 bytes."""
     descriptor = os.open(folder, os.O_PATH)
@@ -245,7 +256,7 @@ def _bind(listener: socket.socket, folder: Path) -> None:
         os.close(descriptor)
 
 
-def _processes_of(control: socket.socket, pid: int, port: int) -> SupervisedProcesses:
+def _processes_of(control: socket.socket, pid: int) -> SupervisedProcesses:
     """Those of the process that connected. Raises NotStarted: it is another than the container's first."""
     kept = False
     try:
@@ -261,4 +272,4 @@ def _processes_of(control: socket.socket, pid: int, port: int) -> SupervisedProc
     finally:
         if not kept:
             control.close()
-    return SupervisedProcesses(pidfd, control, Places(port=port))
+    return SupervisedProcesses(pidfd, control, Places(port=API_PORT))

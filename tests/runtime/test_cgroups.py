@@ -16,6 +16,7 @@ from millstream.runtime.sandboxes.cgroups import (
     MemoryGroup,
     Share,
     find_memory_groups,
+    watch,
 )
 
 
@@ -80,6 +81,30 @@ def test_what_a_killed_daemon_left_is_removed_and_a_living_ones_is_not(tmp_path:
     find_memory_groups(proc)
     assert (mount / "unit" / "millstream-77" / "abcd").exists()
     assert not (mount / "unit" / "millstream-78").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "own", "events"),
+    [
+        ("cgroup", "rw,memory", "4:memory:/box\n0::/\n", "memory.oom_control"),
+        ("cgroup2", "rw", "0::/box\n", "memory.events"),
+    ],
+    ids=["v1", "v2"],
+)
+def test_an_end_for_memory_in_anothers_cgroup_is_known(
+    tmp_path: Path, kind: str, options: str, own: str, events: str
+) -> None:
+    mount, proc = host(tmp_path, kind, options, "0::/unit\n")
+    (proc / "77").mkdir()
+    (proc / "77" / "cgroup").write_text(own)
+    assert watch(77, proc) is None
+    (mount / "box").mkdir()
+    (mount / "box" / events).write_text("oom_kill 0\n")
+    found = watch(77, proc)
+    assert found is not None
+    assert not found.out_of_memory()
+    (mount / "box" / events).write_text("oom_kill 2\n")
+    assert [found.out_of_memory() for _ in range(2)] == [True, False]
 
 
 @pytest.mark.parametrize("names", [V1, V2], ids=["v1", "v2"])
