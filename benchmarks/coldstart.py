@@ -48,7 +48,7 @@ class PlainSpawn:
     async def create(self, function: FunctionSpec, log: LogSink) -> ExecutionEnvironment:
         async def spawned() -> PlainProcesses:
             places = Places(task_root=str(function.code))
-            python = Launch([sys.executable, "-I", f"{bootstrap.__path__[0]}/bootstrap.py"])
+            python = Launch([sys.executable, "-E", "-s", f"{bootstrap.__path__[0]}/bootstrap.py"])
             return PlainProcesses(places, Path(function.code), python, plain, None)
 
         return await assemble(function, log, spawned)

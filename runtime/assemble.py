@@ -17,6 +17,8 @@ from millstream.runtime.link import Links
 from millstream.runtime.output import Output
 from millstream.runtime.platform import PlatformLog
 from millstream.runtime.processes import NotStarted, Processes
+from millstream.runtime.restoring import RestoredEnvironment
+from millstream.runtime.snapshots import SnapshotLinks
 from millstream.runtime.telemetry import Tap, Telemetry
 from millstream.runtime.variables import (
     bootstrap_config,
@@ -61,12 +63,17 @@ async def assemble(
     server = Server()
     config = bootstrap_config(function, stream, processes.places)
     links: Links = FramedLinks(processes, config, output.write_end)
+    if function.snap_start:
+        links = SnapshotLinks(function.name, processes, config, output.write_end)
     if (program := program_of(function, stream, processes.places)) is not None:
-        links = ApiLinks(processes, program, server, function.arn, output.write_end)
+        links = ApiLinks(
+            processes, program, server, function.arn, output.write_end, snapshots=function.snap_start
+        )
     telemetry.make_socket = processes.make_socket
     programs = extension_programs(function, stream, processes.places)
     extensions = Extensions(function, processes, server, programs, theirs, platform, telemetry)
-    environment = Environment(function, processes, links, output, platform, extensions)
+    kind = RestoredEnvironment if function.snap_start else Environment
+    environment = kind(function, processes, links, output, platform, extensions)
     opened = False
     try:
         if processes.listener is not None:

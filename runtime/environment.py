@@ -21,6 +21,7 @@ from millstream.runtime.alarm import Alarm
 from millstream.runtime.extensions import Extensions
 from millstream.runtime.failures import (
     EXIT_ERROR,
+    NotLoaded,
     Told,
     exited,
     extension_failed,
@@ -37,18 +38,10 @@ INIT_S = 10.0
 """Longest init phase ahead of an invocation."""
 
 PREPARE_S = 130.0
-"""Longest init phase of provisioned concurrency, unless the function's timeout is longer."""
+"""Longest init phase of provisioned concurrency and SnapStart, unless the function's timeout is longer."""
 
 UNAVAILABLE = "ServiceException"
 UNAVAILABLE_RETRY_S = 1.0
-
-
-class _NotLoaded(Exception):
-    """A new runtime could not load the handler."""
-
-    def __init__(self, document: bytes) -> None:
-        super().__init__()
-        self.document = document
 
 
 class Environment:
@@ -73,7 +66,9 @@ class Environment:
         self._link: Link | None = None
         self._created_at = time.monotonic()
         self._initialised = False  # the first init phase is over, whatever came of it
+        self._init_limit_s = INIT_S
         self._init_s: float | None = None  # of it, reported once
+        self._restore_s: float | None = None  # of a restore ahead of this invocation, reported once
         self._broken = False  # the next invocation needs a new runtime
         self._runtime_ready = False  # in this init phase
         self._again_at: float | None = None  # an init phase within an invocation began, and is not over
@@ -136,8 +131,8 @@ class Environment:
             self._running = False
 
     async def _invoke(self, event: bytes, request_id: str) -> Outcome:
-        if self._asleep:
-            await self._wake()
+        if self._asleep and (failed := await self._wake(request_id)) is not None:
+            return failed
         self._output.begin()
         self._platform.start(request_id)
         started_at = time.monotonic()
@@ -160,8 +155,8 @@ class Environment:
         """True if it must be woken before an invocation can start."""
         return self._frozen or self.busy or not self._initialised
 
-    async def _wake(self) -> None:
-        """Thaw it, and wait for what is still to be done before an invocation can start."""
+    async def _wake(self, request_id: str) -> FunctionFailed | None:
+        """Thaw it, and wait for what is still to be done before an invocation can start; why it cannot."""
         if self._frozen:
             self._frozen = False
             self._processes.go_on()
@@ -169,9 +164,10 @@ class Environment:
         if not self._initialised:
             if self._link is None:
                 self._created_at = time.monotonic()  # only now its runtime starts
-            failed = await self._first_init(self._created_at + INIT_S - time.monotonic())
+            failed = await self._first_init(self._created_at + self._init_limit_s - time.monotonic())
             if failed is not None:
                 await self._extensions.idle()
+        return None
 
     async def _attempt(self, invocation: Invocation) -> tuple[Answer, Ending]:
         """What came of an invocation, within the function's timeout. Raises NotStarted."""
@@ -185,7 +181,7 @@ class Environment:
             return timed_out(timeout_s, request_id)
         except Broken as broken:
             return self._ended(broken, request_id)
-        except _NotLoaded as failed:
+        except NotLoaded as failed:
             return not_loaded(failed.document, request_id)
 
     def _finish(self, invocation: Invocation, started_at: float, outcome: Answer, ending: Ending) -> None:
@@ -199,9 +195,9 @@ class Environment:
         report = Report(
             invocation.request_id, duration_s, peak_kb, ending, self._init_s, len(outcome.payload),
             invocation.deadline_ms / 1000 - self._function.timeout_s,
-            0.0 if self._link is None else self._link.response_s,
+            0.0 if self._link is None else self._link.response_s, self._restore_s,
         )  # fmt: skip
-        self._init_s = None
+        self._init_s = self._restore_s = None
         self._platform.runtime_done(report)
         if not ending.good:
             self._break(ending, killed=killed)
@@ -240,7 +236,7 @@ class Environment:
             self._link.close()
 
     async def _run(self, invocation: Invocation) -> Answer:
-        """With the runtime that is there, or with a new one. Raises Broken, NotStarted, _NotLoaded."""
+        """With the runtime that is there, or with a new one. Raises Broken, NotStarted, NotLoaded."""
         if self._link is not None and not self._link.waiting:
             try:
                 await self._link.settled()
@@ -264,7 +260,7 @@ class Environment:
         await self._extensions.start()
         document = await self._init("invoke")
         if document is not None:
-            raise _NotLoaded(document)
+            raise NotLoaded(document)
         began_at, self._again_at = self._again_at, None
         self._init_over("invoke", time.monotonic() - began_at, SUCCESS)
 

@@ -24,6 +24,14 @@ NOT_STARTED = (126, 127)
 EXIT_ERROR = Ending("error", "Runtime.ExitError")
 
 
+class NotLoaded(Exception):
+    """A new runtime could not load the handler."""
+
+    def __init__(self, document: bytes) -> None:
+        super().__init__()
+        self.document = document
+
+
 def timed_out(after_s: float, request_id: str) -> Told:
     """The time was over."""
     why = f"Task timed out after {after_s:.2f} seconds"

@@ -44,6 +44,7 @@ class Member:
         "environment",
         "fleet",
         "idle_since",
+        "prepared",
         "provisioned",
         "retire_at",
         "size_kb",
@@ -63,7 +64,8 @@ class Member:
         self.environment = environment
         self.retire_at = retire_at  # monotonic, as idle_since
         self.size_kb = size_kb
-        self.provisioned = provisioned
+        self.provisioned = provisioned  # made ahead; a spare, too, until it is taken
+        self.prepared = asyncio.Event()  # of a spare: its init phase is over
         self.stage = Stage.PREPARING if provisioned else Stage.BUSY
         self.idle_since = 0.0
         self.weighed = False  # size_kb is a guess until then
@@ -101,27 +103,39 @@ class Fleet:
         self.members: dict[Member, None] = {}  # in the order in which they were made
         self.making = 0  # environments that are not yet members
         self.idle: list[Member] = []  # on demand, by the time of their last use; the frozen ones first
-        self.ready: list[Member] = []  # provisioned, in the same order
+        self.ready: list[Member] = []  # provisioned, in the same order; with snapshots, the spare alone
+        self.spare: Member | None = None  # loaded ahead, or nearly; see spares.py
         self.held: set[asyncio.Task[None]] = set()  # of environments that are free when extensions are done
-        self.short = asyncio.Event()  # fewer are provisioned than wanted
+        self.short = asyncio.Event()  # fewer are made ahead than wanted
         self.failure = ""  # why the last provisioned environment was not made
         self.expected_kb = min(spec.memory_size_mb, FIRST_GUESS_MB) * 1024
         self.invocations = 0
         self.errors = 0
         self.spillovers = 0
         self.throttles: Counter[str] = Counter()
-        if spec.provisioned_concurrency:
+        if spec.provisioned_concurrency or spec.snap_start:
             self.short.set()
 
     def pick(self) -> Member | None:
-        """A free environment, busy from now on; a provisioned one where there is one."""
-        if self.ready:
+        """A free environment, busy from now on; a provisioned one where there is one. Never a spare."""
+        if self.ready and self.spare is None:
             member = self.ready.pop()
         elif self.idle:
             member = self.idle.pop()
         else:
             return None
         member.stage = Stage.BUSY
+        return member
+
+    def take_spare(self) -> Member | None:
+        """The spare, busy from now on, and one of the others; it may not be `prepared`."""
+        member, self.spare = self.spare, None
+        if member is not None:
+            if member.stage is not Stage.PREPARING:
+                self.ready.remove(member)
+            member.provisioned = False
+            member.stage = Stage.BUSY
+            self.short.set()
         return member
 
     def put(self, member: Member, now: float) -> None:
@@ -137,7 +151,9 @@ class Fleet:
             waiting.remove(member)
         member.stage = Stage.ENDED
         self.members.pop(member, None)
-        if member.provisioned:
+        if member is self.spare:
+            self.spare = None
+        if member.provisioned or self.spec.snap_start:
             self.short.set()
 
     def freeze(self, before: float) -> bool:
@@ -166,9 +182,23 @@ class Fleet:
         return [m for m in self.members if m.provisioned and m.retire_at <= now]
 
     def missing(self, now: float) -> int:
-        """How many provisioned environments must be made."""
+        """How many environments must be made ahead."""
+        if self.spec.snap_start:
+            return int(self._lacks_spare(now))
         fresh = sum(m.provisioned and m.retire_at > now for m in self.members)
         return max(self.spec.provisioned_concurrency - fresh, 0)
+
+    def _lacks_spare(self, now: float) -> bool:
+        """True unless there is a fresh one, or as many environments as may run at once."""
+        if self.spare is not None and self.spare.retire_at > now:
+            return False
+        others = len(self.members) - (self.spare is not None)
+        return self.spec.reserved_concurrency is None or others < self.spec.reserved_concurrency
+
+    @property
+    def spared(self) -> list[Member]:
+        """Free ones that may be ended for their memory, each kind by the time of its last use."""
+        return self.idle if self.spare is None else [*self.ready, *self.idle]
 
     def state(self) -> FunctionState:
         """What a person wants to know of it."""
@@ -202,5 +232,10 @@ class Fleet:
 
 def least_recent(fleets: list[Fleet]) -> Member | None:
     """The free environment, provisioned ones apart, that was used longest ago. O(functions)."""
-    oldest = (fleet.idle[0] for fleet in fleets if fleet.idle)
+    oldest = (
+        members[0]
+        for fleet in fleets
+        for members in (fleet.idle, fleet.ready if fleet.spare else [])
+        if members
+    )
     return min(oldest, key=lambda member: member.idle_since, default=None)

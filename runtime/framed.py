@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from typing import Any
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -23,29 +25,44 @@ PREFIX_BYTES = 36 + NUMBER.size
 FRAME_BYTES = MAX_RESPONSE_BYTES + 64 * 1024
 """Longest frame that is taken: a response and room for an error document about it."""
 
+Launch: TypeAlias = Callable[[socket.socket], Awaitable[Process]]
+"""Starts a bootstrap with its end of the frames. Raises NotStarted."""
+
 
 class FramedLinks:
     """Implements Links."""
 
     def __init__(self, processes: Processes, config: dict[str, Any], output: int) -> None:
         self._processes = processes
-        self._config = config
-        self._output = output
+        self._config = msgspec.json.encode(config)
+        self._launch = partial(processes.start_python, output=output)
+
+    @property
+    def kept(self) -> bool:
+        return False
 
     def link(self) -> FramedLink:
-        return FramedLink(self._processes, self._config, self._output)
+        return FramedLink(self._processes, self._launch, b"C", self._config)
 
 
 class FramedLink:
     """Implements Link."""
 
-    def __init__(self, processes: Processes, config: dict[str, Any], output: int) -> None:
+    def __init__(self, processes: Processes, launch: Launch, kind: bytes, first: bytes) -> None:
         self._processes = processes
-        self._config = config
-        self._output = output
+        self._launch = launch
+        self._first = kind, first  # the frame that it is sent before it is ready
         self._frames: Frames | None = None
         self.process: Process | None = None
+        self.said = b""  # as it was ready
         self._peak_kb = 0
+
+    @property
+    def snapshot(self) -> bool:
+        return False
+
+    async def restore(self) -> bytes | None:
+        return None
 
     @property
     def quiet(self) -> bool:
@@ -66,16 +83,21 @@ class FramedLink:
             raise NotStarted(f"socket: {error.strerror}") from error
         self._frames = frames = Frames(ours, FRAME_BYTES)
         with theirs:
-            # It finds its configuration there: a small part of what a socket holds.
-            frames.send(b"C", msgspec.json.encode(self._config))
-            self.process = await self._processes.start_python(theirs, self._output)
+            # It finds its first frame there: a small part of what a socket holds.
+            frames.send(*self._first)
+            self.process = await self._launch(theirs)
         self.process.exited.add_done_callback(self._hang_up)
         if self._frames is None:  # closed meanwhile, for an extension has failed
             raise Broken
 
+    def go_on(self) -> None:
+        """Tell one that waits after its snapshot; it is ready once more. Raises Broken."""
+        self._open().send(b"A")
+
     async def ready(self) -> bytes | None:
         kind, body = await self._open().receive()
         if kind == b"R":
+            self.said = bytes(body)
             return None
         if kind != b"E":
             raise Broken

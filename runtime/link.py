@@ -55,6 +55,18 @@ class Link(Protocol):
         """Wait until the handler is loaded; the error document that says why it is not. Raises Broken."""
 
     @property
+    def snapshot(self) -> bool:
+        """True while it is loaded, and must be restored before it can run anything."""
+
+    async def restore(self) -> bytes | None:
+        """Make it wait for work; the error document that says why it does not.
+
+        Raises:
+            Broken: its runtime ended.
+            NotStarted: its snapshot is lost, without fault of its own.
+        """
+
+    @property
     def waiting(self) -> bool:
         """True while the runtime waits for work."""
 
@@ -80,6 +92,10 @@ class Link(Protocol):
 
 class Links(Protocol):
     """Makes the links of one environment, one after another."""
+
+    @property
+    def kept(self) -> bool:
+        """True while a snapshot is there that the next runtime is restored from."""
 
     def link(self) -> Link:
         """One for a new runtime; the one before is closed."""

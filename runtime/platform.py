@@ -59,6 +59,22 @@ class Report(msgspec.Struct, frozen=True, gc=False):
     produced_bytes: int = 0
     started_at: float = 0.0  # Unix time
     response_s: float = 0.0  # from the first bytes of the response to its last ones
+    restore_s: float | None = None  # None: nothing was restored for it
+
+    @property
+    def billed_ms(self) -> int:
+        """With the restore's. Source: AWS, "Monitoring for Lambda SnapStart"."""
+        return math.ceil(self.duration_s * 1000) + math.ceil((self.restore_s or 0.0) * 1000)
+
+    @property
+    def spent(self) -> dict[str, float]:
+        """Durations in ms of what came before it, by their names in records."""
+        metrics = {} if self.init_s is None else {"initDurationMs": round(self.init_s * 1000, 2)}
+        if self.restore_s is not None:
+            restore_ms = self.restore_s * 1000
+            metrics["restoreDurationMs"] = round(restore_ms, 2)
+            metrics["billedRestoreDurationMs"] = math.ceil(restore_ms)
+        return metrics
 
 
 class Observer(Protocol):
@@ -113,12 +129,30 @@ class PlatformLog:
     def init_report(self, phase: str, init_s: float, ending: Ending) -> None:
         """The init phase ended."""
         init_ms = round(init_s * 1000, 2)
-        if not self._json and not ending.good:
+        if not self._json and (not ending.good or self._function.snap_start):
             self._write(f"INIT_REPORT Init Duration: {init_ms:.2f} ms\tPhase: {phase}\t{ending.text()}")
         if self._records:
             level = "WARN" if not ending.good else "DEBUG" if self._kind == "on-demand" else "INFO"
             about = {"initializationType": self._kind, "phase": phase, **ending.record()}
             self._record(level, "initReport", {**about, "metrics": {"durationMs": init_ms}})
+
+    def restore_start(self) -> None:
+        """A snapshot is made a runtime."""
+        if not self._json:
+            self._write(f"RESTORE_START Runtime Version: {self._function.runtime}")
+        if self._records:
+            about = {"runtimeVersion": self._function.runtime, "functionName": self._function.name}
+            self._record("INFO", "restoreStart", {**about, "functionVersion": self._function.version})
+
+    def restore_over(self, restore_s: float, ending: Ending) -> None:
+        """It waits for work, or never will."""
+        restore_ms = round(restore_s * 1000, 2)
+        if not self._json:
+            self._write(f"RESTORE_REPORT Restore Duration: {restore_ms:.2f} ms\t{ending.text()}")
+        if self._records:
+            self._record("DEBUG" if ending.good else "WARN", "restoreRuntimeDone", ending.record())
+            about = {**ending.record(), "metrics": {"durationMs": restore_ms}}
+            self._record("INFO" if ending.good else "WARN", "restoreReport", about)
 
     def extension(self, name: str, state: str, events: Sequence[str], error_type: str) -> None:
         """What became of an extension in the init phase."""
@@ -179,12 +213,16 @@ class PlatformLog:
         if not self._json:
             line = (
                 f"REPORT RequestId: {report.request_id}\tDuration: {duration_ms:.2f} ms\t"
-                f"Billed Duration: {math.ceil(duration_ms)} ms\t"
+                f"Billed Duration: {report.billed_ms} ms\t"
                 f"Memory Size: {self._function.memory_size_mb} MB\t"
                 f"Max Memory Used: {used_mb} MB\t"
             )
             if report.init_s is not None:
                 line += f"Init Duration: {report.init_s * 1000:.2f} ms\t"
+            if report.restore_s is not None:
+                restore_ms = report.restore_s * 1000
+                line += f"Restore Duration: {restore_ms:.2f} ms\t"
+                line += f"Billed Restore Duration: {math.ceil(restore_ms)} ms\t"
             self._write(f"END RequestId: {report.request_id}")
             self._write(line + report.ending.text())
         if self._records:
@@ -193,12 +231,11 @@ class PlatformLog:
     def _record_report(self, report: Report, duration_ms: float, used_mb: int) -> None:
         metrics: dict[str, Any] = {
             "durationMs": round(duration_ms, 2),
-            "billedDurationMs": math.ceil(duration_ms),
+            "billedDurationMs": report.billed_ms,
             "memorySizeMB": self._function.memory_size_mb,
             "maxMemoryUsedMB": used_mb,
+            **report.spent,
         }
-        if report.init_s is not None:
-            metrics["initDurationMs"] = round(report.init_s * 1000, 2)
         about = {"requestId": report.request_id, **report.ending.record(), "metrics": metrics}
         self._record("INFO" if report.ending.good else "WARN", "report", about)
 

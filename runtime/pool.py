@@ -27,6 +27,7 @@ from millstream.runtime.concurrency import ConcurrencyLedger
 from millstream.runtime.fleet import Fleet, FunctionState, Member, least_recent
 from millstream.runtime.logs import FunctionLogs
 from millstream.runtime.provisioning import AT_ONCE, Provisioner
+from millstream.runtime.spares import NoRoom, Spares
 from millstream.runtime.upkeep import Limits, Upkeep, Weights
 
 logger = logging.getLogger(__name__)
@@ -82,6 +83,7 @@ class RuntimePool:
         self._chance = chance
         self._fleets = {name: Fleet(spec) for name, spec in functions.items()}
         self._weights = Weights()
+        self._runs_short = runs_short
         fleets = list(self._fleets.values())
         self._upkeep = Upkeep(fleets, self._weights, self._limits, clock, self._end, runs_short)
         self._group = asyncio.TaskGroup()
@@ -102,6 +104,8 @@ class RuntimePool:
                 work.append(
                     Provisioner(fleet, self._provision, self._free, self._end, slots, self._clock).run()
                 )
+            if fleet.spec.snap_start:
+                work.append(Spares(fleet, self._make_spare, self._free, self._end, slots, self._clock).run())
         self._keepers = [self._group.create_task(keeper) for keeper in work]
         return self
 
@@ -217,6 +221,8 @@ class RuntimePool:
         throttled = self._ledger.scale(fleet.spec, self._clock.monotonic())
         if throttled is not None:
             return throttled
+        if fleet.spare is not None and (spare := await self._take_spare(fleet)) is not None:
+            return spare
         if not await self._room(fleet):
             if not self._said_full:
                 extra = {"function": fleet.spec.name, "held_mb": self._weights.held_kb // 1024}
@@ -236,6 +242,28 @@ class RuntimePool:
         """Raises SandboxUnavailable. What is configured has its room, even above the budget."""
         await self._room(fleet)
         return await self._make(fleet, provisioned=True)
+
+    async def _make_spare(self, fleet: Fleet) -> Member:
+        """Raises SandboxUnavailable. Nothing else is ended for it."""
+        limit_mb = self._limits.memory_mb
+        full = limit_mb is not None and self._weights.held_kb + fleet.expected_kb > limit_mb * 1024
+        if full or self._runs_short():
+            raise NoRoom(fleet.spec.name)
+        return await self._make(fleet, provisioned=True)
+
+    async def _take_spare(self, fleet: Fleet) -> Member | None:
+        """The one that was made ahead, once it is ready; None if it ended."""
+        member = fleet.take_spare()
+        if member is None:
+            return None
+        ready = False
+        try:
+            await member.prepared.wait()
+            ready = member.environment.alive
+        finally:
+            if not ready:
+                self._end(member)
+        return member if ready else None
 
     async def _make(self, fleet: Fleet, provisioned: bool) -> Member:
         """Raises SandboxUnavailable."""

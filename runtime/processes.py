@@ -65,6 +65,9 @@ class Processes(Protocol):
     def listener(self) -> socket.socket | None:
         """Listens where the function finds the Runtime API; None where none was asked for."""
 
+    kept: Process | None
+    """What `end` leaves, where the driver can: a snapshot. None: nothing."""
+
     @property
     def there(self) -> bool:
         """False once the sandbox itself is gone."""
@@ -75,6 +78,12 @@ class Processes(Protocol):
         Raises:
             NotStarted: the sandbox ended, or has no room.
         """
+
+    async def start_snapshot(self, frames: socket.socket, output: int) -> Process:
+        """As `start_python`, but it may be able to fork at its snapshot; it says so in its frames."""
+
+    async def restore(self, frames: socket.socket) -> Process:
+        """Have the snapshot that was started last fork. Raises NotStarted: it is gone, or cannot."""
 
     async def start_program(
         self, command: Sequence[str], environment: Mapping[str, str], directory: str, output: int

@@ -107,7 +107,7 @@ class Upkeep:
 
     def _relieve(self) -> None:
         """End half of the idle ones while the host runs short; else what is above the budget."""
-        idle = sorted((m for fleet in self._fleets for m in fleet.idle), key=lambda m: m.idle_since)
+        idle = sorted((m for fleet in self._fleets for m in fleet.spared), key=lambda m: m.idle_since)
         short = self._runs_short()
         if short and not self._short:
             extra = {"idle": len(idle), "held_mb": self._weights.held_kb // 1024}

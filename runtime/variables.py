@@ -30,6 +30,8 @@ HIDDEN = frozenset({
 
 def initialization_type(function: FunctionSpec) -> str:
     """As the functions see it. Source: AWS, "Working with Lambda environment variables"."""
+    if function.snap_start:
+        return "snap-start"
     return "provisioned-concurrency" if function.provisioned_concurrency else "on-demand"
 
 
@@ -44,14 +46,15 @@ def bootstrap_config(function: FunctionSpec, stream: str, places: Places) -> dic
         "task_root": places.task_root,
         "paths": places.paths,
         "limits": dict(places.limits),
+        "snap_start": function.snap_start,
         "environment": variables,
         "context": {
             "function_name": function.name,
             "function_version": function.version,
             "invoked_function_arn": function.arn,
             "memory_limit_in_mb": str(function.memory_size_mb),
-            "log_group_name": group,
-            "log_stream_name": log_stream,
+            "log_group_name": None if function.snap_start else group,
+            "log_stream_name": None if function.snap_start else log_stream,
         },
     }
 
@@ -128,6 +131,7 @@ def _logging(function: FunctionSpec) -> dict[str, str]:
 
 def _variables(function: FunctionSpec, group: str, log_stream: str, places: Places) -> dict[str, str]:
     """Source: AWS, "Working with Lambda environment variables", defined runtime environment variables."""
+    log = {"AWS_LAMBDA_LOG_GROUP_NAME": group, "AWS_LAMBDA_LOG_STREAM_NAME": log_stream}
     temporary = {} if places.temporary == "/tmp" else {"TMPDIR": places.temporary}
     return {
         **temporary,
@@ -137,8 +141,7 @@ def _variables(function: FunctionSpec, group: str, log_stream: str, places: Plac
         "LD_LIBRARY_PATH": "/var/lang/lib:/lib64:/usr/lib64:/var/runtime:/var/task/lib:/opt/lib",
         "PYTHONPATH": ":".join(places.paths),
         "AWS_EXECUTION_ENV": f"AWS_Lambda_{function.runtime}",
-        "AWS_LAMBDA_LOG_GROUP_NAME": group,
-        "AWS_LAMBDA_LOG_STREAM_NAME": log_stream,
+        **({} if function.snap_start else log),  # Source: AWS, "Monitoring for Lambda SnapStart"
         "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
         **function.variables,
         **function.environment,

@@ -24,17 +24,33 @@ class Program:
 class ApiLink:
     """Implements Link."""
 
-    def __init__(self, processes: Processes, program: Program, server: Server, arn: str, output: int) -> None:
+    def __init__(
+        self,
+        processes: Processes,
+        program: Program,
+        server: Server,
+        arn: str,
+        output: int,
+        *,
+        snapshots: bool,
+    ) -> None:
         self._processes = processes
         self._program = program
         self._server = server
         self._output = output
-        self._api = RuntimeApi(arn)
+        self._api = RuntimeApi(arn, snapshots=snapshots)
         self.process: Process | None = None
 
     @property
     def quiet(self) -> bool:
         return self.process is not None and not self.process.exited.done()
+
+    @property
+    def snapshot(self) -> bool:
+        return self._api.snapshot
+
+    async def restore(self) -> bytes | None:
+        return await self._api.restore()
 
     @property
     def waiting(self) -> bool:
@@ -77,12 +93,28 @@ class ApiLink:
 class ApiLinks:
     """Implements Links: the server, which is another's, outlives each runtime."""
 
-    def __init__(self, processes: Processes, program: Program, server: Server, arn: str, output: int) -> None:
+    def __init__(
+        self,
+        processes: Processes,
+        program: Program,
+        server: Server,
+        arn: str,
+        output: int,
+        *,
+        snapshots: bool,
+    ) -> None:
         self._processes = processes
         self._program = program
         self._server = server
         self._arn = arn
         self._output = output
+        self._snapshots = snapshots
+
+    @property
+    def kept(self) -> bool:
+        return False
 
     def link(self) -> Link:
-        return ApiLink(self._processes, self._program, self._server, self._arn, self._output)
+        return ApiLink(
+            self._processes, self._program, self._server, self._arn, self._output, snapshots=self._snapshots
+        )

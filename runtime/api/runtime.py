@@ -2,7 +2,9 @@
 
     starting ── next ──► waiting ── an invocation ──► running ── response or error ──► answered
                             ▲                                                             │
-                            └──────────────────────────── next ───────────────────────────┘
+       │                    ▲  ▲                                                          │
+       │                    │  └───────────────────────── next ───────────────────────────┘
+       └── restore next ──► snapshot ── restored ──► restoring ── next ──► waiting
 
 Source: AWS, "Using the Lambda runtime API for custom runtimes".
 """
@@ -14,6 +16,7 @@ import base64
 import binascii
 import time
 from enum import Enum
+from typing import Any
 
 import msgspec
 
@@ -35,6 +38,7 @@ ERROR_BYTES = 256 * 1024
 
 ERROR_TYPE = b"lambda-runtime-function-error-type"
 ERROR_BODY = b"lambda-runtime-function-error-body"
+BEFORE_SNAPSHOT, AFTER_RESTORE = "Runtime.BeforeSnapshotError", "Runtime.AfterRestoreError"
 ACCEPTED = b'{"status":"OK"}\n'
 
 
@@ -42,6 +46,8 @@ class State(Enum):
     """Of a runtime, by what it asked for last."""
 
     STARTING = "starting"
+    SNAPSHOT = "snapshot"
+    RESTORING = "restoring"
     WAITING = "waiting"
     RUNNING = "running"
     ANSWERED = "answered"
@@ -55,8 +61,10 @@ class _Error(msgspec.Struct, rename="camel"):
 class RuntimeApi:
     """Implements Service. Futures are set at most once; what comes at the wrong time is refused."""
 
-    def __init__(self, function_arn: str) -> None:
+    def __init__(self, function_arn: str, *, snapshots: bool = False) -> None:
         self._arn = function_arn
+        self._snapshots = snapshots
+        self._restore: Reply | None = None
         self.state = State.STARTING
         self._next: Reply | None = None
         self._invocation: Invocation | None = None
@@ -72,10 +80,25 @@ class RuntimeApi:
         """True while the runtime waits for work."""
         return self._ended is None and self._next is not None and not self._next.gone
 
+    @property
+    def snapshot(self) -> bool:
+        """True while the runtime waits to be restored."""
+        return self.state is State.SNAPSHOT and self._ended is None
+
     # the daemon's side
 
     async def loaded(self) -> bytes | None:
         """Wait until the runtime asks for work, or says why it cannot. Raises Broken."""
+        return await asyncio.shield(self._loaded)
+
+    async def restore(self) -> bytes | None:
+        """Tell it that it is restored; wait until it asks for work, or says why it cannot. Raises Broken."""
+        reply, self._restore = self._restore, None
+        if self._ended is not None or reply is None:
+            raise Broken
+        self.state = State.RESTORING
+        self._loaded = asyncio.get_running_loop().create_future()
+        reply.send(200, b"")
         return await asyncio.shield(self._loaded)
 
     async def settled(self) -> None:
@@ -125,11 +148,16 @@ class RuntimeApi:
                 self._take_error(identity, request, reply)
             case ("POST", "init", "error"):
                 self._take_init_error(request, reply)
+            case ("GET", "restore", "next"):
+                self._take_restore_next(reply)
+            case ("POST", "restore", "error"):
+                self._take_restore_error(request, reply)
             case _:
                 refuse(reply, 404, "NotFound", f"Nothing is at {request.method} {request.path[:100]}")
 
     def _take_next(self, reply: Reply) -> None:
-        if self.state is State.RUNNING or (self._next is not None and not self._next.gone):
+        asked = self._next is not None and not self._next.gone
+        if asked or self.state in (State.RUNNING, State.SNAPSHOT):
             refuse(reply, 403, "InvalidStateTransition", f"Transition from {self.state.value} to next")
             return
         self.state = State.WAITING
@@ -175,7 +203,30 @@ class RuntimeApi:
             refuse(reply, 403, "InvalidStateTransition", f"Transition from {self.state.value} to init error")
             return
         reply.send(202, ACCEPTED)
-        self._loaded.set_result(_failed(request, request.body, "").payload)
+        of_a_hook = request.header(ERROR_TYPE) == BEFORE_SNAPSHOT
+        document = (
+            _of_a_hook(request, BEFORE_SNAPSHOT) if of_a_hook else _failed(request, request.body, "").payload
+        )
+        self._loaded.set_result(document)
+
+    def _take_restore_next(self, reply: Reply) -> None:
+        if not self._snapshots or self.state is not State.STARTING or self._loaded.done():
+            refuse(
+                reply, 403, "InvalidStateTransition", f"Transition from {self.state.value} to restore next"
+            )
+            return
+        self.state = State.SNAPSHOT
+        self._restore = reply
+        self._loaded.set_result(None)
+
+    def _take_restore_error(self, request: Request, reply: Reply) -> None:
+        if self.state is not State.RESTORING or self._loaded.done():
+            refuse(
+                reply, 403, "InvalidStateTransition", f"Transition from {self.state.value} to restore error"
+            )
+            return
+        reply.send(202, ACCEPTED)
+        self._loaded.set_result(_of_a_hook(request, AFTER_RESTORE))
 
     def _answer(self, outcome: Answer) -> None:
         self.state = State.ANSWERED
@@ -204,6 +255,14 @@ def _failed(request: Request, document: bytes, identity: str) -> FunctionFailed:
         made = msgspec.json.encode({"errorType": kind, "errorMessage": text})
         return FunctionFailed(kind, text, made, identity)
     return FunctionFailed(error.error_type or kind, error.error_message, document, identity)
+
+
+def _of_a_hook(request: Request, kind: str) -> bytes:
+    """The error document of a hook, which is of that kind whatever it raised."""
+    failed = _failed(request, request.body, "")
+    document = msgspec.json.decode(failed.payload, type=dict[str, Any])
+    message = f"{failed.error_type}: {failed.message}"
+    return msgspec.json.encode({**document, "errorType": kind, "errorMessage": message})
 
 
 def _trailer_body(request: Request) -> bytes:

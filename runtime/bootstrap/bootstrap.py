@@ -2,9 +2,11 @@
 
 Frames on the environment's socket are `type (1 byte) · length (4 bytes, big endian) · body`:
 
-    daemon → here   C  configuration, JSON: handler, environment, task_root, paths, limits, context
+    daemon → here   C  configuration, JSON: handler, environment, task_root, paths, limits, context,
+                       snap_start
+                    A  go on after a snapshot
                     I  invocation: request id (36 bytes) · deadline (8 bytes, Unix ms) · event
-    here → daemon   R  handler loaded
+    here → daemon   R  handler loaded; `forks`: each runtime is a fork of this one
                     E  handler not loaded: error document
                     S  request id · peak memory (8 bytes, KB) · result
                     F  request id · peak memory (8 bytes, KB) · error document
@@ -28,6 +30,9 @@ import traceback
 from decimal import Decimal
 from typing import Any
 
+import json_records
+import snapshotting
+
 HEADER = struct.Struct("!cI")
 NUMBER = struct.Struct("!Q")
 READ_BYTES = 65536
@@ -40,10 +45,6 @@ PACKAGES = frozenset({"boto3", "botocore", "s3transfer", "jmespath", "dateutil",
 """What Lambda's Python runtime brings, and a package may bring in a version of its own."""
 
 NBSP = "\u00a0"
-JSON_TIME = "%Y-%m-%dT%H:%M:%SZ"
-
-STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"aws_request_id", "tenant_id"}
-"""Of a log record; all others are what the function gave as `extra`."""
 
 
 class Connection:
@@ -56,6 +57,9 @@ class Connection:
     def send(self, kind: bytes, *parts: bytes) -> None:
         body = b"".join(parts)
         self._sock.sendall(HEADER.pack(kind, len(body)) + body)
+
+    def close(self) -> None:
+        self._sock.close()
 
     def receive(self) -> tuple[bytes, bytes]:
         data = self._rest
@@ -132,8 +136,11 @@ class InitFailed(Exception):
         self.document = {"errorMessage": message, "errorType": kind, "requestId": "", "stackTrace": stack}
 
 
-def run(sock: socket.socket) -> None:
-    """Load the handler that the first frame names, then serve invocations until the socket ends."""
+def run(sock: socket.socket, supervisor: socket.socket | None = None) -> None:
+    """Load the handler that the first frame names, then serve invocations until the socket ends.
+
+    With a `supervisor`, that is done in forks of this process, as it asks for them.
+    """
     connection = Connection(sock)
     _, body = connection.receive()
     config = json.loads(body)
@@ -142,6 +149,13 @@ def run(sock: socket.socket) -> None:
     requests = _set_up_logging()
     try:
         handler = load_handler(config["handler"])
+        if config["snap_start"]:
+            _run_hooks(snapshotting.run_hooks, snapshotting.BEFORE, "Runtime.BeforeSnapshotError")
+            own = snapshotting.wait(connection, supervisor)
+            if own is not None:
+                connection = Connection(own)
+                connection.receive()
+            _run_hooks(snapshotting.run_hooks, snapshotting.AFTER, "Runtime.AfterRestoreError")
     except InitFailed as failed:
         _log_error(failed.document)
         connection.send(b"E", encode(failed.document))
@@ -161,6 +175,15 @@ def run(sock: socket.socket) -> None:
                 stream.flush()
         peak = int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KB_PER_UNIT)
         connection.send(kind, request_id, NUMBER.pack(peak), answer)
+
+
+def _run_hooks(run_hooks: Any, which: str, kind: str) -> None:
+    """Raises InitFailed, of this kind."""
+    try:
+        run_hooks(which)
+    except (Exception, SystemExit) as error:
+        message = f"{type(error).__name__}: {error}"
+        raise InitFailed(kind, message, _frames(error)) from error
 
 
 def prepare(config: dict[str, Any]) -> None:
@@ -315,7 +338,11 @@ def _frames(error: BaseException) -> list[str]:
 def _log_error(document: dict[str, Any]) -> None:
     """The `[ERROR]` block; its frames are indented with no-break spaces, as on AWS. Or one JSON record."""
     if _logs_json():
-        record = {"timestamp": time.strftime(JSON_TIME, time.gmtime()), "level": "ERROR", **document}
+        record = {
+            "timestamp": time.strftime(json_records.JSON_TIME, time.gmtime()),
+            "level": "ERROR",
+            **document,
+        }
         with contextlib.suppress(Exception):
             print(json.dumps(record, ensure_ascii=False), flush=True)
         return
@@ -334,35 +361,6 @@ def _logs_json() -> bool:
     return os.environ.get("AWS_LAMBDA_LOG_FORMAT", "").upper() == "JSON"
 
 
-class _JsonFormatter(logging.Formatter):
-    """One JSON object for each record. Source: AWS, "Using structured JSON logs with Python"."""
-
-    def __init__(self) -> None:
-        super().__init__(datefmt=JSON_TIME)
-
-    def format(self, record: logging.LogRecord) -> str:
-        level = min(max(record.levelno, logging.NOTSET), logging.CRITICAL) // 10 * 10
-        is_document = isinstance(record.msg, dict) and not record.args
-        document: dict[str, Any] = {
-            "timestamp": self.formatTime(record, self.datefmt),
-            "level": logging.getLevelName(level),
-            "message": record.msg if is_document else record.getMessage(),
-            "logger": record.name,
-        }
-        kind, error, trace = record.exc_info or (None, None, None)
-        if kind is not None:
-            document["stackTrace"] = traceback.format_tb(trace)
-            document["errorType"] = kind.__name__
-            document["errorMessage"] = str(error)
-        document["requestId"] = getattr(record, "aws_request_id", "")
-        if kind is not None:
-            document["location"] = f"{record.pathname}:{record.funcName}:{record.lineno}"
-        for key, value in vars(record).items():
-            if key not in STANDARD_FIELDS and value is not None:
-                document.setdefault(key, value)
-        return json.dumps(document, ensure_ascii=False, default=str)
-
-
 def _set_up_logging() -> _RequestId:
     requests = _RequestId()
     handler = logging.StreamHandler(sys.stdout)
@@ -371,7 +369,7 @@ def _set_up_logging() -> _RequestId:
     if level in logging.getLevelNamesMapping():
         logging.getLogger().setLevel(level)
     form = "[%(levelname)s]\t%(asctime)s.%(msecs)dZ\t%(aws_request_id)s\t%(message)s"
-    formatter = _JsonFormatter() if _logs_json() else logging.Formatter(form, "%Y-%m-%dT%H:%M:%S")
+    formatter = json_records.JsonFormatter() if _logs_json() else logging.Formatter(form, "%Y-%m-%dT%H:%M:%S")
     formatter.converter = time.gmtime
     handler.setFormatter(formatter)
     handler.addFilter(requests)

@@ -51,8 +51,11 @@ ETC = (
     "services",
 )
 
-FIRST = ("zygote.py", "contained.py", "supervisor.py", "image.py")
-"""Programs of the first process in a sandbox, with what they import; they all import bootstrap.py."""
+OURS = (
+    (bootstrap, ("bootstrap.py", "json_records.py", "snapshotting.py", "snapshot_restore_py.py")),
+    (zygote, ("zygote.py", "contained.py", "supervisor.py", "snapshot.py", "image.py")),
+)
+"""Programs of the first process in a sandbox, with what they import."""
 
 BUNDLED = ("boto3", "botocore", "s3transfer", "jmespath", "dateutil", "urllib3", "six")
 """What Lambda's Python runtime brings: boto3 and what it needs."""
@@ -171,10 +174,8 @@ def _written(work_dir: Path, name: str, text: str) -> Path:
 
 def first_files(place: str) -> list[tuple[str, str]]:
     """Mounts of what the first process runs, below `place`."""
-    ours = Path(bootstrap.__file__).resolve().parent / "bootstrap.py"
-    folder = Path(zygote.__file__).resolve().parent
-    files = [ours, *(folder / name for name in FIRST)]
-    return [(str(file), f"{place}/{file.name}") for file in files]
+    folders = [(Path(package.__file__ or "").resolve().parent, names) for package, names in OURS]
+    return [(str(folder / name), f"{place}/{name}") for folder, names in folders for name in names]
 
 
 def interpreter(lang: str) -> tuple[str, dict[str, str], list[tuple[str, str]]]:

@@ -55,6 +55,7 @@ class PlainProcesses:
         self._command = command
         self._listener = listener
         self._watches: list[_Watch] = []
+        self.kept: Process | None = None  # is never set: no process here forks
         self.closed = False  # nothing more is started
 
     @property
@@ -76,6 +77,12 @@ class PlainProcesses:
 
     async def start_python(self, frames: socket.socket, output: int) -> Process:
         return await self._start(self._python, [frames.fileno()], output)
+
+    async def start_snapshot(self, frames: socket.socket, output: int) -> Process:
+        return await self.start_python(frames, output)
+
+    async def restore(self, frames: socket.socket) -> Process:
+        raise NotStarted("there are no snapshots that fork")
 
     async def start_program(
         self, command: Sequence[str], environment: Mapping[str, str], directory: str, output: int

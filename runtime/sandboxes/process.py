@@ -38,6 +38,9 @@ PROGRAM = Path(bootstrap.__file__).resolve().parent / "bootstrap.py"
 PACKAGES = str(Path(millstream.__file__).resolve().parents[1])
 """Where `import millstream` is found, and whatever else is installed beside it."""
 
+OWN_FOLDER = ("-E", "-s")
+"""Options of Python: as -I, but a program may import what is beside it."""
+
 STAGE = "/tmp"
 TASK, RUNTIME, TMP = f"{STAGE}/task", f"{STAGE}/runtime", f"{STAGE}/tmp"
 OPT, LANG = f"{STAGE}/opt", f"{STAGE}/var/lang"
@@ -107,14 +110,14 @@ class ProcessSandbox:
                 str(function.code), PACKAGES, str(function.opt or OPT), str(function.interpreter or LANG),
                 str(temporary), limits, port,
             )  # fmt: skip
-            own = [sys.executable, "-I", str(PROGRAM)]
+            own = [sys.executable, *OWN_FOLDER, str(PROGRAM)]
             python = Launch(own) if os.geteuid() else _unstaged(own)
             return PlainProcesses(places, temporary, python, _program_unstaged, listener)
         mounts = [*runtime_files(RUNTIME), (str(function.code), TASK)]
         mounts += [] if function.opt is None else [(str(function.opt), OPT)]
         mounts += [] if function.interpreter is None else [(str(function.interpreter), LANG)]
         places = Places(TASK, RUNTIME, OPT, LANG, TMP, limits, port)
-        python = _staged(mounts, ["-I", f"{RUNTIME}/bootstrap.py"], temporary)
+        python = _staged(mounts, [*OWN_FOLDER, f"{RUNTIME}/bootstrap.py"], temporary)
 
         def program(command: Sequence[str], environment: Mapping[str, str], directory: str) -> Launch:
             wanted = {**_stage(mounts, temporary), "process": [*command], "environment": {**environment}}

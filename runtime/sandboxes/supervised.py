@@ -48,6 +48,7 @@ class SupervisedProcesses:
         self._starting: dict[int, asyncio.Future[None]] = {}
         self._sockets: dict[int, asyncio.Future[socket.socket]] = {}  # asked for
         self._last = 0
+        self.kept: Process | None = None
         self._listener: socket.socket | None = None
         self.exits: list[socket.socket] = []  # listen for what the function may reach
         self.forwards: Forwards | None = None
@@ -85,6 +86,12 @@ class SupervisedProcesses:
 
     async def start_python(self, frames: socket.socket, output: int) -> Process:
         return await self._start({"op": "python"}, [frames.fileno(), output])
+
+    async def start_snapshot(self, frames: socket.socket, output: int) -> Process:
+        return await self._start({"op": "snapshot"}, [frames.fileno(), output])
+
+    async def restore(self, frames: socket.socket) -> Process:
+        return await self._start({"op": "restore"}, [frames.fileno()])
 
     async def start_program(
         self, command: Sequence[str], environment: Mapping[str, str], directory: str, output: int
@@ -133,7 +140,8 @@ class SupervisedProcesses:
 
     def end(self) -> None:
         self._ended = asyncio.get_running_loop().create_future()
-        self._say({"op": "end"})
+        keep = self.kept is not None and not self.kept.exited.done()
+        self._say({"op": "end", "keep": keep})
 
     async def ended(self) -> None:
         if self._ended is not None:

@@ -6,10 +6,12 @@ the descriptors that it names:
     daemon → here   {"op": "python", "id": n}                    [frames, output]  fork our bootstrap
                     {"op": "exec", "id": n, "command": [...],
                      "environment": {...}, "directory": "/..."}  [output]          run a program
+                    {"op": "snapshot", "id": n}                  [frames, output]  as "python", but it forks
+                    {"op": "restore", "id": n}                   [frames]          what is then started
                     {"op": "signal", "id": n, "number": n}       to a process that was started
                     {"op": "socket", "id": n}                    make a TCP socket in this network
                     {"op": "stop"}, {"op": "continue"}           freeze or thaw every process but this one
-                    {"op": "end"}                                kill every process but this one
+                    {"op": "end", "keep": bool}                  kill all but this one, and the snapshot
     here → daemon   {"started": n}                               [pidfd]
                     {"exited": n, "status": n}                   exit status; below 0: by that signal
                     {"failed": n, "why": "..."}                  it could not be started
@@ -38,10 +40,14 @@ from typing import Any
 
 import bootstrap
 import image
+import snapshot
 
 PR_SET_DUMPABLE = 4
 OOM_SCORE = "500"  # where memory ends, a function goes before its supervisor, its template and the host
 MESSAGE_BYTES = 1 << 16
+LOOK_MS = 5
+"""How often is looked for what must end, where not all of it is this process's to bury."""
+
 EXIT_NOT_FOUND, EXIT_NOT_EXECUTABLE = 127, 126
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -53,7 +59,9 @@ class Supervisor:
     def __init__(self, control: socket.socket) -> None:
         self._control = control
         self._ids: dict[int, int] = {}  # by process id
-        self._ending = False
+        self._ending = self._keep = False
+        self._snapshot: snapshot.Snapshot | None = None
+        self._poll = select.poll()
         self._wake, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
         # Of the first process, signals from inside reach handlers alone: it has no other.
@@ -62,15 +70,16 @@ class Supervisor:
 
     def serve(self) -> None:
         """Return once the daemon has closed its end; the namespace's processes end with this one."""
-        poll = select.poll()
-        poll.register(self._control, select.POLLIN)
-        poll.register(self._wake, select.POLLIN)
+        self._poll.register(self._control, select.POLLIN)
+        self._poll.register(self._wake, select.POLLIN)
         while True:
-            ready = {descriptor for descriptor, _ in poll.poll()}
-            if self._wake in ready:
+            ready = {descriptor for descriptor, _ in self._poll.poll(LOOK_MS if self._keep else None)}
+            if self._wake in ready or self._keep:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self._wake, 4096)
                 self._reap()
+            if self._snapshot is not None and self._snapshot.socket.fileno() in ready:
+                self._restored(self._snapshot)
             if self._control.fileno() in ready:
                 message, descriptors, _, _ = socket.recv_fds(self._control, MESSAGE_BYTES, 2)
                 if not message:
@@ -85,33 +94,92 @@ class Supervisor:
         match request["op"]:
             case "python" | "exec":
                 self._start(request, descriptors)
+            case "snapshot":
+                self._start_snapshot(request, descriptors)
+            case "restore":
+                self._restore(request["id"], descriptors)
             case "signal":
                 for pid, number in self._ids.items():
                     if number == request["id"]:
-                        _send(pid, request["number"])
+                        snapshot.send(pid, request["number"])
             case "socket":
                 self._make_socket(request["id"])
             case "stop":
-                _send(-1, signal.SIGSTOP)
+                snapshot.send(-1, signal.SIGSTOP)
             case "continue":
-                _send(-1, signal.SIGCONT)
+                snapshot.send(-1, signal.SIGCONT)
             case "end":
                 self._ending = True
-                _send(-1, signal.SIGKILL)
+                self._keep = request["keep"] and self._snapshot is not None
+                # What is stopped starts no others while it is looked for.
+                snapshot.send(-1, signal.SIGSTOP if self._keep else signal.SIGKILL)
                 self._reap()
 
-    def _start(self, request: dict[str, Any], descriptors: list[int]) -> None:
+    def _start_snapshot(self, request: dict[str, Any], descriptors: list[int]) -> None:
+        if self._snapshot is not None:  # one that is of no use any more
+            snapshot.send(self._snapshot.pid, signal.SIGKILL)
+            self._forget_snapshot()
+        made = snapshot.Snapshot()
+        pid = self._start(request, [descriptors[0], made.theirs.fileno(), descriptors[1]])
+        made.theirs.close()
+        if pid is None:
+            made.close()
+            return
+        made.pid, self._snapshot = pid, made
+        self._poll.register(made.socket, select.POLLIN)
+
+    def _restore(self, number: int, descriptors: list[int]) -> None:
+        why = "the snapshot is gone"
+        try:
+            if self._snapshot is not None:
+                self._snapshot.ask(number, descriptors)
+                return
+        except OSError as error:
+            why = os.strerror(error.errno or 0)
+        self._say({"failed": number, "why": why})
+
+    def _restored(self, made: snapshot.Snapshot) -> None:
+        """A process that was forked by the snapshot tells of itself."""
+        try:
+            answer = made.answer()
+        except (EOFError, OSError):
+            self._forget_snapshot()
+            return
+        if answer is None:
+            return
+        number, pid = answer
+        try:
+            if pid <= 1 or pid in self._ids:
+                raise ProcessLookupError
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            self._say({"failed": number, "why": "the snapshot did not fork"})
+            return
+        self._ids[pid] = number
+        self._say({"started": number}, pidfd)
+        os.close(pidfd)
+
+    def _forget_snapshot(self) -> None:
+        made, self._snapshot = self._snapshot, None
+        if made is not None:
+            self._poll.unregister(made.socket)
+            made.close()
+            if made.asked is not None:
+                self._say({"failed": made.asked, "why": "the snapshot is gone"})
+
+    def _start(self, request: dict[str, Any], descriptors: list[int]) -> int | None:
         try:
             pid = os.fork()
         except OSError as error:
             self._say({"failed": request["id"], "why": os.strerror(error.errno or 0)})
-            return
+            return None
         if pid == 0:
             _become(request, descriptors)
         self._ids[pid] = request["id"]
         pidfd = os.pidfd_open(pid)
         self._say({"started": request["id"]}, pidfd)
         os.close(pidfd)
+        return pid
 
     def _make_socket(self, number: int) -> None:
         """For the daemon to connect: it stays in the network that it was made in."""
@@ -123,19 +191,30 @@ class Supervisor:
 
     def _reap(self) -> None:
         """Tell of those that ended; what others left behind is this process's to bury, too."""
+        left = self._bury()
+        if self._keep and self._snapshot is not None:
+            left = snapshot.kill_others(self._snapshot.pid)
+        elif self._keep:  # it was killed, too
+            self._keep = False
+            snapshot.send(-1, signal.SIGKILL)
+        if self._ending and not left:
+            self._ending = self._keep = False
+            self._say({"ended": True})
+
+    def _bury(self) -> bool:
+        """False if no child is left."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
-                break
+                return False
             if pid == 0:
-                return
+                return True
             number = self._ids.pop(pid, None)
+            if self._snapshot is not None and pid == self._snapshot.pid:
+                self._forget_snapshot()
             if number is not None:
                 self._say({"exited": number, "status": os.waitstatus_to_exitcode(status)})
-        if self._ending:
-            self._ending = False
-            self._say({"ended": True})
 
     def _say(self, message: dict[str, Any], descriptor: int | None = None) -> None:
         rights = [] if descriptor is None else [
@@ -143,11 +222,6 @@ class Supervisor:
         ]  # fmt: skip
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the daemon is gone: so are we
             self._control.sendmsg([json.dumps(message).encode()], rights)
-
-
-def _send(pid: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.kill(pid, number)
 
 
 def _become(request: dict[str, Any], descriptors: list[int]) -> None:
@@ -168,13 +242,16 @@ def _become(request: dict[str, Any], descriptors: list[int]) -> None:
         if request["op"] == "exec":
             status = _execute(request)
         else:
-            connection = socket.socket(fileno=os.dup2(descriptors[0], 3, inheritable=False))
-            os.closerange(4, 1024)
+            ends = [
+                socket.socket(fileno=os.dup2(end, 3 + place, inheritable=False))
+                for place, end in enumerate(descriptors[:-1])
+            ]  # their places are those of the supervisor's own, which are not among them
+            os.closerange(3 + len(ends), 1024)
             signal.signal(signal.SIGINT, signal.default_int_handler)
             for number in (signal.SIGPIPE, signal.SIGXFSZ):  # as every Python has them
                 signal.signal(number, signal.SIG_IGN)
             random.seed()
-            bootstrap.run(connection)
+            bootstrap.run(*ends)
             status = 0
     except SystemExit as ended:
         status = ended.code if isinstance(ended.code, int) else 1

@@ -55,6 +55,7 @@ class FunctionOptions(TypedDict, total=False):
     image_config: ImageConfig
     file_system_configs: Sequence[FileSystemConfig]
     logging_config: LoggingConfig
+    snap_start: bool  # loaded ahead, as AWS's SnapStart does
     network: Sequence[str]  # all that it may reach: "aws", "host:port"
 
 

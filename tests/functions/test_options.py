@@ -34,6 +34,11 @@ def said(options: dict[str, Any]) -> list[str]:
         ZIP | {"logging_config": {"log_format": "JSON", "application_log_level": "DEBUG"}},
         ZIP | {"logging_config": {"log_format": "Text"}},
         ZIP | {"provisioned_concurrent_executions": 2, "reserved_concurrent_executions": 2},
+        ZIP | {"snap_start": True},
+        ZIP | {"snap_start": True, "runtime": "python3.12"},
+        ZIP | {"snap_start": True, "runtime": "java11"},
+        ZIP | {"snap_start": True, "runtime": "dotnet10"},
+        ZIP | {"snap_start": False, "runtime": "nodejs22.x"},
         ZIP | {"network": ["aws", "db.example.com:5432", "127.0.0.1:80", "[::1]:65535", "localhost:1"]},
     ],
 )
@@ -84,6 +89,24 @@ def test_what_aws_takes_is_taken(options: dict[str, Any]) -> None:
             ZIP | {"logging_config": {"system_log_level": "WARN"}},
             'logging_config.log_format: wanted "JSON" beside',
         ),
+        (ZIP | {"snap_start": "yes"}, "snap_start: wanted True or False, found 'yes'"),
+        (ZIP | {"snap_start": True, "ephemeral_storage": 513}, "snap_start: wanted an ephemeral_storage of"),
+        (ZIP | {"snap_start": True, "runtime": "java8.al2"}, "snap_start: wanted a runtime of Python, of Ja"),
+        (ZIP | {"snap_start": True, "runtime": "dotnet6"}, "snap_start: wanted a runtime of Python, of Ja"),
+        (ZIP | {"snap_start": True, "runtime": "provided.al2023"}, "snap_start: wanted a runtime of Python"),
+        (IMAGE | {"snap_start": True}, "snap_start: wanted no image beside it, found both"),
+        (
+            ZIP
+            | {
+                "snap_start": True,
+                "file_system_configs": [{"folder": "a", "local_mount_path": "/mnt/a"}],
+            },
+            "snap_start: wanted no file_system_configs beside it",
+        ),
+        (
+            ZIP | {"snap_start": True, "provisioned_concurrent_executions": 1},
+            "snap_start: wanted no provisioned_concurrent_executions beside it",
+        ),
         (
             ZIP | {"provisioned_concurrent_executions": 0},
             "provisioned_concurrent_executions: wanted a whole number, 1 or more, found 0",
@@ -107,9 +130,10 @@ def test_one_wrong_option_is_one_clear_line(options: dict[str, Any], says: str) 
 
 
 def test_every_problem_is_said_at_once() -> None:
-    options = IMAGE | {"handler": "f.h", "memory_size": 1, "network": ["x"]}
+    options = IMAGE | {"handler": "f.h", "snap_start": True, "memory_size": 1, "network": ["x"]}
     assert [line.partition(":")[0] for line in said(options)] == [
         "memory_size",
         "network.0",
         "handler",
+        "snap_start",
     ]

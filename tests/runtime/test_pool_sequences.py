@@ -20,6 +20,8 @@ SPECS = [
     function("r", reserved_concurrency=2),
     function("p", provisioned_concurrency=2),
     function("b", reserved_concurrency=3, provisioned_concurrency=1),
+    function("s", snap_start=True),
+    function("t", snap_start=True, reserved_concurrency=2),
 ]
 NAMES = [spec.name for spec in SPECS]
 ACCOUNT = 10

@@ -70,6 +70,7 @@ class FunctionSpec:
     network: tuple[str, ...] = ()  # "aws", "host:port": all that it may reach
     logging: LoggingConfig = LoggingConfig()
     provisioned_concurrency: int = 0
+    snap_start: bool = False  # loaded ahead, as a snapshot that each runtime is restored from
 
 
 @dataclass(frozen=True, slots=True)

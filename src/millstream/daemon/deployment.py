@@ -78,6 +78,7 @@ def _spec(planned: PlannedFunction, settings: Settings) -> FunctionSpec:
         network=network,
         logging=_logging(options.logging_config),
         provisioned_concurrency=options.provisioned_concurrent_executions or 0,
+        snap_start=options.snap_start,
     )
 
 

@@ -20,6 +20,9 @@ LAYERS = 5
 IMAGE_ARGUMENTS = 1500
 """Arguments of an entry point or a command. Source: AWS, ImageConfig."""
 
+SNAP_START_STORAGE_MB = 512
+"""Largest /tmp of a function with snapshots. Source: AWS, "Improving startup performance with SnapStart"."""
+
 RESERVED_VARIABLES = frozenset(
     {
         "_HANDLER",
@@ -43,6 +46,7 @@ RESERVED_VARIABLES = frozenset(
 
 _VARIABLE = re.compile(r"[a-zA-Z]([a-zA-Z0-9_])+")
 _MOUNT = re.compile(r"/mnt/[a-zA-Z0-9-_.]+")
+_SNAP_START = re.compile(r"python3\.\d+|java(11|[2-9]\d|1[2-9])|dotnet([89]|\d\d)")
 _ENDPOINT = re.compile(r"(?:[a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?|\[[0-9a-fA-F:.]+\]):(?P<port>[0-9]{1,5})")
 
 
@@ -150,6 +154,7 @@ class FunctionOptions(Options):
     logging_config: LoggingOptions = Field(
         default=LoggingOptions(), description="a dictionary of log_format and its levels"
     )
+    snap_start: bool = Field(default=False, description="True or False")
     network: list[Annotated[str, AfterValidator(_endpoint)]] = Field(
         default_factory=list, description='a list of "aws" and "host:port"'
     )
@@ -158,7 +163,7 @@ class FunctionOptions(Options):
         """Source: AWS, CreateFunction, PackageType and what each type must and must not have."""
         logging = self.logging_config.misfits() if isinstance(self.logging_config, LoggingOptions) else []
         package = self._of_an_image() if self.image or self.package_type == "Image" else self._of_a_zip()
-        return package + logging + self._of_concurrency()
+        return package + logging + self._of_snapshots() + self._of_concurrency()
 
     def _of_an_image(self) -> list[Problem]:
         if not self.image:
@@ -181,6 +186,23 @@ class FunctionOptions(Options):
         ]
         if self.image_config is not None:
             problems.append(Problem("", "image_config", "image beside it", "none"))
+        return problems
+
+    def _of_snapshots(self) -> list[Problem]:
+        """Source: AWS, "Improving startup performance with Lambda SnapStart", limitations."""
+        if not self.snap_start:
+            return []
+        problems = [
+            Problem("", "snap_start", f"no {name} beside it", "both")
+            for name in ("image", "file_system_configs", "provisioned_concurrent_executions")
+            if getattr(self, name)
+        ]
+        if self.ephemeral_storage > SNAP_START_STORAGE_MB:
+            wanted = f"an ephemeral_storage of {SNAP_START_STORAGE_MB} MB beside it"
+            problems.append(Problem("", "snap_start", wanted, f"{self.ephemeral_storage} MB"))
+        if self.runtime is not None and not _SNAP_START.fullmatch(self.runtime):
+            wanted = "a runtime of Python, of Java 11 or later, or of .NET 8 or later"
+            problems.append(Problem("", "snap_start", wanted, shown(self.runtime)))
         return problems
 
     def _of_concurrency(self) -> list[Problem]:
