@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ class Interrupted(PlainProcesses):
 async def test_a_link_that_is_closed_while_it_starts_is_broken(tmp_path: Path) -> None:
     processes = Interrupted(Places(), tmp_path, Launch(["true"]), program, None)
     output = os.open(os.devnull, os.O_WRONLY)
-    link = FramedLink(processes, {}, output)
+    link = FramedLink(processes, partial(processes.start_python, output=output), b"C", b"{}")
     processes.meanwhile = link.close
     with pytest.raises(Broken):
         await link.start()

@@ -19,6 +19,9 @@ import snapshot_restore_py
 from millstream.contract.functions import FunctionFailed, LoggingConfig
 from millstream.runtime import restoring
 from tests.runtime.conftest import MakeRuntime, Runtime
+from tests.runtime.test_extensions import INTERNAL, MakeLayer, heard, layer, reasons
+
+__all__ = ["layer"]
 
 pytestmark = pytest.mark.broker
 
@@ -345,3 +348,36 @@ async def test_the_names_of_the_log_are_not_told(runtime: MakeRuntime) -> None:
     )
     async with runtime("bwrap", code, timeout_s=10.0, snap_start=True) as it:
         assert await it.answer() == [None, None]
+
+
+async def test_extensions_start_again_with_a_reset_and_the_function_with_them(
+    runtime: MakeRuntime, layer: MakeLayer
+) -> None:
+    async with runtime("bwrap", HOOKED, timeout_s=10.0, snap_start=True, opt=layer(seer={})) as it:
+        assert (await it.answer())["notes"] == HOOKS
+        assert isinstance(await it.invoke("exit"), FunctionFailed)
+        assert (await it.answer())["notes"] == [*HOOKS, "call", *HOOKS]
+        log = it.log()
+    assert reasons(log, "seer") == ["FAILURE"]
+    assert [event["eventType"] for event in heard(log, "seer")].count("INVOKE") == 3
+
+
+async def test_an_internal_extension_lives_through_the_restore(driver: str, runtime: MakeRuntime) -> None:
+    async with runtime(driver, INTERNAL, timeout_s=10.0, snap_start=True, reserved_concurrency=1) as it:
+        await loaded(it)
+        for _ in range(2):
+            assert await it.answer() == [403, "Extension.RegistrationClosed"]
+    assert [event["eventType"] for event in heard(it.log(), "inside")] == ["INVOKE"] * 2
+
+
+async def test_nobody_may_register_after_a_reset(runtime: MakeRuntime) -> None:
+    code = INTERNAL.partition("headers, about")[0] + "def handle" + INTERNAL.partition("def handle")[2]
+    code = code.replace("    try:", "    if event:\n        os._exit(1)\n    try:").replace(
+        "request\n", "request, urllib.error\n", 1
+    )
+    async with runtime("bwrap", code, timeout_s=10.0, snap_start=True) as it:
+        for event in (None, "exit", None):
+            outcome = await it.invoke(event)
+            if event is None:
+                assert await it.answer() == [403, "Extension.RegistrationClosed"], outcome
+        assert lines(it, "INIT_REPORT", "RESTORE_START").count("RESTORE_START") == 2
