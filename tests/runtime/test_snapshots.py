@@ -19,7 +19,8 @@ import snapshot_restore_py
 from millstream.contract.functions import FunctionFailed, LoggingConfig
 from millstream.runtime import restoring
 from tests.runtime.conftest import MakeRuntime, Runtime
-from tests.runtime.test_extensions import INTERNAL, MakeLayer, heard, layer, reasons
+from tests.runtime.shell_programs import MakeLayer, heard, layer, reasons
+from tests.runtime.test_extensions import INTERNAL
 
 __all__ = ["layer"]
 
