@@ -82,6 +82,23 @@ def handle(event, context):
     return os.path.getsize(place) - before
 """
 
+SNAPSHOT = """
+import os, tempfile
+from snapshot_restore_py import register_after_restore, register_before_snapshot
+place = os.path.join(tempfile.gettempdir(), "notes")
+def note(what):
+    with open(place, "a") as file:
+        file.write(what)
+note("load ")
+register_before_snapshot(note, "before ")
+register_after_restore(note, "after ")
+def handle(event, context):
+    if event == "exit":
+        os._exit(1)
+    with open(place) as file:
+        return file.read()
+"""
+
 
 def runtime_pid(it: Runtime) -> int:
     """Of the idle environment's runtime, as the host counts."""
@@ -126,6 +143,15 @@ class SandboxKit:
         assert (len(request_id), memory, variables["SIZE"]) == (36, "128", "64")
         assert variables["AWS_LAMBDA_FUNCTION_NAME"] == "f"
         assert "s3cret" not in str(variables)
+
+    async def test_a_runtime_is_restored_and_restored_again_where_a_reset_leaves_its_snapshot(
+        self, runtime: MakeRuntime
+    ) -> None:
+        async with runtime(self.driver, SNAPSHOT, timeout_s=10.0, snap_start=True) as it:
+            assert await it.answer() == "load before after "
+            assert isinstance(await it.invoke("exit"), FunctionFailed)
+            again = "after " if self.offers.supervised else "load before after "
+            assert await it.answer() == "load before after " + again
 
     async def test_an_error_and_output_reach_caller_and_log(self, runtime: MakeRuntime) -> None:
         code = (
