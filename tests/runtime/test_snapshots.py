@@ -181,14 +181,11 @@ async def test_a_restore_that_takes_too_long_is_ended(
     assert "ms\tStatus: timeout" in log
 
 
-KILLER = NOTED.replace(
+KILLER = "import os\nloaded_by = os.getpid()\n" + NOTED.replace(
     "    return {",
     """    if event:
-        me, run = os.getpid(), [int(pid) for pid in os.listdir("/proc") if pid.isdecimal()]
-        for pid in run:
-            if pid not in (1, me):
-                os.kill(pid, event)
-                note("signalled")
+        os.kill(loaded_by, event)
+        note("signalled")
         os._exit(1)
     return {""",
 )
@@ -217,18 +214,23 @@ async def test_a_snapshot_that_the_function_stops_is_restored_from(runtime: Make
 
 async def test_what_is_left_running_ends_with_a_reset_but_for_the_snapshot(runtime: MakeRuntime) -> None:
     code = (
-        "import os, time\ndef handle(e, c):\n"
-        "    if e is None:\n        return sorted(int(p) for p in os.listdir('/proc') if p.isdecimal())\n"
+        "import os, time\nloaded_by = os.getpid()\ndef handle(e, c):\n"
+        "    if e is None:\n"
+        "        left = open('/tmp/left').read().split() if os.path.exists('/tmp/left') else []\n"
+        "        there = [pid for pid in left if os.path.exists(f'/proc/{pid}')]\n"
+        "        return [len(left), there, loaded_by, os.path.exists(f'/proc/{loaded_by}')]\n"
         "    if os.fork() == 0:\n        os.setsid()\n        if os.fork():\n            os._exit(0)\n"
-        "        time.sleep(60)\n    os._exit(1)\n"
+        "        open('/tmp/left', 'a').write(f'{os.getpid()} ')\n        time.sleep(60)\n"
+        "    while not os.path.exists('/tmp/left'):\n        time.sleep(.01)\n"
+        "    os._exit(1)\n"
     )
     async with runtime("bwrap", code, timeout_s=10.0, snap_start=True) as it:
-        first = await it.answer()
-        for _ in range(3):
+        _, _, loaded_by, _ = await it.answer()
+        for resets in range(1, 4):
             await it.error("go")
-            found = await it.answer()
-            assert len(found) == 3
-            assert found[:2] == first[:2]
+            left, *found = await it.answer()
+            assert found == [[], loaded_by, True]
+            assert 1 <= left <= resets
 
 
 async def test_invocations_at_once_have_random_numbers_of_their_own(runtime: MakeRuntime) -> None:

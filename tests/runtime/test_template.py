@@ -21,6 +21,7 @@ pytestmark = [
 ]
 
 CODE = "import time\nat = time.time()\ndef handle(event, context):\n    return at\n"
+ARN = "arn:aws:lambda:us-east-1:000000000000:function:f"
 ID = "00000000-0000-0000-0000-000000000000"
 
 
@@ -33,7 +34,7 @@ class Made:
         (code / "f.py").write_text(CODE, encoding="utf-8")
         self.sandbox = BwrapSandbox(folder / "sandboxes")
         self._log = FunctionLogs(folder / "logs").of("f")
-        self._function = FunctionSpec("f", "arn:f", "f.handle", code, timeout_s=10.0)
+        self._function = FunctionSpec("f", ARN, "f.handle", code, timeout_s=10.0)
 
     async def environment(self) -> Environment:
         environment = await self.sandbox.create(self._function, self._log)
