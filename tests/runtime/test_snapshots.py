@@ -361,7 +361,7 @@ async def test_extensions_start_again_with_a_reset_and_the_function_with_them(
         assert isinstance(await it.invoke("exit"), FunctionFailed)
         assert (await it.answer())["notes"] == [*HOOKS, "call", *HOOKS]
     log = it.log()
-    assert reasons(log, "seer") == ["FAILURE", "SPINDOWN"]
+    assert reasons(log, "seer") == ["FAILURE", "SPINDOWN", "SPINDOWN"]  # the last two: its own, the spare's
     assert [event["eventType"] for event in heard(log, "seer")].count("INVOKE") == 3
 
 
