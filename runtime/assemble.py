@@ -78,6 +78,7 @@ async def assemble(
     try:
         if processes.listener is not None:
             await server.start(processes.listener)
+            processes.listener.close()  # the server has its own; a daemon has only so many descriptors
         await environment.open()
         opened = True
     except NotStarted as error:
