@@ -105,6 +105,7 @@ class Fleet:
         self.idle: list[Member] = []  # on demand, by the time of their last use; the frozen ones first
         self.ready: list[Member] = []  # provisioned, in the same order; with snapshots, the spare alone
         self.spare: Member | None = None  # loaded ahead, or nearly; see spares.py
+        self.coming: asyncio.Event | None = None  # a spare is being made, and no invocation waits for it
         self.held: set[asyncio.Task[None]] = set()  # of environments that are free when extensions are done
         self.short = asyncio.Event()  # fewer are made ahead than wanted
         self.failure = ""  # why the last provisioned environment was not made

@@ -221,7 +221,8 @@ class RuntimePool:
         throttled = self._ledger.scale(fleet.spec, self._clock.monotonic())
         if throttled is not None:
             return throttled
-        if fleet.spare is not None and (spare := await self._take_spare(fleet)) is not None:
+        ahead = fleet.spare is not None or fleet.coming is not None
+        if ahead and (spare := await self._take_spare(fleet)) is not None:
             return spare
         if not await self._room(fleet):
             if not self._said_full:
@@ -253,6 +254,9 @@ class RuntimePool:
 
     async def _take_spare(self, fleet: Fleet) -> Member | None:
         """The one that was made ahead, once it is ready; None if it ended."""
+        if fleet.spare is None and fleet.coming is not None:
+            coming, fleet.coming = fleet.coming, None
+            await coming.wait()
         member = fleet.take_spare()
         if member is None:
             return None

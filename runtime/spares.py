@@ -1,6 +1,7 @@
 """Keeps one environment of a function with snapshots ahead: loaded, and not yet restored.
 
-The next invocation that finds none free takes it, also while it is still being loaded; then another is made.
+The next invocation that finds none free takes it, also while it is still being made or loaded; then
+another is made.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ class Spares:
         if self._fleet.spare is not None:  # it is old
             self._end(self._fleet.spare)
         async with self._slots:
+            coming = self._fleet.coming = asyncio.Event()
             try:
                 member = await self._make(self._fleet)
             except NoRoom:
@@ -69,6 +71,9 @@ class Spares:
             except SandboxUnavailable as unavailable:
                 self._say(str(unavailable))
                 return False
+            finally:
+                self._fleet.coming = None
+                coming.set()
             return await self._prepare(member)
 
     async def _prepare(self, member: Member) -> bool:

@@ -53,6 +53,12 @@ async def test_a_package_with_layers_becomes_two_folders(tmp_path: Path) -> None
     assert (found.command, found.image) == ((), None)
 
 
+async def test_a_function_may_be_loaded_ahead(tmp_path: Path) -> None:
+    write(tmp_path, {"code/f.py": "def h(e, c): ...\n"})
+    assert (await spec(tmp_path, 'handler="f.h", code="code", snap_start=True')).snap_start
+    assert not (await spec(tmp_path, 'handler="f.h", code="code"')).snap_start
+
+
 async def test_a_custom_runtime_is_started_by_its_bootstrap(tmp_path: Path) -> None:
     write(tmp_path, {"code/bootstrap*": "#!/bin/sh\n"})
     found = await spec(tmp_path, 'handler="any", code="code", runtime="provided.al2023"')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -138,3 +139,15 @@ async def test_the_docker_driver_runs_it_too(
     monkeypatch.setenv("DOCKER_HOST", docker_engine)
     async with running(spec, tmp_path, "docker", memory_size_mb=SMALLEST_MB, timeout_s=10.0) as it:
         assert (await it.answer(LARGEST))["event"] == LARGEST
+
+
+@pytest.mark.parametrize("language", ["java"])
+async def test_a_client_that_asks_to_be_restored_is_loaded_ahead(spec: FunctionSpec, tmp_path: Path) -> None:
+    async with running(spec, tmp_path, snap_start=True, reserved_concurrency=1) as it:
+        async with asyncio.timeout(60.0):
+            while not it.pool.idle("f"):
+                await asyncio.sleep(0.01)
+        assert "INIT_REPORT" in it.log()
+        for _ in range(2):
+            assert (await it.answer({"a": 1}))["event"] == {"a": 1}
+        assert it.log().count("RESTORE_REPORT Restore Duration") == 1

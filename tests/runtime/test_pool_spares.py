@@ -55,6 +55,24 @@ async def test_an_invocation_waits_for_the_spare_that_is_being_loaded(tmp_path: 
         assert outcome.payload == b"0"
 
 
+async def test_the_first_invocation_waits_for_the_spare_that_is_being_made(tmp_path: Path) -> None:
+    slow = partial(FakeSandbox, creation_s=1.0)
+    async with pool_rig(tmp_path, SNAP, sandbox=slow) as it:
+        tasks = await it.begin(2, 0)
+        await it.clock.advance(1.0)
+        assert all(task.done() for task in tasks)
+        assert len(it.sandbox.made) == 2
+
+
+async def test_an_invocation_does_not_wait_for_a_spare_that_cannot_be_made(tmp_path: Path) -> None:
+    slow = partial(FakeSandbox, creation_s=1.0, full=True)
+    async with pool_rig(tmp_path, SNAP, sandbox=slow) as it:
+        (task,) = await it.begin(1, 0)
+        it.sandbox.full = False
+        await it.clock.advance(2.0)
+        assert task.done()
+
+
 async def test_more_invocations_than_spares_have_environments_of_their_own(tmp_path: Path) -> None:
     async with pool_rig(tmp_path, SNAP) as it:
         await it.clock.settle()
