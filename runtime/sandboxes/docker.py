@@ -238,8 +238,9 @@ class DockerSandbox:
 
         try:
             return await self._calls.call(told)
-        finally:
+        except asyncio.CancelledError:
             await ended
+            raise
 
 
 def _rights(function: FunctionSpec) -> bool:

@@ -11,14 +11,15 @@ from tests.daemon.test_daemon import app
 
 pytestmark = pytest.mark.broker
 
+OURS = {"label": "millstream.data"}
 OPTIONS = ("--isolation", "docker")
 
 
-def containers(address: str) -> set[str]:
-    """Ids of those that daemons made, the ended ones, too."""
+def containers(address: str, *, ended: bool = True) -> set[str]:
+    """Ids of those that daemons made, perhaps without the ended ones."""
     client = docker.DockerClient(address)
     try:
-        return {one.id for one in client.containers.list(all=True, filters={"label": "millstream.data"})}
+        return {one.id for one in client.containers.list(all=ended, filters=OURS)}
     finally:
         client.close()
 
@@ -29,14 +30,16 @@ def test_messages_go_through_containers_over_a_kill_which_leaves_none(
     monkeypatch.setenv("DOCKER_HOST", docker_engine)
     url = ministack.queue(VisibilityTimeout="10")
     send(ministack, url, 0, 50)
-    daemon.start(app(url, 0.2), *OPTIONS)
-    wait_until("some are handled", lambda: len(daemon.handled()) >= 10)
+    recorded = f"file://{daemon.folder}/done.jsonl"
+    daemon.start(app(url, 0.2).replace("to=handle", f"to=handle, on_success={recorded!r}"), *OPTIONS)
+    wait_until("some are handled", lambda: len(daemon.recorded()) >= 10)
+    daemon.kill()
+    wait_until("they end by themselves", lambda: not containers(docker_engine, ended=False))
     left = containers(docker_engine)
     assert left
-    daemon.kill()
     send(ministack, url, 50, 20)
-    daemon.start(app(url), *OPTIONS)
-    wait_until("all are handled", lambda: len(daemon.handled()) == 70)
+    daemon.start(None, *OPTIONS)
+    wait_until("all are handled", lambda: len(daemon.recorded()) == 70)
     assert not containers(docker_engine) & left
     assert daemon.stop() == 0
     assert not containers(docker_engine)
