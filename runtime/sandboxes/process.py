@@ -46,6 +46,9 @@ TASK, RUNTIME, TMP = f"{STAGE}/task", f"{STAGE}/runtime", f"{STAGE}/tmp"
 OPT, LANG = f"{STAGE}/opt", f"{STAGE}/var/lang"
 """Where a root daemon shows code, runtime and temporary folder to processes that cannot reach its own."""
 
+PROCESSES_OF_ALL = 4096
+"""The kernel counts a user's processes together: those of all functions, and of other daemons' sandboxes."""
+
 PR_SET_DUMPABLE = 4
 
 BASE_BYTES = 64 * 1024 * 1024
@@ -147,8 +150,8 @@ def _limits(function: FunctionSpec) -> dict[str, int]:
         "RLIMIT_NOFILE": 1024,
         "RLIMIT_CORE": 0,
     }
-    if os.geteuid() == 0:  # counts all processes of a user: of this one, there are only functions
-        limits["RLIMIT_NPROC"] = 1024
+    if os.geteuid() == 0:
+        limits["RLIMIT_NPROC"] = PROCESSES_OF_ALL
     return limits
 
 

@@ -88,7 +88,8 @@ async def arena(driver: str, folder: Path) -> AsyncIterator[Any]:
         facts = _facts(stack, folder, mark)
         try:
             async with pool:
-                assert isinstance(await pool.invoke("other", b"null"), Success)
+                begun = await pool.invoke("other", b"null")
+                assert isinstance(begun, Success), begun
                 facts["other"] = named(name)[0]
 
                 async def answer(probes: Iterable[Probe]) -> Any:
