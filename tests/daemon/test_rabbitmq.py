@@ -226,13 +226,15 @@ def test_a_single_active_consumer_hands_over_when_its_daemon_dies(
     rabbitmq: RabbitMqServer, tmp_path: Path
 ) -> None:
     queue = rabbitmq.queue(single_active_consumer=True)
-    rabbitmq.publish_many(queue, numbers(2000))
+    rabbitmq.publish_many(queue, numbers(400))
     with daemons(tmp_path / "first", tmp_path / "second") as (first, second):
-        first.start(app(first.folder, queue, "batch_size=50", takes_s=0.05))
+        first.start(app(first.folder, queue, "batch_size=50", takes_s=0.25))
         before, after = Taken(first.folder), Taken(second.folder)
         wait_until("the first works", lambda: len(before.numbers()) >= 200)
         second.start(app(second.folder, queue, "batch_size=50"))
         wait_until("the second waits", lambda: "state=Enabled" in second.text())
+        rabbitmq.publish(queue, *numbers(2000)[400:])
+        wait_until("the first goes on", lambda: len(before.numbers()) >= 600)
         assert after.numbers() == []
         first.kill()
         wait_until("all are taken", lambda: len({*before.numbers(), *after.numbers()}) == 2000)
