@@ -24,7 +24,7 @@ from millstream.runtime.sandboxes.layout import API_PORT, USER_ID, data_mb
 from millstream.runtime.sandboxes.supervised import SupervisedProcesses
 
 FORK_S = 10.0
-SPARE_AFTER_S = 0.02
+SPARE_AFTER_S = 0.1
 """How long after a fork the next one is made ahead: not while many are asked for at once."""
 
 ANSWER_BYTES = 20
