@@ -27,6 +27,9 @@ OPEN_STAGE = b"mode=1777,size=64m,nr_inodes=8192"
 """What is staged for a plain process may be written beside: a program may name /tmp, whatever TMPDIR says."""
 
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
+DESCRIPTORS = 1024
+"""Of a plain process; the daemon has more. Source: AWS, "Lambda quotas"."""
+
 THREAD_STACK_BYTES = 2 * 1024 * 1024
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -76,6 +79,7 @@ def process(wanted: dict[str, Any], arguments: list[str]) -> None:
     if sys.platform.startswith("linux"):
         check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "pdeathsig")
         check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
+    limit_descriptors()
     os.chdir(wanted.get("directory", "/"))
     command = [*wanted["process"], *arguments]
     try:
@@ -83,6 +87,13 @@ def process(wanted: dict[str, Any], arguments: list[str]) -> None:
     except OSError as error:
         os.write(2, f"{command[0]}: {os.strerror(error.errno or 0)}\n".encode())
         os._exit(NOT_FOUND if error.errno == errno.ENOENT else NOT_EXECUTABLE)
+
+
+def limit_descriptors() -> None:
+    """For good; not above what this process was given."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def give_up_root(uid: int) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import resource
 import signal
 import time
 from dataclasses import dataclass
@@ -272,6 +273,16 @@ class SandboxKit:
             assert isinstance(gone, FunctionFailed)
             assert gone.message.endswith("Error: Runtime exited without providing a reason")
             assert await it.answer([1]) == {"echo": [1]}
+
+    @pytest.mark.usefixtures("shell")
+    async def test_a_program_has_as_many_descriptors_as_on_aws(self, runtime: MakeRuntime) -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))  # as a daemon has more
+        try:
+            async with runtime(self.driver, "", **of_shell()) as it:
+                assert await it.answer("descriptors") == 1024
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
     async def test_a_program_that_is_not_there_is_said(self, runtime: MakeRuntime) -> None:
         async with runtime(self.driver, "", command=("/none",), timeout_s=5.0) as it:

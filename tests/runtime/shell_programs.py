@@ -71,6 +71,7 @@ while true; do
         -H 'Lambda-Runtime-Function-Error-Type: Shell.Failed' \
         -d '{"errorMessage":"it did","errorType":"Shell.Failed"}' ;;
     '"exit"') exit 3 ;;
+    '"descriptors"') curl -sS -X POST "$api/invocation/$id/response" -d "$(ulimit -n)" ;;
     '"text"') curl -sS -X POST "$api/invocation/$id/response" -d 'no json' ;;
     *) curl -sS -X POST "$api/invocation/$id/response" -d "{\"echo\":$event}" ;;
   esac >/dev/null

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
+import resource
 import signal
 import sys
 from datetime import UTC, datetime
@@ -19,6 +21,9 @@ from millstream.contract.errors import (
 )
 from millstream.daemon.daemon import Daemon
 from millstream.daemon.data_dir import DataDirInUse
+
+DESCRIPTORS = 1 << 16
+"""As many as the daemon wants: ten thousand environments."""
 
 
 class ExitCode(IntEnum):
@@ -45,12 +50,22 @@ def exit_code(error: MillstreamError) -> ExitCode:
             return ExitCode.FAILED
 
 
+def allow_descriptors() -> None:
+    """Have as many descriptors as the host allows: each environment takes six, and shells allow 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(ValueError, OSError):  # macOS has a limit that it does not tell
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def serve(daemon: Daemon) -> ExitCode:
     """Run until SIGTERM or SIGINT, then drain; a second signal ends at once.
 
     Raises:
         MillstreamError: it cannot start.
     """
+    allow_descriptors()
     return asyncio.run(_serve(daemon))
 
 
