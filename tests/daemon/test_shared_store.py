@@ -67,6 +67,10 @@ class Fleet:
             found[name] = None if mappings is None else mappings[0]["status"]["partitions"]
         return found
 
+    def resolved(self) -> int:
+        """Records that were delivered, of which both daemons are done with the whole batch."""
+        return sum(daemon.status()["delivered"] for daemon in self.daemons.values())
+
     def put(self, first: int, count: int) -> None:
         put(self.kinesis, self.stream, first, count)
 
@@ -121,6 +125,8 @@ def test_a_daemon_that_was_frozen_writes_nothing_over_its_successor(fleet: Fleet
     wait_until("both read two", lambda: fleet.shares() == {"a": 2, "b": 2})
     fleet.put(0, 500)
     fleet.until_delivered(500)
+    # Frozen while it writes, it would keep the file's lock from the other one.
+    wait_until("nothing is under way", lambda: fleet.resolved() == 500)
     assert b.process is not None
     b.process.send_signal(signal.SIGSTOP)
     fleet.put(500, 1500)
