@@ -23,7 +23,7 @@ from benchmarks.report import Result, case
 from millstream.contract.clock import SystemClock
 from millstream.contract.functions import FunctionSpec, Success
 from millstream.runtime.concurrency import ConcurrencyLedger
-from millstream.runtime.link import Invocation
+from millstream.runtime.link import Invocation, Link
 from millstream.runtime.logs import FunctionLogs
 from millstream.runtime.pool import RuntimePool
 from millstream.runtime.sandboxes.bwrap import BwrapSandbox
@@ -83,6 +83,7 @@ async def _run() -> Result:
                 "cold-zygote": await _cold(bench),
                 "cold-burst": await _bursts(bench),
                 "warm-framed": await _warm(bench, bench.function("framed")),
+                "warm-framed-8": await _warm(bench, bench.function("lanes"), lanes=8),
                 "warm-http": await _warm(bench, _with_ric(bench.function("http"))),
                 "large-framed": await _large(bench, bench.function("large")),
             }
@@ -134,42 +135,49 @@ def _with_ric(function: FunctionSpec) -> FunctionSpec:
     )
 
 
-async def _warm(bench: Bench, function: FunctionSpec) -> dict[str, object]:
-    """Invocations one after another of one environment, through the pool and at its bare link."""
-    environment = await bench.sandbox.create(function, bench.logs.of(function.name))
-    await environment.invoke(EVENT, ID)
-    link = environment.link
-    assert link is not None
+async def _warm(bench: Bench, function: FunctionSpec, lanes: int = 1) -> dict[str, object]:
+    """Invocations, each lane's one after another, through the pool and at the environments' bare links."""
+    environments = [await bench.sandbox.create(function, bench.logs.of(function.name)) for _ in range(lanes)]
+    links: list[Link] = []
+    for environment in environments:
+        await environment.invoke(EVENT, ID)
+        assert environment.link is not None
+        links.append(environment.link)
 
-    async def bare() -> object:
-        await link.settled()
-        return await link.run(Invocation(ID, EVENT, int((time.time() + 30.0) * 1000)))
+    async def bare(lane: int) -> object:
+        await links[lane].settled()
+        return await links[lane].run(Invocation(ID, EVENT, int((time.time() + 30.0) * 1000)))
 
     ledger = ConcurrencyLedger(1_000_000, [function])
     clock = SystemClock()
     async with RuntimePool({function.name: function}, bench.sandbox, ledger, bench.logs, clock) as pool:
 
-        async def pooled() -> object:
+        async def pooled(lane: int) -> object:
             return await pool.invoke(function.name, EVENT)
 
         rates: list[float] = []
         baselines: list[float] = []
         times: list[float] = []
-        await _rate(pooled, times)
+        await _rate(pooled, lanes, times)
         for _ in range(ROUNDS):
-            baselines.append(await _rate(bare, []))
-            rates.append(await _rate(pooled, times := []))
-    await environment.aclose()
+            baselines.append(await _rate(bare, lanes, []))
+            rates.append(await _rate(pooled, lanes, times := []))
+    for environment in environments:
+        await environment.aclose()
     return case(rates, baselines, "invocations/s", p50_ms=round(median(times) * 1000, 3))
 
 
-async def _rate(invoke: Callable[[], Awaitable[object]], times: list[float]) -> float:
-    began = before = time.perf_counter()
-    for _ in range(INVOCATIONS):
-        outcome = await invoke()
-        assert isinstance(outcome, Success), outcome
-        times.append((now := time.perf_counter()) - before)
-        before = now
+async def _rate(invoke: Callable[[int], Awaitable[object]], lanes: int, times: list[float]) -> float:
+    async def lane(number: int) -> None:
+        before = time.perf_counter()
+        for _ in range(INVOCATIONS // lanes):
+            outcome = await invoke(number)
+            assert isinstance(outcome, Success), outcome
+            times.append((now := time.perf_counter()) - before)
+            before = now
+
+    began = time.perf_counter()
+    await asyncio.gather(*(lane(number) for number in range(lanes)))
     return INVOCATIONS / (time.perf_counter() - began)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 from collections.abc import Callable
 
 from millstream.contract.ports import LogSink
@@ -40,6 +41,8 @@ class Output:
         self._pause: asyncio.TimerHandle | None = None
         self._read_end, self.write_end = os.pipe2(os.O_CLOEXEC) if hasattr(os, "pipe2") else os.pipe()
         os.set_blocking(self._read_end, False)
+        self._has_more = select.poll()
+        self._has_more.register(self._read_end, select.POLLIN)
         asyncio.get_running_loop().add_reader(self._read_end, self._readable)
 
     def begin(self) -> None:
@@ -50,10 +53,12 @@ class Output:
         """Log what the request has written so far, its last line included; nothing once closed."""
         if self._read_end < 0:
             return
-        for _ in range(DRAIN_BYTES // READ_BYTES):
-            if not self._read():
-                break
-        self._log_rest()
+        if self._has_more.poll(0):
+            for _ in range(DRAIN_BYTES // READ_BYTES):
+                if not self._read():
+                    break
+        if self._rest:
+            self._log_rest()
         if self._dropped_bytes:
             if self._tell_dropped is not None:
                 self._tell_dropped(self._dropped_bytes)

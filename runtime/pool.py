@@ -159,7 +159,9 @@ class RuntimePool:
         return outcome
 
     async def _invoke(self, fleet: Fleet, event: bytes, request_id: str) -> Outcome:
-        member = await self._pick(fleet)
+        member = fleet.pick()
+        if member is None and fleet.held:
+            member = await self._pick_held(fleet)
         while member is not None and not member.environment.alive:  # it ended while it had no work
             self._end(member)
             member = fleet.pick()
@@ -189,13 +191,10 @@ class RuntimePool:
             await asyncio.wait([end])  # its memory is free before another takes its place
         return outcome
 
-    async def _pick(self, fleet: Fleet) -> Member | None:
-        """A free environment, or one that is free in a moment."""
-        member = fleet.pick()
-        if member is None and fleet.held:
-            await asyncio.wait(fleet.held, timeout=HELD_S, return_when=asyncio.FIRST_COMPLETED)
-            member = fleet.pick()
-        return member
+    async def _pick_held(self, fleet: Fleet) -> Member | None:
+        """An environment that is free in a moment."""
+        await asyncio.wait(fleet.held, timeout=HELD_S, return_when=asyncio.FIRST_COMPLETED)
+        return fleet.pick()
 
     async def _free_later(self, member: Member) -> None:
         """It takes no other invocation until its extensions are done with the last one."""
