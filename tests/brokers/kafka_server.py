@@ -33,6 +33,7 @@ SETTINGS = {
     "group.consumer.min.session.timeout.ms": "1000",
     "group.consumer.min.heartbeat.interval.ms": "300",
     "num.partitions": "1",
+    "log.retention.ms": "-1",  # tests name times long ago, which a look at retention would end
     "offsets.topic.num.partitions": "3",
     "offsets.topic.replication.factor": "1",
     "share.coordinator.state.topic.min.isr": "1",

@@ -140,9 +140,12 @@ def test_an_endpoint_that_is_down_at_start_is_waited_for(tmp_path: Path, own_min
         daemon.start(app_of("late"))
         daemon.started()
         wait_until("it says so", lambda: "source unavailable" in daemon.text())
+        assert daemon.process is not None
+        daemon.process.send_signal(signal.SIGSTOP)  # or it might ask before the queue is there
         own_ministack.start()
         sqs = own_ministack.client("sqs")
         url = sqs.create_queue(QueueName="late", Attributes={"VisibilityTimeout": "10"})["QueueUrl"]
+        daemon.process.send_signal(signal.SIGCONT)
         send(own_ministack, url, 0, 20)
         wait_until(
             "it comes back", lambda: daemon.status()["state"] == "Disabled" or len(daemon.handled()) == 20
