@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from benchmarks.report import Result, case
-from benchmarks.runtime import EVENT, ID, Bench
+from benchmarks.runtime import EVENT, ID, Bench, opened
 from millstream.contract.clock import SystemClock
 from millstream.contract.functions import Success
 from millstream.runtime.concurrency import ConcurrencyLedger
-from millstream.runtime.logs import FunctionLogs
 from millstream.runtime.pool import RuntimePool
-from millstream.runtime.sandboxes.bwrap import BwrapSandbox
 
 ENVIRONMENTS, INVOCATIONS = 2_000, 100_000
 AT_ONCE = 4
@@ -30,17 +27,8 @@ def run() -> Result:
 
 
 async def _run() -> Result:
-    with tempfile.TemporaryDirectory() as text:
-        folder = Path(text)
-        bench = Bench(folder, BwrapSandbox(folder / "sandboxes"), FunctionLogs(folder / "logs"))
-        await bench.sandbox.start()
-        try:
-            cases = {
-                "environments": await _environments(bench),
-                "invocations": await _invocations(bench),
-            }
-        finally:
-            await bench.sandbox.aclose()
+    async with opened() as bench:
+        cases = {"environments": await _environments(bench), "invocations": await _invocations(bench)}
     return {"benchmark": "flat", "cases": cases}
 
 

@@ -13,7 +13,8 @@ import site
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -73,28 +74,31 @@ def run() -> Result:
     return asyncio.run(_run())
 
 
-async def _run() -> Result:
+@asynccontextmanager
+async def opened() -> AsyncIterator[Bench]:
+    """A sandbox of its own, for functions of the benchmark alone."""
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text)
         bench = Bench(folder, BwrapSandbox(folder / "sandboxes"), FunctionLogs(folder / "logs"))
         await bench.sandbox.start()
         try:
-            cases = {
-                "cold-zygote": await _cold(bench),
-                "cold-burst": await _bursts(bench),
-                "warm-framed": await _warm(bench, bench.function("framed")),
-                "warm-framed-8": await _warm(bench, bench.function("lanes"), lanes=8),
-                "warm-http": await _warm(bench, _with_ric(bench.function("http"))),
-                "large-framed": await _large(bench, bench.function("large")),
-            }
+            yield bench
         finally:
             await bench.sandbox.aclose()
-        alone = replace(bench, sandbox=BwrapSandbox(folder / "alone"))
-        await alone.sandbox.start()
-        try:
-            cases["idle-50"] = await _idle(alone)
-        finally:
-            await alone.sandbox.aclose()
+
+
+async def _run() -> Result:
+    async with opened() as bench:
+        cases = {
+            "cold-zygote": await _cold(bench),
+            "cold-burst": await _bursts(bench),
+            "warm-framed": await _warm(bench, bench.function("framed")),
+            "warm-framed-8": await _warm(bench, bench.function("lanes"), lanes=8),
+            "warm-http": await _warm(bench, _with_ric(bench.function("http"))),
+            "large-framed": await _large(bench, bench.function("large")),
+        }
+    async with opened() as bench:
+        cases["idle-50"] = await _idle(bench)
     return {"benchmark": "runtime", "cases": cases}
 
 

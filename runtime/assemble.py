@@ -9,7 +9,7 @@ from millstream.contract.errors import SandboxUnavailable
 from millstream.contract.functions import FunctionSpec
 from millstream.contract.ports import LogSink
 from millstream.runtime.api.http import Server
-from millstream.runtime.api.link import ApiLinks
+from millstream.runtime.api.link import ApiLink, ApiLinks
 from millstream.runtime.environment import Environment
 from millstream.runtime.extensions import Extensions
 from millstream.runtime.framed import FramedLinks
@@ -67,7 +67,9 @@ async def assemble(
         links = SnapshotLinks(function.name, processes, config, output.write_end)
     if (program := program_of(function, stream, processes.places)) is not None:
         links = ApiLinks(
-            processes, program, server, function.arn, output.write_end, snapshots=function.snap_start
+            lambda: ApiLink(
+                processes, program, server, function.arn, output.write_end, snapshots=function.snap_start
+            )
         )
     telemetry.make_socket = processes.make_socket
     programs = extension_programs(function, stream, processes.places)

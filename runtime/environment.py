@@ -66,7 +66,6 @@ class Environment:
         self._link: Link | None = None
         self._created_at = time.monotonic()
         self._initialised = False  # the first init phase is over, whatever came of it
-        self._init_limit_s = INIT_S
         self._init_s: float | None = None  # of it, reported once
         self._restore_s: float | None = None  # of a restore ahead of this invocation, reported once
         self._broken = False  # the next invocation needs a new runtime
@@ -149,6 +148,11 @@ class Environment:
             self._init_over("invoke", time.monotonic() - began_at, ending)
         self._finish(invocation, started_at, outcome, ending)
         return outcome
+
+    @property
+    def _init_limit_s(self) -> float:
+        """Longest init phase that no invocation waits for."""
+        return INIT_S
 
     @property
     def _asleep(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 
 from tenacity import AsyncRetrying, retry_if_result, wait_exponential_jitter
@@ -25,8 +26,8 @@ INIT_FAILURE = "FUNCTION_ERROR_INIT_FAILURE"
 """Source: AWS, GetProvisionedConcurrencyConfig, StatusReason."""
 
 
-class Provisioner:
-    """Runs for as long as its function is there. `slots` are shared by the provisioners of a pool."""
+class MakesAhead(ABC):
+    """Runs for as long as its function is there. `slots` are shared by all that make environments ahead."""
 
     def __init__(
         self,
@@ -43,10 +44,9 @@ class Provisioner:
         self._end = end
         self._slots = slots
         self._clock = clock
-        self._said_ready = False
 
     async def run(self) -> None:
-        """Make what is missing, again and again. Raises nothing but cancellation."""
+        """Make what is missing whenever something is. Raises nothing but cancellation."""
         retrying = AsyncRetrying(
             retry=retry_if_result(lambda made: not made),
             wait=wait_exponential_jitter(multiplier=BACKOFF_FIRST_S, max=BACKOFF_MAX_S),
@@ -56,8 +56,17 @@ class Provisioner:
             await self._fleet.short.wait()
             await retrying(self._round)
 
+    @abstractmethod
     async def _round(self) -> bool:
-        """Make some of what is missing; false if one of them cannot be made."""
+        """Make some of what is missing; false if it cannot be made now."""
+
+
+class Provisioner(MakesAhead):
+    """Makes as many as are configured."""
+
+    _said_ready = False
+
+    async def _round(self) -> bool:
         missing = self._fleet.missing(self._clock.monotonic())
         if not missing:
             self._fleet.short.clear()

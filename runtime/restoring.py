@@ -12,14 +12,12 @@ from __future__ import annotations
 import asyncio
 import time
 
-from millstream.contract.functions import FunctionFailed, FunctionSpec
+from millstream.contract.functions import FunctionFailed
 from millstream.runtime.environment import PREPARE_S, Environment
-from millstream.runtime.extensions import Extensions
 from millstream.runtime.failures import NotLoaded, Told, not_loaded, timed_out
-from millstream.runtime.link import Broken, Links
-from millstream.runtime.output import Output
-from millstream.runtime.platform import SUCCESS, Ending, PlatformLog
-from millstream.runtime.processes import NotStarted, Processes
+from millstream.runtime.link import Broken
+from millstream.runtime.platform import SUCCESS, Ending
+from millstream.runtime.processes import NotStarted
 
 RESTORE_S = 10.0
 """Longest restore. Source: AWS, "Lambda SnapStart runtime hooks"."""
@@ -28,17 +26,9 @@ RESTORE_S = 10.0
 class RestoredEnvironment(Environment):
     """Implements ExecutionEnvironment, for functions with `snap_start`."""
 
-    def __init__(
-        self,
-        function: FunctionSpec,
-        processes: Processes,
-        links: Links,
-        output: Output,
-        platform: PlatformLog,
-        extensions: Extensions,
-    ) -> None:
-        super().__init__(function, processes, links, output, platform, extensions)
-        self._init_limit_s = max(PREPARE_S, function.timeout_s)
+    @property
+    def _init_limit_s(self) -> float:
+        return max(PREPARE_S, self._function.timeout_s)
 
     @property
     def _restorable(self) -> bool:

@@ -8,14 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
 
-from tenacity import AsyncRetrying, retry_if_result, wait_exponential_jitter
-
-from millstream.contract.clock import Clock
 from millstream.contract.errors import SandboxUnavailable
-from millstream.runtime.fleet import Fleet, Member, Stage
-from millstream.runtime.provisioning import BACKOFF_FIRST_S, BACKOFF_MAX_S
+from millstream.runtime.fleet import Member, Stage
+from millstream.runtime.provisioning import MakesAhead
 
 logger = logging.getLogger(__name__)
 
@@ -24,36 +20,10 @@ class NoRoom(SandboxUnavailable):
     """There is no memory for more than what is needed now."""
 
 
-class Spares:
-    """Runs for as long as its function is there. `slots` are shared by all that make environments ahead."""
+class Spares(MakesAhead):
+    """Makes one whenever there is none."""
 
-    def __init__(
-        self,
-        fleet: Fleet,
-        make: Callable[[Fleet], Awaitable[Member]],
-        free: Callable[[Member], object],
-        end: Callable[[Member], object],
-        slots: asyncio.Semaphore,
-        clock: Clock,
-    ) -> None:
-        self._fleet = fleet
-        self._make = make
-        self._free = free
-        self._end = end
-        self._slots = slots
-        self._clock = clock
-        self._said = False
-
-    async def run(self) -> None:
-        """Make one whenever there is none. Raises nothing but cancellation."""
-        retrying = AsyncRetrying(
-            retry=retry_if_result(lambda made: not made),
-            wait=wait_exponential_jitter(multiplier=BACKOFF_FIRST_S, max=BACKOFF_MAX_S),
-            sleep=self._clock.sleep,
-        )
-        while True:
-            await self._fleet.short.wait()
-            await retrying(self._round)
+    _said = False
 
     async def _round(self) -> bool:
         """Make one if it is missing; false if it cannot be made now."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from millstream.runtime.api.http import Server
@@ -93,28 +93,12 @@ class ApiLink:
 class ApiLinks:
     """Implements Links: the server, which is another's, outlives each runtime."""
 
-    def __init__(
-        self,
-        processes: Processes,
-        program: Program,
-        server: Server,
-        arn: str,
-        output: int,
-        *,
-        snapshots: bool,
-    ) -> None:
-        self._processes = processes
-        self._program = program
-        self._server = server
-        self._arn = arn
-        self._output = output
-        self._snapshots = snapshots
+    def __init__(self, make: Callable[[], ApiLink]) -> None:
+        self._make = make
 
     @property
     def kept(self) -> bool:
         return False
 
     def link(self) -> Link:
-        return ApiLink(
-            self._processes, self._program, self._server, self._arn, self._output, snapshots=self._snapshots
-        )
+        return self._make()

@@ -21,7 +21,6 @@ from millstream.contract.errors import SandboxUnavailable
 from millstream.contract.functions import FunctionSpec
 from millstream.contract.ports import LogSink
 from millstream.runtime.assemble import assemble
-from millstream.runtime.egress import Forwards, endpoints
 from millstream.runtime.environment import Environment
 from millstream.runtime.processes import NotStarted
 from millstream.runtime.sandboxes.cgroups import MemoryGroup, MemoryGroups, Share, find_memory_groups
@@ -95,10 +94,7 @@ class BwrapSandbox:
                     template.group, function.memory_size_mb, function.ephemeral_storage_mb
                 )
             await processes.up()
-            if processes.exits:
-                processes.forwards = Forwards(function.name)
-                pairs = zip(processes.exits, endpoints(function.network), strict=True)
-                await processes.forwards.start(list(pairs))
+            await processes.open_exits(function)
             stands = True
         except (OSError, NotStarted) as error:
             raise SandboxUnavailable(f"{function.name}: {error}: {_last_line(template.log)}") from error

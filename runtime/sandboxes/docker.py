@@ -29,7 +29,7 @@ from millstream.contract.errors import SandboxUnavailable
 from millstream.contract.functions import FunctionSpec
 from millstream.contract.ports import LogSink
 from millstream.runtime.assemble import assemble
-from millstream.runtime.egress import LOOPBACK, Forwards, endpoints
+from millstream.runtime.egress import LOOPBACK, endpoints
 from millstream.runtime.environment import Environment
 from millstream.runtime.processes import NotStarted, Places
 from millstream.runtime.sandboxes.cgroups import watch
@@ -167,10 +167,7 @@ class DockerSandbox:
             (folder / SOCKET).unlink()
             await self._confine(control, function)
             await processes.up()
-            if processes.exits:
-                processes.forwards = Forwards(function.name)
-                pairs = zip(processes.exits, endpoints(function.network), strict=True)
-                await processes.forwards.start(list(pairs))
+            await processes.open_exits(function)
             stands = True
         except NotStarted as error:
             said = await self._calls.call(self._there().ended, own)

@@ -16,7 +16,8 @@ from typing import Any
 
 import msgspec
 
-from millstream.runtime.egress import Forwards
+from millstream.contract.functions import FunctionSpec
+from millstream.runtime.egress import Forwards, endpoints
 from millstream.runtime.processes import NotStarted, Places, Process
 from millstream.runtime.sandboxes.cgroups import Share, Watch
 
@@ -51,7 +52,7 @@ class SupervisedProcesses:
         self.kept: Process | None = None
         self._listener: socket.socket | None = None
         self.exits: list[socket.socket] = []  # listen for what the function may reach
-        self.forwards: Forwards | None = None
+        self._forwards: Forwards | None = None
         self.bury: Callable[[], Awaitable[None]] | None = (
             None  # ends what is around them, once they are killed
         )
@@ -83,6 +84,12 @@ class SupervisedProcesses:
                 await self._up
         except TimeoutError as error:
             raise NotStarted(f"its isolation did not stand within {START_S:g} s") from error
+
+    async def open_exits(self, function: FunctionSpec) -> None:
+        """Forward what the function may reach, once the isolation stands. Raises OSError."""
+        if self.exits:
+            self._forwards = Forwards(function.name)
+            await self._forwards.start(list(zip(self.exits, endpoints(function.network), strict=True)))
 
     async def start_python(self, frames: socket.socket, output: int) -> Process:
         return await self._start({"op": "python"}, [frames.fileno(), output])
@@ -157,8 +164,8 @@ class SupervisedProcesses:
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
         self._break("the sandbox was ended")
         self._control.close()
-        if self.forwards is not None:
-            self.forwards.close()
+        if self._forwards is not None:
+            self._forwards.close()
         for listener in (self._listener, *self.exits):
             if listener is not None:
                 listener.close()

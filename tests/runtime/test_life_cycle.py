@@ -9,25 +9,10 @@ import re
 
 import pytest
 
+from tests.contract.sandbox_kit import COUNTED
 from tests.runtime.conftest import MakeRuntime
 
 pytestmark = pytest.mark.broker
-
-COUNTED = """
-import os, tempfile, time
-seen = 0
-def handle(event, context):
-    global seen
-    seen += 1
-    with open(os.path.join(tempfile.gettempdir(), "calls"), "a") as file:
-        file.write("x")
-    calls = os.path.getsize(file.name)
-    if event == "hang":
-        time.sleep(60)
-    if event == "exit":
-        os._exit(7)
-    return {"seen": seen, "calls": calls, "pid": os.getpid()}
-"""
 
 
 async def test_the_init_after_a_failure_counts_as_duration(driver: str, runtime: MakeRuntime) -> None:
