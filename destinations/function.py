@@ -9,8 +9,8 @@ from typing import Annotated, Self, assert_never
 from pydantic import AfterValidator
 
 from millstream.aws.arn import is_arn_of
-from millstream.contract.errors import DestinationUnavailable
-from millstream.contract.functions import MAX_PAYLOAD_BYTES, FunctionFailed, Success, Throttled
+from millstream.contract.errors import DestinationUnavailable, DocumentTooLarge
+from millstream.contract.functions import MAX_PAYLOAD_BYTES, FunctionFailed, Success, Throttled, TooLarge
 from millstream.contract.options import Options
 from millstream.contract.ports import Host, InvocationRecord, Payload
 from millstream.contract.records import DestinationReceipt
@@ -74,6 +74,8 @@ class FunctionDestination:
                     return DestinationReceipt(self.name)
                 case FunctionFailed(error_type=error_type):
                     raise DestinationUnavailable(f"{self.name}: {error_type}")
+                case TooLarge():
+                    raise DocumentTooLarge(f"{self.name}: {outcome.message}")
                 case Throttled(retry_after_s=retry_after_s):
                     if attempt < ATTEMPTS:
                         await clock.sleep(min(max(wait_s, retry_after_s), MAX_WAIT_S))

@@ -18,6 +18,7 @@ from millstream.contract.functions import (
     Outcome,
     Success,
     Throttled,
+    TooLarge,
 )
 from millstream.contract.ports import (
     Destination,
@@ -156,7 +157,7 @@ class Processor:
     async def _attempt(self, batch: Batch, event: bytes) -> Resolution:
         outcome = await self._invoke(batch, event)
         match outcome:
-            case Throttled():
+            case Throttled() | TooLarge():
                 return resolve_all(batch, Returned())
             case Success() | FunctionFailed():
                 return await self._resolve(batch, event, outcome)
@@ -207,6 +208,8 @@ class Processor:
                 pass  # AWS does not scale down where the function reports its failures
             case FunctionFailed() | Throttled():
                 self._scaler.failed()
+            case TooLarge():
+                pass
             case _:
                 assert_never(outcome)
 

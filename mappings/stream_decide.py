@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias, assert_never
 
-from millstream.contract.functions import FunctionFailed, Outcome, Success, Throttled
+from millstream.contract.functions import FunctionFailed, Outcome, Success, Throttled, TooLarge
 from millstream.contract.records import Batch, Reason, Record
 from millstream.contract.streams import StreamPolicy
 from millstream.mappings.answers import named_items, window_state
@@ -110,6 +110,8 @@ def decide(attempt: Attempt, outcome: Outcome, policy: StreamPolicy) -> list[Ste
         case Success(payload=payload, request_id=request_id):
             tried = replace(attempt, request_id=request_id, function_error=None)
             return _by_answer(tried, payload, policy)
+        case TooLarge():
+            return _too_large(attempt)
         case _:
             assert_never(outcome)
 
@@ -133,6 +135,20 @@ def split_by_partition(
 def delay_s(waits: int) -> float:
     """How long to wait after so many tries in a row that brought nothing: 1, 2, 4 … 60 s."""
     return float(min(FIRST_DELAY_S * 2 ** min(waits - 1, 10), MAX_DELAY_S))
+
+
+def _too_large(attempt: Attempt) -> list[Step]:
+    """Smaller batches, without counting a try; a record that is too large alone can never be sent."""
+    records = attempt.batch.records
+    if len(records) == 1:
+        return [GiveUp(records, Reason.TOO_LARGE, max(attempt.failures, 1), attempt.request_id)]
+    return [Retry(replace(attempt, batch=Batch(half)), 0.0) for half in halves(records)]
+
+
+def halves(records: tuple[Record, ...]) -> tuple[tuple[Record, ...], tuple[Record, ...]]:
+    """Records in two parts, in order; of an odd number the first is the smaller one."""
+    middle = len(records) // 2
+    return records[:middle], records[middle:]
 
 
 def _by_answer(attempt: Attempt, payload: bytes, policy: StreamPolicy) -> list[Step]:
@@ -159,9 +175,7 @@ def _whole(attempt: Attempt, policy: StreamPolicy) -> list[Step]:
     records = attempt.batch.records
     if policy.bisect and len(records) > 1:
         # Source: AWS, BisectBatchOnFunctionError: a split does not count towards the retry quota.
-        middle = len(records) // 2
-        halves = records[:middle], records[middle:]
-        return [Retry(replace(attempt, batch=Batch(half)), 0.0) for half in halves]
+        return [Retry(replace(attempt, batch=Batch(half)), 0.0) for half in halves(records)]
     return [_retry(attempt, policy)]
 
 

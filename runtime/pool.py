@@ -20,6 +20,7 @@ from millstream.contract.functions import (
     FunctionSpec,
     Outcome,
     Throttled,
+    TooLarge,
 )
 from millstream.contract.ports import Sandbox
 from millstream.runtime import memory
@@ -146,8 +147,7 @@ class RuntimePool:
         if fleet is None:
             return _refused("ResourceNotFoundException", f"Function not found: {function}", request_id)
         if len(event) > MAX_PAYLOAD_BYTES:
-            limit = f"Request must be smaller than {MAX_PAYLOAD_BYTES} bytes for the InvokeFunction operation"
-            return _refused("RequestTooLargeException", limit, request_id)
+            return TooLarge(len(event), MAX_PAYLOAD_BYTES)
         outcome: Outcome | None = self._ledger.take(fleet.spec, self._clock.monotonic())
         if outcome is None:
             try:

@@ -67,6 +67,7 @@ class FakeStream:
     clock: Clock
     parts: dict[str, FakePartition] = field(default_factory=dict)
     event_source_arn: str = "arn:fake"
+    identity: str | None = None
     fault: Exception | None = None  # of each list
     open_readers: int = 0
     starts: list[tuple[str, Start]] = field(default_factory=list)

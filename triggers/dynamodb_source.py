@@ -39,6 +39,10 @@ class DynamoDbSource:
         self._said_disabled = False
 
     @property
+    def identity(self) -> str | None:
+        return None
+
+    @property
     def event_source_arn(self) -> str:
         return self._calls.arn
 

@@ -27,6 +27,10 @@ class KinesisSource:
         self._ranges: dict[str, HashRange] = {}  # by shard
 
     @property
+    def identity(self) -> str | None:
+        return None
+
+    @property
     def event_source_arn(self) -> str:
         return self._stream.consumer_arn or self._stream.arn
 

@@ -34,6 +34,10 @@ class RabbitMqStreamSource:
         self._held: StreamSubscription | None = None  # from the mark on
 
     @property
+    def identity(self) -> str | None:
+        return None
+
+    @property
     def event_source_arn(self) -> str:
         return self._arn
 

@@ -241,7 +241,8 @@ class SandboxKit:
         async with asyncio.timeout(20.0), runtime(self.driver, COUNTED, timeout_s=10.0) as it:
             for wait_s in (0.0, 0.01, 0.05, 0.2):
                 with pytest.raises(TimeoutError):
-                    await asyncio.wait_for(it.answer("hang"), wait_s)
+                    async with asyncio.timeout(wait_s):
+                        await it.answer("hang")
             assert (await it.answer())["seen"] == 1
 
     async def test_an_end_leaves_no_process(self, runtime: MakeRuntime) -> None:

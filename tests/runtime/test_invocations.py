@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from millstream.contract.functions import MAX_PAYLOAD_BYTES, FunctionFailed, Success, Throttled
+from millstream.contract.functions import MAX_PAYLOAD_BYTES, Success, Throttled, TooLarge
 from tests.clock import VirtualClock
 from tests.runtime.conftest import MakeRuntime
 
@@ -158,8 +158,7 @@ async def test_an_idle_environment_is_retired(driver: str, runtime: MakeRuntime)
 async def test_an_event_above_six_megabytes_is_refused(driver: str, runtime: MakeRuntime) -> None:
     async with runtime(driver, "def handle(e, c): ...\n") as it:
         outcome = await it.invoke("x" * (MAX_PAYLOAD_BYTES + 1))
-    assert isinstance(outcome, FunctionFailed)
-    assert outcome.error_type == "RequestTooLargeException"
+    assert outcome == TooLarge(MAX_PAYLOAD_BYTES + 3, MAX_PAYLOAD_BYTES)
 
 
 async def test_an_event_of_almost_six_megabytes_is_taken(driver: str, runtime: MakeRuntime) -> None:

@@ -51,4 +51,5 @@ async def test_a_first_cold_start_that_is_cut_off_keeps_no_sandbox_from_closing(
 ) -> None:
     async with asyncio.timeout(10.0), runtime("bwrap", WHEN, timeout_s=10.0) as it:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(it.answer(), wait_s)
+            async with asyncio.timeout(wait_s):
+                await it.answer()

@@ -2,9 +2,11 @@
 
 MillstreamError
 ├── InvalidConfiguration    what a user declared is wrong; never retried, says every problem at once
+├── Refused                 a source or destination refuses us now, or is not there; retried at long intervals
 ├── SourceUnavailable       a source did not answer; the supervisor retries
 ├── PartitionGone           a partition is not in its stream any more; it is given up, loudly
 ├── DestinationUnavailable  a destination did not take a record; the record is kept
+│   └── DocumentTooLarge    what it was given is larger than it takes; something smaller may fit
 ├── SandboxUnavailable      this host, as it is, cannot isolate functions
 ├── StateUnavailable        the state store cannot be read or written
 └── LeaseLost               another daemon owns the partition; stop, write nothing
@@ -46,6 +48,14 @@ class InvalidConfiguration(MillstreamError):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
+class Refused(MillstreamError):
+    """A source or a destination refuses us now, or is not there: rights, credentials, a queue, a topic.
+
+    Somebody can mend that without touching the declaration, so it is tried again, at intervals that
+    grow to five minutes. The message names what was refused and why, and holds no secret.
+    """
+
+
 class SourceUnavailable(MillstreamError):
     """A source did not answer, or answered with a fault of its own."""
 
@@ -56,6 +66,10 @@ class PartitionGone(MillstreamError):
 
 class DestinationUnavailable(MillstreamError):
     """A destination did not take a record; whoever holds the record keeps it."""
+
+
+class DocumentTooLarge(DestinationUnavailable):
+    """A destination did not take a document for its size; its `limit_bytes` may be smaller from now on."""
 
 
 class SandboxUnavailable(MillstreamError):

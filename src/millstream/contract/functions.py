@@ -106,4 +106,20 @@ class Throttled:
     retry_after_s: float
 
 
-Outcome: TypeAlias = Success | FunctionFailed | Throttled
+@dataclass(frozen=True, slots=True)
+class TooLarge:
+    """Not run: the event is larger than an invocation may be.
+
+    Source: AWS, "Lambda quotas", invocation payload.
+    """
+
+    size_bytes: int
+    limit_bytes: int
+
+    @property
+    def message(self) -> str:
+        """What a caller of Invoke is told."""
+        return f"Request must be smaller than {self.limit_bytes} bytes for the InvokeFunction operation"
+
+
+Outcome: TypeAlias = Success | FunctionFailed | Throttled | TooLarge

@@ -71,7 +71,7 @@ class GroupSource(Protocol):
 
         Raises:
             SourceUnavailable: no answer now.
-            InvalidConfiguration: the source is gone or refuses us.
+            Refused: the source is gone or refuses us.
         """
 
     async def change(self) -> Change:
@@ -79,7 +79,7 @@ class GroupSource(Protocol):
 
         Raises:
             SourceUnavailable: the membership has ended, and begins anew with another source.
-            InvalidConfiguration: the source is gone or refuses us.
+            Refused: the source is gone or refuses us.
         """
 
     async def reader(self, leases: Sequence[Lease]) -> StreamReader:

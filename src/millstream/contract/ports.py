@@ -67,6 +67,15 @@ class BatchLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class RetryInPlace:
+    """How failed records are tried again while they are held, without the queue's taking them back."""
+
+    first_s: float  # the first wait, doubled with each further failure
+    most_s: float  # the longest wait
+    within_s: float  # since a record was received; what would take longer goes back to the queue
+
+
+@dataclass(frozen=True, slots=True)
 class QueuePolicy:
     """What a mapping does with failures and load, as its options say."""
 
@@ -76,6 +85,8 @@ class QueuePolicy:
     max_concurrency: int | None = None  # MaximumConcurrency; None: the service's own scaling
     page: int = 10  # records that one poll asks for at most
     drops_too_large: bool = False  # what no event can hold is given up at once; else the queue keeps it
+    rejects: bool = False  # the queue passes what is rejected to a dead-letter exchange, if it has one
+    in_place: RetryInPlace | None = None  # None: what failed goes back to the queue, which hides it
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +99,9 @@ class Host:
     endpoint_url: str | None = None  # None: the vendor's own
     region: str | None = None  # None: by the client library's own chain
     mapping: str = ""  # UUID of the mapping that a source is opened for
+    buffer_bytes: int = (
+        64 * 1024 * 1024
+    )  # what the client of a source may hold beyond what the core asked for
 
 
 class QueueReader(Protocol):
@@ -102,14 +116,17 @@ class QueueReader(Protocol):
 
         Raises:
             SourceUnavailable: retried by the supervisor.
-            InvalidConfiguration: the queue is gone or refuses us.
+            Refused: the queue is gone or refuses us.
         """
 
     async def extend(self, records: Sequence[Record]) -> None:
         """Hide `records` for `lease_s` from now on. One that is gone already is passed over."""
 
     async def settle(self, resolution: Resolution) -> None:
-        """Take Done and Discarded records off the queue; see that Returned ones are delivered again."""
+        """Take Done and Discarded records off the queue; see that Returned ones are delivered again.
+
+        Rejected ones go to the queue's dead-letter exchange; they come only where the policy says `rejects`.
+        """
 
     async def backlog(self) -> int | None:
         """About how many records wait. None: the source does not say."""
@@ -149,7 +166,8 @@ class QueueTrigger(Protocol):
         """Find the source and check what only it knows.
 
         Raises:
-            InvalidConfiguration: there is no such source, or its settings do not fit the function.
+            InvalidConfiguration: its settings do not fit the declaration or the function.
+            Refused: there is no such source, or it refuses us.
             SourceUnavailable: it does not answer now.
         """
 
@@ -301,13 +319,16 @@ class Destination(Protocol):
         """Make ready to deliver; finds the target where that can be checked.
 
         Raises:
-            InvalidConfiguration: there is no such target.
+            InvalidConfiguration: the target does not fit the declaration.
+            Refused: there is no such target, or it refuses us.
+            DestinationUnavailable: it does not answer now.
         """
 
     async def deliver(self, record: InvocationRecord) -> DestinationReceipt:
         """Hand a record over; returns once the target holds it.
 
         Raises:
+            DocumentTooLarge: it takes no document of that size.
             DestinationUnavailable: it does not hold the record, or nobody knows.
         """
 

@@ -89,6 +89,16 @@ class Returned:
 
 
 @dataclass(frozen=True, slots=True)
+class Rejected:
+    """Given up, with no destination that holds it, to a queue that can pass it on to a dead-letter exchange.
+
+    Only for readers of a trigger whose policy says `rejects`.
+    """
+
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
 class DestinationReceipt:
     """What a destination answered; made by destinations alone, once they hold the record.
 
@@ -106,7 +116,7 @@ class Discarded:
     receipt: DestinationReceipt
 
 
-Verdict: TypeAlias = Done | Returned | Discarded
+Verdict: TypeAlias = Done | Returned | Rejected | Discarded
 
 
 class _Seal:
@@ -187,9 +197,9 @@ class CursorTracker:
         """Mark a batch resolved; the new checkpoint of each partition whose front moved.
 
         Raises:
-            ValueError: a record was returned, which a stream cannot take back.
+            ValueError: a record was returned or rejected, which a stream cannot take back.
         """
-        if Returned in set(map(type, resolution.verdicts)):
+        if not {Returned, Rejected}.isdisjoint(map(type, resolution.verdicts)):
             raise ValueError("a stream cannot take a record back")
         moved = [
             (partition, self._parts[partition].complete([record.position for record in some]))

@@ -64,7 +64,8 @@ class StreamTrigger(Protocol):
         """Find the stream and check what only it knows.
 
         Raises:
-            InvalidConfiguration: there is no such stream, or it does not fit.
+            InvalidConfiguration: the stream does not fit the declaration.
+            Refused: there is no such stream, or it refuses us.
             SourceUnavailable: it does not answer now.
         """
 

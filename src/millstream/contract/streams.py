@@ -90,7 +90,7 @@ class StreamReader(Protocol):
         Raises:
             SourceUnavailable: no answer, or throttled; asked again after a while.
             PartitionGone: the partition was trimmed, or its stream was made anew.
-            InvalidConfiguration: the stream is gone or refuses us.
+            Refused: the stream is gone or refuses us.
         """
 
     async def aclose(self) -> None:
@@ -104,12 +104,20 @@ class StreamSource(Protocol):
     def event_source_arn(self) -> str:
         """What records of it carry as `eventSourceARN`."""
 
+    @property
+    def identity(self) -> str | None:
+        """What tells the stream from an earlier one of its name, as of the last call of `partitions`.
+
+        None: the stream does not say, or its partitions and positions tell by themselves. A stream with
+        another identity than the mapping has read so far is read anew, from its beginning.
+        """
+
     async def partitions(self) -> Sequence[Partition]:
         """All that the stream has now, ended ones included while they can be read.
 
         Raises:
             SourceUnavailable: no answer now.
-            InvalidConfiguration: the stream is gone or refuses us.
+            Refused: the stream is gone or refuses us.
         """
 
     async def mark(self) -> float:
@@ -123,7 +131,7 @@ class StreamSource(Protocol):
         """A reader from `start`; an `After` whose record was trimmed begins at the oldest.
 
         Raises:
-            SourceUnavailable, PartitionGone, InvalidConfiguration: as `StreamReader.read`.
+            SourceUnavailable, PartitionGone, Refused: as `StreamReader.read`.
         """
 
     async def aclose(self) -> None:

@@ -19,7 +19,7 @@ from millstream.contract.errors import (
     SourceUnavailable,
     StateUnavailable,
 )
-from millstream.contract.functions import FunctionFailed, FunctionSpec, Success, Throttled
+from millstream.contract.functions import FunctionFailed, FunctionSpec, Success, Throttled, TooLarge
 from millstream.contract.ports import Host, Sandbox
 from millstream.contract.registry import load_plugin, plugin_names
 from millstream.contract.state import MappingRow, MappingStatus, StateStore
@@ -238,6 +238,8 @@ class Daemon:
                 return {"payload": payload.decode(), "request_id": request_id}
             case FunctionFailed(payload=payload, request_id=request_id):
                 return {"payload": payload.decode(), "request_id": request_id, "function_error": "Unhandled"}
+            case TooLarge():
+                return {"error": f"RequestTooLargeException: {outcome.message}"}
             case Throttled(reason=reason):
                 return {"error": f"Rate Exceeded. ({reason})"}
 

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
 from millstream.contract.clock import Clock
-from millstream.contract.functions import FunctionFailed, Outcome, Success, Throttled
+from millstream.contract.functions import FunctionFailed, Outcome, Success, Throttled, TooLarge
 from millstream.contract.records import (
     By,
     Discarded,
     Done,
     Reason,
     Record,
+    Rejected,
     Resolution,
     Returned,
     Verdict,
@@ -66,7 +67,7 @@ class _Counted:
                 pass  # counted as filtered already
             case Returned():
                 self.returned += count
-            case Discarded():
+            case Discarded() | Rejected():
                 self.discarded += count
 
 
@@ -133,7 +134,7 @@ class StatusBoard:
 
     def invoked(self, mapping: str, records: int, outcome: Outcome, duration_s: float) -> None:
         counted = self._touch(mapping)
-        if not isinstance(outcome, Throttled):
+        if not isinstance(outcome, Throttled | TooLarge):
             counted.invoked_records += records
         match outcome:
             case Success():
@@ -148,6 +149,8 @@ class StatusBoard:
                 counted.last_result = FAILED
             case Throttled():
                 counted.throttles += 1
+            case TooLarge():
+                pass  # its records are sent in smaller batches, or given up, which is told by itself
 
     def _say_failing(self, counted: _Counted, failed: FunctionFailed) -> None:
         if counted.last_result == FAILED:
