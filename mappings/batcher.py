@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from millstream.contract.functions import MAX_PAYLOAD_BYTES
 from millstream.contract.ports import BatchLimits
-from millstream.contract.records import Batch, Record
+from millstream.contract.records import Batch, Position, Record
 
-ENVELOPE_BYTES = 1024
-"""Room left for what an envelope adds around its records."""
+
+def room_bytes(envelope: Callable[[Sequence[Record]], bytes], partitions: Iterable[str]) -> int:
+    """What an event has room for beside its envelope, with a record of each partition in it.
+
+    Asked of the trigger's own envelope, around records of no bytes. The comma of each record is not in it.
+    """
+    empty = [
+        Record(partition=name, position=Position("0"), item_id="0", event=b"", arrived_at=0.0, received_at=0.0)
+        for name in dict.fromkeys(partitions)
+    ]
+    return MAX_PAYLOAD_BYTES - len(envelope(empty))
 
 
 class Batcher:
@@ -17,13 +26,13 @@ class Batcher:
 
     Its window opens with it, that is when the batch before it was sent. A window that ends before
     a record has come says nothing: the first record then opens a new one. Limits may say that it
-    always opens with the first record.
+    always opens with the first record. `room_bytes` is what an event has for its records, commas included.
     Source: AWS, "How Lambda processes records from stream and queue-based event sources", batching.
     """
 
-    def __init__(self, limits: BatchLimits, opened_at: float, max_bytes: int = MAX_PAYLOAD_BYTES) -> None:
+    def __init__(self, limits: BatchLimits, opened_at: float, room_bytes: int) -> None:
         self._limits = limits
-        self._max_bytes = max_bytes - ENVELOPE_BYTES
+        self._room_bytes = room_bytes
         self._ends_at = opened_at + limits.window_s
         self._records: list[Record] = []
         self._bytes = 0
@@ -50,7 +59,7 @@ class Batcher:
         room = self._limits.size - len(self._records)
         fitting = records[:room]
         size = sum([len(record.event) + 1 for record in fitting])  # each with its comma
-        if self._bytes + size <= self._max_bytes:
+        if self._bytes + size <= self._room_bytes:
             self._open(fitting, now)
             self._records += fitting
             self._bytes += size
@@ -62,7 +71,7 @@ class Batcher:
             if len(self._records) >= self._limits.size:
                 return records[index:]
             size = len(record.event) + 1
-            if self._records and self._bytes + size > self._max_bytes:
+            if self._records and self._bytes + size > self._room_bytes:
                 self._closed = True
                 return records[index:]
             self._open((record,), now)
@@ -80,11 +89,11 @@ class Batcher:
         return Batch(tuple(self._records))
 
 
-def split(records: Sequence[Record], limits: BatchLimits) -> list[Batch]:
+def split(records: Sequence[Record], limits: BatchLimits, room_bytes: int) -> list[Batch]:
     """All records as batches, in order, with no window."""
     batches = []
     while records:
-        batcher = Batcher(limits, opened_at=0.0)
+        batcher = Batcher(limits, 0.0, room_bytes)
         records = batcher.add(records, now=0.0)
         batches.append(batcher.batch())
     return batches

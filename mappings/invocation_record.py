@@ -6,13 +6,12 @@ an asynchronous invocation (`success_record`). Their keys stand in the order of 
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import msgspec
 
 from millstream.contract.functions import FunctionSpec
 from millstream.contract.ports import InvocationRecord, JsonObject
 from millstream.contract.records import Reason
+from millstream.contract.times import iso_ms
 
 VERSION = "1.0"
 STATUS_OK = 200  # of a failed function too: the invocation itself took place
@@ -33,6 +32,7 @@ def failure_record(
     details: JsonObject,
     event: bytes | None,
     now: float,
+    omitted: str | None = None,
     single: bool = False,
     key: bytes | None = None,
 ) -> InvocationRecord:
@@ -41,7 +41,8 @@ def failure_record(
     `invoke_count` is how often the records were tried, `function_error` "Unhandled", or None where
     the function itself named them as failed. Records that are too old have no `responseContext`, those
     too large a null one. `details` is the trigger's part. `event`, the whole
-    event, becomes `payload`, a JSON string; None leaves it out.
+    event, becomes `payload`, a JSON string; None leaves it out. `omitted` says why a payload, or more, is
+    missing that the destination should have had; its key, `payloadOmitted`, is ours.
 
     A `single` one is about one record: its `payload` is an object, its function's ARN qualified.
 
@@ -68,6 +69,8 @@ def failure_record(
     document |= {"version": VERSION, "timestamp": iso_ms(now), **details}
     if event is not None:
         document["payload"] = msgspec.Raw(event) if single else event.decode()
+    if omitted is not None:
+        document["payloadOmitted"] = omitted
     return _record(document, function, mapping_id, partition, request_id, now, key, succeeded=False)
 
 
@@ -101,11 +104,6 @@ def success_record(
         "responsePayload": msgspec.Raw(payload),
     }
     return _record(document, function, mapping_id, partition, request_id, now, key, succeeded=True)
-
-
-def iso_ms(at: float) -> str:
-    """Unix seconds as ISO 8601 UTC with milliseconds: `2025-11-25T16:35:32.123Z`."""
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _record(

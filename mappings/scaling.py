@@ -9,15 +9,15 @@ from millstream.contract.ports import QueuePolicy
 START = 5
 """Concurrent batches of a queue that has just been enabled."""
 
-GROWTH_PER_S = 300 / 60
-"""Further concurrent batches a second while there is a backlog."""
+STEP_PER_S = 300 / 60
+"""Further concurrent batches a second while there is a backlog; fewer a second once it is gone."""
 
 CEILING = 1250
 """Most concurrent batches of one mapping.
 Source of the three: AWS, "Configuring scaling behavior for SQS event source mappings"."""
 
-GROWTH_SPAN_S = 10.0
-"""Longest time between two polls that counts as one of backlog."""
+LONGEST_STEP_S = 20.0
+"""Longest time between two looks that counts as a step; a long poll lasts as long."""
 
 IDLE_AFTER = 2
 """Empty long polls in a row after which a queue counts as idle."""
@@ -37,8 +37,11 @@ class Scaler(Protocol):
     def pollers(self) -> int:
         """Polls that may wait at once; at least 1."""
 
-    def polled(self, wanted: int, got: int, saturated: bool, now: float) -> None:
-        """Learn from a poll: `saturated` says that every permit was taken."""
+    def polled(self, wanted: int, got: int) -> None:
+        """Learn what a poll brought of what was asked for."""
+
+    def looked(self, saturated: bool, now: float) -> None:
+        """Learn whether every permit is taken at `now` (monotonic). Asked at each poll, and each second."""
 
     def failed(self) -> None:
         """Learn that the function failed or was throttled."""
@@ -62,7 +65,9 @@ class FixedScaler:
     def __init__(self, concurrency: int) -> None:
         self.concurrency = concurrency
 
-    def polled(self, wanted: int, got: int, saturated: bool, now: float) -> None: ...
+    def polled(self, wanted: int, got: int) -> None: ...
+
+    def looked(self, saturated: bool, now: float) -> None: ...
 
     def failed(self) -> None: ...
 
@@ -70,16 +75,18 @@ class FixedScaler:
 
 
 class BacklogScaler:
-    """Grows by backlog, shrinks by function errors and idleness.
+    """Grows by time while every permit is taken and the last poll found more; shrinks when the queue idles.
 
-    `maximum` is MaximumConcurrency. Failures count only where the whole batch failed and
+    So it grows as fast with functions of fifteen minutes, during which nothing is polled, as with those of
+    a millisecond. `maximum` is MaximumConcurrency. Failures count only where the whole batch failed and
     ReportBatchItemFailures is off: with it AWS does not scale down.
     """
 
     def __init__(self, maximum: int | None, now: float) -> None:
         self._maximum = CEILING if maximum is None else maximum
         self._target = float(min(START, self._maximum))
-        self._grown_at = now
+        self._looked_at = now
+        self._more = False  # the last poll brought all that it asked for
         self._empty_polls = 0
 
     @property
@@ -90,17 +97,21 @@ class BacklogScaler:
     @property
     def pollers(self) -> int:
         """Polls that may wait at once: one while the queue is idle, more once it is not."""
-        return 1 if self._empty_polls >= IDLE_AFTER else min(MAX_POLLERS, self.concurrency)
+        return 1 if self._idle else min(MAX_POLLERS, self.concurrency)
 
-    def polled(self, wanted: int, got: int, saturated: bool, now: float) -> None:
-        """Learn from a poll: `saturated` says that every permit was taken."""
+    def polled(self, wanted: int, got: int) -> None:
+        """Learn what a poll brought of what was asked for."""
+        self._more = got == wanted
         self._empty_polls = self._empty_polls + 1 if got == 0 else 0
-        if got == wanted and saturated:
-            span_s = min(now - self._grown_at, GROWTH_SPAN_S)
-            self._target = min(self._target + GROWTH_PER_S * span_s, self._maximum)
-        elif self._empty_polls >= IDLE_AFTER:
-            self._target = min(self._target, float(START))
-        self._grown_at = now
+
+    def looked(self, saturated: bool, now: float) -> None:
+        """Learn whether every permit is taken at `now` (monotonic)."""
+        step = STEP_PER_S * min(max(now - self._looked_at, 0.0), LONGEST_STEP_S)
+        if saturated and self._more:
+            self._target = min(self._target + step, float(self._maximum))
+        elif self._idle and self._target > self._least:
+            self._target = max(self._target - step, self._least)
+        self._looked_at = now
 
     def failed(self) -> None:
         """Learn that the function failed or was throttled: run fewer at once."""
@@ -108,5 +119,13 @@ class BacklogScaler:
 
     def succeeded(self) -> None:
         """Learn that the function succeeded: come back up to the start, one by one."""
-        if self._target < min(START, self._maximum):
-            self._target = min(self._target + 1, float(min(START, self._maximum)))
+        if self._target < self._least:
+            self._target = min(self._target + 1, self._least)
+
+    @property
+    def _idle(self) -> bool:
+        return self._empty_polls >= IDLE_AFTER
+
+    @property
+    def _least(self) -> float:
+        return float(min(START, self._maximum))

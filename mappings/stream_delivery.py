@@ -5,96 +5,105 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from millstream.contract.clock import Clock
-from millstream.contract.errors import DestinationUnavailable
 from millstream.contract.functions import FunctionSpec
 from millstream.contract.ports import Destination, InvocationRecord, Observer, Payload
 from millstream.contract.records import DestinationReceipt, Record
 from millstream.contract.stream_trigger import RecordFailure, StreamTrigger, TellsSingly
+from millstream.mappings.giving_up import Form, Handed, Handover, Step, least_details
 from millstream.mappings.invocation_record import failure_record
 from millstream.mappings.stream_decide import GiveUp
 
 AT_ONCE = 100
 """Documents of one batch that are under way at most; they are made as they are sent."""
 
-
-@dataclass(frozen=True, slots=True)
-class Delivered:
-    """What became of records that were given up."""
-
-    taken: tuple[Record, ...]
-    receipt: DestinationReceipt | None  # of those that were taken
-    left: tuple[Record, ...] = ()
+FORMS = {
+    Payload.EVENT: (Step(Form.WHOLE), Step(Form.BARE, halves=True), Step(Form.LEAST)),
+    Payload.NONE: (Step(Form.BARE, halves=True), Step(Form.LEAST)),
+    Payload.RECORD: (Step(Form.WHOLE), Step(Form.BARE), Step(Form.LEAST)),
+}
+"""The stream still has the records for a while, so one document without the event is better than many with it."""
 
 
 class FailureDelivery:
-    """Delivers for one mapping."""
+    """Delivers for one mapping to one destination."""
 
     def __init__(
-        self, mapping: str, function: FunctionSpec, trigger: StreamTrigger, observer: Observer, clock: Clock
+        self,
+        mapping: str,
+        function: FunctionSpec,
+        trigger: StreamTrigger,
+        destination: Destination,
+        observer: Observer,
+        clock: Clock,
     ) -> None:
         self._mapping = mapping
         self._function = function
         self._trigger = trigger
-        self._observer = observer
+        self._payload = destination.payload
         self._clock = clock
+        self._handover = Handover(mapping, destination, observer)
 
-    async def deliver(self, step: GiveUp, destination: Destination) -> Delivered:
+    async def deliver(self, step: GiveUp) -> Handed:
         """One document for all records, or one for each, in order; asks no more once nothing is taken."""
-        if destination.payload is not Payload.RECORD or not isinstance(self._trigger, TellsSingly):
-            receipt = await self.send(self._of_all(step, destination), destination)
-            return Delivered((), None, step.records) if receipt is None else Delivered(step.records, receipt)
+        if self._payload is Payload.RECORD and isinstance(self._trigger, TellsSingly):
+            return await self._deliver_each(step, self._trigger)
+        # A destination that wants a document for each record gets one without the event from other sources.
+        forms = FORMS[Payload.NONE if self._payload is Payload.RECORD else self._payload]
+
+        def make(some: tuple[Record, ...], form: Form, omitted: str | None) -> InvocationRecord:
+            details = least_details(some) if form is Form.LEAST else self._trigger.failure_details(some)
+            event = self._trigger.envelope(some) if form is Form.WHOLE else None
+            told = RecordFailure(details, some[0].partition.encode())
+            return self._document(step, some[0], told, event, omitted)
+
+        return await self._handover.hand_over(step.records, forms, make)
+
+    async def _deliver_each(self, step: GiveUp, trigger: TellsSingly) -> Handed:
         taken: list[Record] = []
         left: list[Record] = []
         last: DestinationReceipt | None = None
         for first in range(0, len(step.records), AT_ONCE):
             some = step.records[first : first + AT_ONCE]
-            receipts = await self._send_each(step, some, self._trigger, destination)
-            for record, receipt in zip(some, receipts, strict=True):
-                (left if receipt is None else taken).append(record)
-                last = receipt or last
-            if not any(receipts):
+            handed = await self._hand_over_each(step, some, trigger)
+            for each in handed:
+                taken += each.taken
+                left += each.left
+                last = each.receipt or last
+            if not any(each.taken for each in handed):
                 left += step.records[first + AT_ONCE :]
                 break
-        return Delivered(tuple(taken), last, tuple(left))
+        return Handed(tuple(taken), last, tuple(left))
 
-    async def send(self, document: InvocationRecord, destination: Destination) -> DestinationReceipt | None:
-        """The receipt of one document. None: it was not taken, which the observer is told."""
-        try:
-            return await destination.deliver(document)
-        except DestinationUnavailable as unavailable:
-            self._observer.delivery_failed(self._mapping, destination.name, str(unavailable))
-            return None
+    async def _hand_over_each(
+        self, step: GiveUp, records: Sequence[Record], trigger: TellsSingly
+    ) -> list[Handed]:
+        def make(some: tuple[Record, ...], form: Form, omitted: str | None) -> InvocationRecord:
+            (record,) = some
+            event = self._trigger.envelope(some) if form is Form.WHOLE else None
+            if form is Form.LEAST:
+                told = RecordFailure(least_details(some), None)
+            else:
+                told = trigger.record_failure(record)
+            return self._document(step, record, told, event, omitted, single=True)
 
-    async def _send_each(
-        self, step: GiveUp, records: Sequence[Record], trigger: TellsSingly, destination: Destination
-    ) -> list[DestinationReceipt | None]:
+        forms = FORMS[Payload.RECORD]
         async with asyncio.TaskGroup() as group:
             tasks = [
-                group.create_task(self.send(self._of_one(step, record, trigger, destination), destination))
-                for record in records
+                group.create_task(self._handover.hand_over((record,), forms, make)) for record in records
             ]
         return [task.result() for task in tasks]
 
-    def _of_all(self, step: GiveUp, destination: Destination) -> InvocationRecord:
-        records = step.records
-        told = RecordFailure(self._trigger.failure_details(records), records[0].partition.encode())
-        if destination.payload is not Payload.EVENT:
-            return self._document(step, records[0], told, None)
-        whole = self._document(step, records[0], told, self._trigger.envelope(records))
-        return whole if _fits(whole, destination) else self._document(step, records[0], told, None)
-
-    def _of_one(
-        self, step: GiveUp, record: Record, trigger: TellsSingly, destination: Destination
-    ) -> InvocationRecord:
-        told, event = trigger.record_failure(record), self._trigger.envelope([record])
-        whole = self._document(step, record, told, event, single=True)
-        return whole if _fits(whole, destination) else self._document(step, record, told, None, single=True)
-
     def _document(
-        self, step: GiveUp, first: Record, told: RecordFailure, event: bytes | None, *, single: bool = False
+        self,
+        step: GiveUp,
+        first: Record,
+        told: RecordFailure,
+        event: bytes | None,
+        omitted: str | None,
+        *,
+        single: bool = False,
     ) -> InvocationRecord:
         return failure_record(
             self._function,
@@ -106,12 +115,8 @@ class FailureDelivery:
             function_error=step.function_error,
             details=told.details,
             event=event,
+            omitted=omitted,
             now=self._clock.now(),
             single=single,
             key=told.key,
         )
-
-
-def _fits(document: InvocationRecord, destination: Destination) -> bool:
-    limit = destination.limit_bytes
-    return limit is None or document.size_bytes <= limit

@@ -9,12 +9,12 @@ from typing import TypeAlias, assert_never
 
 from millstream.contract.clock import Clock
 from millstream.contract.functions import (
-    MAX_PAYLOAD_BYTES,
     FunctionFailed,
     FunctionSpec,
     Outcome,
     Success,
     Throttled,
+    TooLarge,
 )
 from millstream.contract.groups import Outputs
 from millstream.contract.ports import Destination, Invoker, Observer
@@ -31,6 +31,7 @@ from millstream.contract.records import (
 from millstream.contract.stream_trigger import StreamTrigger
 from millstream.contract.streams import StreamPolicy
 from millstream.mappings.answers import window_state
+from millstream.mappings.giving_up import Handover
 from millstream.mappings.invocation_record import success_record
 from millstream.mappings.stream_decide import (
     GiveUp,
@@ -42,7 +43,7 @@ from millstream.mappings.stream_decide import (
     drop_refused,
 )
 from millstream.mappings.stream_delivery import FailureDelivery
-from millstream.mappings.windows import TumblingWindows
+from millstream.mappings.windows import EMPTY_STATE, TumblingWindows
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +90,12 @@ class StreamProcessor:
         self._observer = observer
         self._clock = clock
         self._resolved = resolved
-        self._delivery = FailureDelivery(route.mapping, route.function, trigger, observer, clock)
+        self._success = _handover(route, route.on_success, observer)
+        self._delivery: FailureDelivery | None = None
+        if route.on_failure is not None:
+            self._delivery = FailureDelivery(
+                route.mapping, route.function, trigger, route.on_failure, observer, clock
+            )
 
     async def process(self, todo: Next, windows: TumblingWindows | None = None) -> list[Next]:
         """Do one thing; what it leaves to do, in record order. `windows` are the partition's, if any."""
@@ -107,10 +113,10 @@ class StreamProcessor:
         if attempt is None:
             return []
         event = self._trigger.envelope(attempt.batch.records)
-        if len(event) > MAX_PAYLOAD_BYTES and len(attempt.batch.records) == 1 and self._route.on_failure:
-            too_large = GiveUp(attempt.batch.records, Reason.TOO_LARGE, 1, None)
-            return await self._give_up(too_large)
         outcome = await self._invoke(attempt.batch, event if windows is None else windows.wrap(event))
+        if windows is not None and isinstance(outcome, TooLarge) and len(attempt.batch.records) == 1:
+            if windows.crowd_out():  # the record may fit beside the empty state of the next window
+                return [Retry(attempt, 0.0)]
         steps = decide(attempt, outcome, self._route.policy)
         self._tell_failure(len(attempt.batch.records), outcome, steps)
         if windows is not None and isinstance(outcome, Success) and isinstance(steps[0], Settle):
@@ -124,6 +130,11 @@ class StreamProcessor:
         outcome = await self._invoker.invoke(self._route.function.name, event)
         duration_s = self._clock.monotonic() - started_at
         self._observer.invoked(self._route.mapping, 0, outcome, duration_s)
+        if isinstance(outcome, TooLarge) and windows.state != EMPTY_STATE:
+            extra = {"mapping": self._route.mapping, "bytes": len(windows.state)}
+            logger.warning("window's state too large for its final call, which goes without it", extra=extra)
+            windows.state = EMPTY_STATE
+            return await self.finish_window(windows)
         return isinstance(outcome, Success)
 
     async def _invoke(self, batch: Batch, event: bytes) -> Outcome:
@@ -147,7 +158,7 @@ class StreamProcessor:
 
     def _tell_failure(self, count: int, outcome: Outcome, steps: list[Settle | Retry | GiveUp]) -> None:
         settled = len(steps) == 1 and isinstance(steps[0], Settle)
-        if not settled and not isinstance(outcome, Throttled):
+        if not settled and not isinstance(outcome, Throttled | TooLarge):
             self._observer.batch_failed(self._route.mapping, count)
 
     async def _follow(self, steps: list[Settle | Retry | GiveUp], outcome: Outcome) -> list[Next]:
@@ -155,8 +166,8 @@ class StreamProcessor:
         for step in steps:
             match step:
                 case Settle(records=records):
-                    if isinstance(outcome, Success) and self._route.on_success is not None:
-                        await self._report_success(self._route.on_success, records, outcome)
+                    if isinstance(outcome, Success) and self._success is not None:
+                        await self._report_success(self._success, records, outcome)
                     self._resolved(resolve_all(Batch(records), Done()))
                 case Retry():
                     left.append(step)
@@ -169,11 +180,11 @@ class StreamProcessor:
     async def _give_up(self, step: GiveUp) -> list[Next]:
         """Deliver, then resolve. As on AWS, what the destination does not take is dropped, unless it must."""
         left = step.records
-        if self._route.on_failure is not None:
-            delivered = await self._delivery.deliver(step, self._route.on_failure)
-            left = delivered.left
-            if delivered.receipt is not None:
-                self._discard(delivered.taken, step.reason, delivered.receipt)
+        if self._delivery is not None:
+            handed = await self._delivery.deliver(step)
+            left = handed.left
+            if handed.receipt is not None:
+                self._discard(handed.taken, step.reason, handed.receipt)
             if left and self._route.policy.on_failure_required:
                 waits = step.waits + 1
                 return [Deliver(replace(step, records=left, waits=waits), delay_s(waits))]
@@ -187,7 +198,7 @@ class StreamProcessor:
         self._resolved(resolve_all(Batch(records), Discarded(reason, receipt)))
 
     async def _report_success(
-        self, destination: Destination, records: tuple[Record, ...], outcome: Success
+        self, handover: Handover, records: tuple[Record, ...], outcome: Success
     ) -> None:
         record = success_record(
             self._route.function,
@@ -199,4 +210,8 @@ class StreamProcessor:
             now=self._clock.now(),
             key=records[0].partition.encode(),
         )
-        await self._delivery.send(record, destination)
+        await handover.send(record)
+
+
+def _handover(route: StreamRoute, destination: Destination | None, observer: Observer) -> Handover | None:
+    return None if destination is None else Handover(route.mapping, destination, observer)

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import msgspec
 
 from millstream.contract.records import Record
+from millstream.contract.times import iso_s
 
 MAX_STATE_BYTES = 1024 * 1024
 """Largest state of a shard. Source: as above."""
@@ -46,11 +46,23 @@ class TumblingWindows:
         self._arn = event_source_arn
         self.window: Window | None = None  # the open one
         self.state = EMPTY_STATE
+        self._crowded = False
 
     @property
     def overflowed(self) -> bool:
-        """True if the open window must be ended now, for its state is too large."""
-        return len(self.state) > MAX_STATE_BYTES
+        """True if the open window must be ended now, for its state is too large, or leaves no room."""
+        return self._crowded or len(self.state) > MAX_STATE_BYTES
+
+    @property
+    def envelope_bytes(self) -> int:
+        """What `wrap` adds to an event, but for a few bytes."""
+        about = 400 + len(self._partition.encode()) + len(self._arn.encode())
+        return about + len(self.state)
+
+    def crowd_out(self) -> bool:
+        """Have the open window ended, for a record that has no room beside its state. False: there is none."""
+        self._crowded = self.window is not None and self.state != EMPTY_STATE
+        return self._crowded
 
     def fitting(self, records: Sequence[Record]) -> int:
         """How many of the records at the front belong to the open window; opens one if none is.
@@ -74,7 +86,7 @@ class TumblingWindows:
         """The event of the open window, made of a plain one."""
         assert self.window is not None
         about = {
-            "window": {"start": _iso(self.window.start), "end": _iso(self.window.end)},
+            "window": {"start": iso_s(self.window.start), "end": iso_s(self.window.end)},
             "state": msgspec.Raw(self.state),
             "shardId": self._partition,
             "eventSourceARN": self._arn,
@@ -87,7 +99,5 @@ class TumblingWindows:
         """End the open window: its final call succeeded."""
         self.window = None
         self.state = EMPTY_STATE
+        self._crowded = False
 
-
-def _iso(at: int) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z")

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final, NewType, TypeAlias, final
+from typing import Final, TypeAlias, final
 
 import msgspec
 
-Position = NewType("Position", str)
-"""A place in a partition: sequence number, offset. Opaque: the core stores it, never orders it."""
+from millstream.contract.progress import Position as Position
+from millstream.contract.progress import Progress
 
 
 class Record(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -173,16 +172,22 @@ class CursorTracker:
     """Turns batches resolved in any order into checkpoints that skip nothing.
 
     Records are admitted in the read order of their partitions; a partition's checkpoint is the last of
-    the unbroken run of resolved records from its front. Cost: O(1) a record, amortized.
+    the unbroken run of resolved records from its front. Records may be let go, and admitted again later: no
+    checkpoint passes them meanwhile. Cost: O(1) a record, amortized.
     """
 
     def __init__(self, *partitions: str) -> None:
-        self._parts = {partition: _Part() for partition in partitions}
+        self._parts = {partition: Progress() for partition in partitions}
 
     @property
     def in_flight(self) -> int:
-        """Records admitted and not yet behind a checkpoint."""
-        return sum([len(part.order) for part in self._parts.values()])
+        """Records admitted and not yet behind a checkpoint, but for those resolved beyond what was let go."""
+        return sum([len(part) for part in self._parts.values()])
+
+    @property
+    def beyond(self) -> int:
+        """Records read since the first one was let go; 0 if none was."""
+        return max([part.beyond for part in self._parts.values()])
 
     def admit(self, records: Sequence[Record]) -> None:
         """Take records in read order, filtered ones too, before anything else sees them.
@@ -207,32 +212,21 @@ class CursorTracker:
         ]
         return [Checkpoint(_SEAL, partition, last) for partition, last in moved if last is not None]
 
+    def stay(self, partition: str) -> None:
+        """Keep the partition's checkpoint where the records end that were admitted so far."""
+        self._parts[partition].stay()
 
-class _Part:
-    """What is in flight of one partition."""
+    def let_go(self, records: Sequence[Record]) -> None:
+        """Let records go that were admitted since `stay`: they are read, and admitted, again later."""
+        for partition, some in by_partition(records):
+            self._parts[partition].let_go([record.position for record in some])
 
-    __slots__ = ("order", "resolved")
+    def admit_again(self, records: Sequence[Record]) -> None:
+        """Take records that were let go, and are read again; in read order, but some may be left for later."""
+        for partition, some in by_partition(records):
+            self._parts[partition].admit_again([record.position for record in some])
 
-    def __init__(self) -> None:
-        self.order: deque[Position] = deque()  # in read order
-        self.resolved: dict[Position, bool] = {}
-
-    def admit(self, positions: Sequence[Position]) -> None:
-        """Take positions in read order. Raises ValueError for one that is here already."""
-        fresh = dict.fromkeys(positions, False)
-        if len(fresh) < len(positions) or not fresh.keys().isdisjoint(self.resolved):
-            twice = [p for i, p in enumerate(positions) if p in self.resolved or p in positions[:i]]
-            raise ValueError(f"{twice[0]} admitted twice")
-        self.resolved |= fresh
-        self.order.extend(positions)
-
-    def complete(self, positions: Sequence[Position]) -> Position | None:
-        """Let go of the resolved run at the front; its last position."""
-        order, resolved = self.order, self.resolved
-        resolved |= dict.fromkeys(positions, True)
-        last: Position | None = None
-        # Not the dict's own order: to find its first key takes longer with each one removed before it.
-        while order and resolved[order[0]]:
-            last = order.popleft()
-            del resolved[last]
-        return last
+    def caught_up(self, partition: str) -> Sequence[Checkpoint]:
+        """Say that all that was let go has been admitted again; the new checkpoint, if it moves already."""
+        last = self._parts[partition].caught_up()
+        return [] if last is None else [Checkpoint(_SEAL, partition, last)]
