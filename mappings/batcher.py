@@ -15,8 +15,8 @@ def room_bytes(envelope: Callable[[Sequence[Record]], bytes], partitions: Iterab
     Asked of the trigger's own envelope, around records of no bytes. The comma of each record is not in it.
     """
     empty = [
-        Record(partition=name, position=Position("0"), item_id="0", event=b"", arrived_at=0.0, received_at=0.0)
-        for name in dict.fromkeys(partitions)
+        Record(partition=p, position=Position("0"), item_id="0", event=b"", arrived_at=0.0, received_at=0.0)
+        for p in dict.fromkeys(partitions)
     ]
     return MAX_PAYLOAD_BYTES - len(envelope(empty))
 

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from millstream.contract.clock import Clock
 from millstream.contract.errors import InvalidConfiguration, Problem
 from millstream.contract.options import shown
 from millstream.contract.ports import DataFormat, FilterRules, Mismatch
@@ -23,6 +24,10 @@ from millstream.mappings.patterns import Either, Field, Group, compile_pattern, 
 PATTERN_CHARACTERS = 4096
 MAX_FILTERS = 10
 """AWS's quota is 5 and can be raised to 10. Source: AWS, CreateEventSourceMapping, FilterCriteria."""
+
+
+SLICE_S = 0.003
+"""How long the filters work before others have their turn."""
 
 
 class _Data(Enum):
@@ -57,6 +62,26 @@ class Filters:
         view = self._view(event, kind, data)
         groups = [each[kind] for each in self._filters]
         return any(group is not None and matches(group, view) for group in groups)
+
+    async def split(
+        self, records: Sequence[Record], clock: Clock
+    ) -> tuple[Sequence[Record], Sequence[Record]]:
+        """Records that match and records that do not; what the source itself refused goes on as well.
+
+        Lets others run after each few milliseconds.
+        """
+        if not self._filters:
+            return records, ()
+        matched: list[Record] = []
+        dropped: list[Record] = []
+        slice_ends_at = clock.monotonic() + SLICE_S
+        for record in records:
+            goes_on = record.refused is not None or self.matches(record)
+            (matched if goes_on else dropped).append(record)
+            if clock.monotonic() >= slice_ends_at:
+                await clock.sleep(0.0)
+                slice_ends_at = clock.monotonic() + SLICE_S
+        return matched, dropped
 
     def _decoded(self, event: dict[str, Any]) -> tuple[_Data, object]:
         """The record's data as patterns see it."""

@@ -13,7 +13,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from millstream.contract.clock import Clock
-from millstream.contract.errors import InvalidConfiguration, LeaseLost, SourceUnavailable, StateUnavailable
+from millstream.contract.errors import (
+    InvalidConfiguration,
+    LeaseLost,
+    PartitionGone,
+    Refused,
+    SourceUnavailable,
+    StateUnavailable,
+)
 from millstream.contract.groups import Assigned, Change, GroupSource, Revoked
 from millstream.contract.ports import Observer
 from millstream.contract.state import Lease, StateStore
@@ -72,9 +79,10 @@ class GroupRunner:
         self._clock = clock
         self._tenure = Tenure(clock, math.inf)  # the broker itself refuses what a stale member writes
         self._units: list[_Unit] = []
+        self._shared: list[Lease] = []  # all that share batches, those included that wait to be read
         self._waiting: asyncio.Task[None] | None = None  # the follower's own task, while it only waits
         self._stopping = False
-        self._gone: InvalidConfiguration | SourceUnavailable | None = None
+        self._gone: Refused | InvalidConfiguration | SourceUnavailable | None = None
 
     async def begin(self) -> None:
         """Join the group, which fixes where partitions without a cursor start.
@@ -82,7 +90,7 @@ class GroupRunner:
         Before the mapping is said to be enabled: from then on LATEST misses nothing.
 
         Raises:
-            InvalidConfiguration: the source is gone.
+            Refused, InvalidConfiguration: the source is gone.
             SourceUnavailable: it cannot begin, for its source or its state does not answer.
         """
         position = self._starting_position
@@ -100,7 +108,7 @@ class GroupRunner:
         """Read what the group assigns until stopped, then finish softly; once it has begun.
 
         Raises:
-            InvalidConfiguration: the source is gone; what was read is resolved first.
+            Refused, InvalidConfiguration: the source is gone; what was read is resolved first.
             SourceUnavailable: it does not answer; the membership is over.
         """
         async with asyncio.TaskGroup() as group:
@@ -144,7 +152,7 @@ class GroupRunner:
                 if not self._ending:
                     raise
                 task.uncancel()  # it was woken only
-            except (InvalidConfiguration, SourceUnavailable) as gone:
+            except (Refused, InvalidConfiguration, SourceUnavailable) as gone:
                 self._gone = self._gone or gone
                 self._waiting = None
                 await self._finish(self._units, math.inf)
@@ -162,27 +170,35 @@ class GroupRunner:
         self._observer.poll_recovered(self._mapping)
         leases = [Lease(self._mapping, p, self._owner, change.epoch) for p in change.partitions]
         if self._share_batches:
-            leases += [lease for unit in self._units for lease in unit.leases]
-            await self._finish(self._units, math.inf)
-            self._begin(leases, group)
+            self._shared += leases
+            self._regroup(group)
         else:
             for lease in leases:
                 self._begin([lease], group)
 
     async def _revoked(self, change: Revoked, group: asyncio.TaskGroup) -> None:
         given = set(change.partitions)
+        self._shared = [lease for lease in self._shared if lease.partition not in given]
         units = [unit for unit in self._units if any(lease.partition in given for lease in unit.leases)]
         await self._finish(units, change.within_s)
         change.done()
-        for unit in units:
-            self._begin([lease for lease in unit.leases if lease.partition not in given], group)
+        if self._share_batches and not self._units:
+            self._regroup(group)
+
+    def _regroup(self, group: asyncio.TaskGroup) -> None:
+        """Have all partitions that share batches read together, once what reads some of them has ended."""
+        if self._units:
+            for unit in self._units:
+                _stop(unit)  # its end begins the next one: no revocation waits for it meanwhile
+        else:
+            self._begin(self._shared, group)
 
     def _begin(self, leases: Sequence[Lease], group: asyncio.TaskGroup) -> None:
         if not leases or self._ending:
             return
-        unit = _Unit(leases)
+        unit = _Unit(list(leases))
         self._units.append(unit)
-        group.create_task(self._hold(unit))
+        group.create_task(self._hold(unit, group))
         self._tell()
 
     async def _finish(self, units: Sequence[_Unit], within_s: float) -> None:
@@ -206,7 +222,7 @@ class GroupRunner:
                 logger.warning(why, extra={"mapping": self._mapping, "partition": unit.name})
                 unit.task.cancel()
 
-    async def _hold(self, unit: _Unit) -> None:
+    async def _hold(self, unit: _Unit, group: asyncio.TaskGroup) -> None:
         unit.task = asyncio.current_task()
         try:
             await read_on(
@@ -220,8 +236,8 @@ class GroupRunner:
         except LeaseLost:
             extra = {"mapping": self._mapping, "partition": unit.name}
             logger.warning(LOST, extra=extra)
-        except InvalidConfiguration as gone:
-            self._gone = self._gone or gone
+        except (PartitionGone, Refused, InvalidConfiguration) as gone:
+            self._gone = self._gone or _refusal(gone)
             for other in self._units:
                 _stop(other)
         finally:
@@ -230,6 +246,8 @@ class GroupRunner:
             self._tell()
             if self._ending and not self._units:
                 self._stop_waiting()
+            elif unit.stopping and not self._units and self._share_batches:
+                self._begin(self._shared, group)
 
     async def _read(self, unit: _Unit) -> bool:
         reader = await self._source.reader(unit.leases)
@@ -260,3 +278,8 @@ def _stop(unit: _Unit) -> None:
         unit.runner.stop()
     elif unit.task is not None:
         unit.task.cancel()
+
+
+def _refusal(gone: PartitionGone | Refused | InvalidConfiguration) -> Refused | InvalidConfiguration:
+    """A partition that a broker has handed out and does not have is a refusal: it hands out others then."""
+    return Refused(str(gone)) if isinstance(gone, PartitionGone) else gone

@@ -17,28 +17,37 @@ from millstream.contract.ports import BatchLimits
 from millstream.contract.records import Batch, Record
 from millstream.mappings.batcher import Batcher
 from millstream.mappings.stream_decide import Attempt, Retry, delay_s
-from millstream.mappings.stream_process import Next, StreamProcessor
+from millstream.mappings.stream_process import Deliver, Next, StreamProcessor
 from millstream.mappings.tenure import Tenure
 from millstream.mappings.windows import TumblingWindows
+
+BLOCKED_AFTER = 3
+"""Tries in a row without progress after which a lane counts as blocked."""
 
 
 class Lane:
     """Used by one partition's runner.
 
-    `windows` are the partition's tumbling windows, if it has any; `window_ended` is called when the
-    final call of one has succeeded.
+    `room_bytes` is what an event has for its records. `changed` is called when the lane has become blocked,
+    or is so no more. `windows` are the partition's tumbling windows, if it has any; `window_ended` is called
+    when the final call of one has succeeded.
     """
 
     def __init__(
         self,
         limits: BatchLimits,
+        room_bytes: int,
         processor: StreamProcessor,
         tenure: Tenure,
         clock: Clock,
+        changed: Callable[[], None] = lambda: None,
         windows: TumblingWindows | None = None,
         window_ended: Callable[[], None] = lambda: None,
     ) -> None:
+        self.blocked = False  # it tries the same batch again and again
         self._limits = limits
+        self._room_bytes = room_bytes
+        self._tell_changed = changed
         self._processor = processor
         self._tenure = tenure
         self._clock = clock
@@ -83,7 +92,8 @@ class Lane:
 
     async def _next(self, opened_at: float) -> Batch | None:
         """The next batch; ends windows on the way. None: closed, and nothing is left."""
-        batcher = Batcher(self._limits, opened_at)
+        state_bytes = 0 if self._windows is None else self._windows.envelope_bytes
+        batcher = Batcher(self._limits, opened_at, self._room_bytes - state_bytes)
         while not self._stopping:
             cut = self._fill(batcher)
             now = self._clock.monotonic()
@@ -139,6 +149,8 @@ class Lane:
         while todo and not self._stopping:
             step = todo.popleft()
             if step.after_s:
+                waits = step.step.waits if isinstance(step, Deliver) else step.attempt.waits
+                self._say_blocked(waits >= BLOCKED_AFTER)
                 await self._pause(step.after_s)
             await self._while_held()
             if windows is not None and isinstance(step, Retry):
@@ -146,6 +158,12 @@ class Lane:
             todo.extendleft(reversed(await self._processor.process(step, windows)))
             if windows is not None and windows.overflowed and not self._stopping:
                 await self._end_window()
+        self._say_blocked(False)
+
+    def _say_blocked(self, blocked: bool) -> None:
+        if blocked is not self.blocked:
+            self.blocked = blocked
+            self._tell_changed()
 
     async def _wait(self, at_most_s: float | None) -> None:
         """Wait for records, for the end, or until the time is over."""

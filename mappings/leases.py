@@ -5,7 +5,7 @@ docs/lease-lifecycle.md draws the whole of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from millstream.contract.state import PartitionRow
@@ -66,12 +66,10 @@ def quota(partitions: int, rank: int, owners: int) -> int:
     return partitions // owners + (rank < partitions % owners)
 
 
-def forgettable(
-    rows: Sequence[PartitionRow], missing_since: Mapping[str, float], now: float
-) -> tuple[str, ...]:
-    """Ended partitions that have been missing from their stream long enough."""
+def forgettable(rows: Sequence[PartitionRow]) -> tuple[str, ...]:
+    """Ended partitions that have been missing from their stream long enough, over all restarts."""
     return tuple(
         row.partition
         for row in rows
-        if row.ended and now - missing_since.get(row.partition, now) >= FORGET_AFTER_S
+        if row.ended and row.missing_s is not None and row.missing_s >= FORGET_AFTER_S
     )

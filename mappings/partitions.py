@@ -17,6 +17,8 @@ from millstream.contract.clock import Clock
 from millstream.contract.errors import (
     InvalidConfiguration,
     LeaseLost,
+    PartitionGone,
+    Refused,
     SourceUnavailable,
     StateUnavailable,
 )
@@ -33,7 +35,7 @@ from millstream.contract.streams import (
     StreamSource,
 )
 from millstream.mappings.leases import forgettable, plan_leases
-from millstream.mappings.reading import read_on
+from millstream.mappings.reading import PartitionReader, read_on
 from millstream.mappings.stream import StreamRunner
 from millstream.mappings.tenure import Tenure
 
@@ -90,15 +92,15 @@ class PartitionsRunner:
         self._clock = clock
         self._start: Start | None = None
         self._partitions: dict[str, Partition] = {}
-        self._missing_since: dict[str, float] = {}
         self._listed_at: float | None = None  # None: list them at the next look
+        self._adopted: str | None = None  # the stream's identity, as the store knows it
         self._held: dict[str, _Held] = {}
         self._tenure = Tenure(clock, LEASE_S - MARGIN_S)
         self._share_of = 1  # partitions that this daemon is to read
         self._wake = asyncio.Event()
         self._stopping = False
         self._blind = False  # the store did not answer at the last look
-        self._gone: InvalidConfiguration | None = None
+        self._gone: Refused | InvalidConfiguration | None = None
 
     async def begin(self) -> None:
         """Fix where partitions without a cursor start, once for all daemons and restarts.
@@ -106,7 +108,7 @@ class PartitionsRunner:
         Before the mapping is said to be enabled: from then on LATEST misses nothing.
 
         Raises:
-            InvalidConfiguration: the stream is gone.
+            Refused, InvalidConfiguration: the stream is gone.
             SourceUnavailable: it cannot begin, for its source or its state does not answer.
         """
         try:
@@ -118,7 +120,7 @@ class PartitionsRunner:
         """Read the daemon's share until stopped, then finish softly and release it; once it has begun.
 
         Raises:
-            InvalidConfiguration: the stream is gone; what was read is resolved first.
+            Refused, InvalidConfiguration: the stream is gone; what was read is resolved first.
         """
         async with asyncio.TaskGroup() as group:
             while not self._over():
@@ -144,6 +146,7 @@ class PartitionsRunner:
 
     async def _fix_start(self) -> None:
         await self._list()
+        await self._adopt()
         position = self._starting_position
         if not isinstance(position, Latest):
             self._start = position
@@ -184,6 +187,8 @@ class PartitionsRunner:
             return
         if self._listed_at is None or self._clock.monotonic() - self._listed_at >= DISCOVER_S:
             await self._list_again()
+        if self._adopted != self._source.identity:
+            await self._adopt()
         rows = await self._store.partitions(self._mapping)
         plan = plan_leases(list(self._partitions.values()), rows, owners, self._owner)
         self._stop(plan.give_up)
@@ -241,7 +246,7 @@ class PartitionsRunner:
         except LeaseLost:
             keep = True
             logger.warning("lease lost, another daemon reads on", extra=self._about(lease))
-        except InvalidConfiguration as gone:
+        except (Refused, InvalidConfiguration) as gone:
             self._gone = self._gone or gone
         finally:
             del self._held[lease.partition]
@@ -256,7 +261,7 @@ class PartitionsRunner:
     async def _until_ended(self, held: _Held) -> bool:
         """True: read to its end. False: stopped."""
         return await read_on(
-            lambda: self._read(held),
+            lambda: self._read_or_end(held),
             lambda: held.stopping,
             self._mapping,
             held.lease.partition,
@@ -264,14 +269,31 @@ class PartitionsRunner:
             self._clock,
         )
 
+    async def _read_or_end(self, held: _Held) -> bool:
+        """Read; a partition has ended before its time only if its stream does not list it any more."""
+        try:
+            return await self._read(held)
+        except PartitionGone as gone:
+            partition, adopted = held.lease.partition, self._adopted
+            await self._list()
+            self._wake.set()
+            if self._source.identity != adopted:
+                raise SourceUnavailable(f"{partition}: its stream was made anew") from gone
+            if partition in self._partitions:
+                raise SourceUnavailable(f"{partition}: said to be gone, and listed all the same") from gone
+            extra = self._about(held.lease, why=str(gone))
+            logger.warning("partition gone, what was left unread is lost", extra=extra)
+            return True
+
     async def _read(self, held: _Held) -> bool:
         lease = held.lease
         cursor = await self._store.cursor(lease)
         assert self._start is not None
         start = self._start if cursor is None else After(cursor)
         partition = self._partitions.get(lease.partition, Partition(lease.partition))
-        reader = await self._source.reader(partition, start)
+        reader = PartitionReader(self._source, partition, start)
         try:
+            await reader.open()
             held.runner = self._make(reader, lease, self._tenure, 1 / max(self._share_of, 1))
             self._observer.poll_recovered(self._mapping)
             if held.stopping:
@@ -294,7 +316,7 @@ class PartitionsRunner:
         except SourceUnavailable as unavailable:
             self._observer.poll_failed(self._mapping, str(unavailable))
             self._listed_at = self._clock.monotonic()
-        except InvalidConfiguration as gone:
+        except (Refused, InvalidConfiguration) as gone:
             self._gone = gone
 
     async def _list(self) -> None:
@@ -302,11 +324,22 @@ class PartitionsRunner:
         self._partitions = {partition.id: partition for partition in found}
         self._listed_at = self._clock.monotonic()
 
+    async def _adopt(self) -> None:
+        """Read a stream that was made anew under its name from its beginning; its leases are lost."""
+        identity = self._source.identity
+        if identity is not None and await self._store.adopt(self._mapping, identity):
+            extra = {"mapping": self._mapping, "stream": self._source.event_source_arn}
+            logger.warning("stream made anew under its name, it is read from its beginning", extra=extra)
+            for held in list(self._held.values()):
+                self._lost(held.lease)
+        self._adopted = identity
+
     async def _forget(self, rows: Sequence[PartitionRow]) -> None:
-        now = self._clock.monotonic()
-        missing = [row.partition for row in rows if row.partition not in self._partitions]
-        self._missing_since = {p: self._missing_since.get(p, now) for p in missing}
-        if old := forgettable(rows, self._missing_since, now):
+        missing = [r.partition for r in rows if r.partition not in self._partitions and r.missing_s is None]
+        found = [r.partition for r in rows if r.partition in self._partitions and r.missing_s is not None]
+        if missing or found:
+            await self._store.note_missing(self._mapping, missing, found)
+        if old := forgettable(rows):
             await self._store.forget(self._mapping, old)
 
     async def _rest(self, group: asyncio.TaskGroup) -> None:

@@ -2,10 +2,12 @@
 
                  ┌─ room? ── poll ── filter ──┬─ no match: settled at once
  permits ────────┤                            └─ open batch ── full or due ── ready ── running
- (concurrency)   └── taken until the batch is resolved ◄──────────────────────────────────┘
+ (concurrency)   └── taken until the batch is resolved, or rests ◄────────────▲───────────┤
+                                                                              └─ resting ◄┘ failed
 
-A poll starts only where a permit is free for what it may bring, so what is held in memory is
-bounded by concurrency × batch size, whatever waits in the queue.
+A poll starts only where a permit is free for what it may bring, and where its bytes fit in the mapping's
+buffer, so what is held in memory is bounded, whatever waits in the queue. What rests before it is tried
+again in place leaves its permit to others, as long as no more batches rest than may run.
 """
 
 from __future__ import annotations
@@ -15,15 +17,15 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential_jitter
-
+from millstream.contract.backoff import Backoff
 from millstream.contract.clock import Clock
-from millstream.contract.errors import InvalidConfiguration, SourceUnavailable
+from millstream.contract.errors import InvalidConfiguration, Refused, SourceUnavailable
 from millstream.contract.ports import BatchLimits, Observer, QueueReader
 from millstream.contract.records import Batch, By, Done, Record, resolve_all
+from millstream.contract.waiting import pause
 from millstream.mappings.batcher import Batcher, split
 from millstream.mappings.filters import Filters
-from millstream.mappings.process import Processor
+from millstream.mappings.process import Chain, Processor, Rest
 from millstream.mappings.scaling import Scaler
 
 BACKOFF_FIRST_S = 0.5
@@ -32,6 +34,12 @@ BACKOFF_MAX_S = 30.0
 
 LONG_POLL_S = 20.0
 """How long a poll waits on an idle queue; SQS's own maximum."""
+
+LOOK_S = 1.0
+"""How often it is looked whether every permit is taken, where no poll tells."""
+
+COPIES = 2
+"""A record that is on its way to the function is held twice: by itself, and in its event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +50,8 @@ class QueueSettings:
     limits: BatchLimits
     page: int  # records that one poll asks for at most
     ordered: bool  # records of one ordering key must not overtake each other
+    room_bytes: int  # what an event has for its records
+    buffer_bytes: int  # what may be held in memory
 
 
 class QueueRunner:
@@ -66,36 +76,39 @@ class QueueRunner:
         self._clock = clock
         self._open = self._new_batcher()
         self._due: asyncio.Task[None] | None = None  # sends the open batch when its window ends
-        self._ready: deque[list[Batch]] = deque()  # chains that wait for a permit
+        self._ready: deque[Chain] = deque()  # chains that wait for a permit
         self._running = 0  # chains that hold a permit
+        self._resting = 0  # chains that are tried again after a while
         self._reserved = 0  # records that the polls in flight may bring
         self._dropping = 0  # filtered batches that are being settled
         self._polls: set[asyncio.Task[None] | None] = set()
         self._changed = asyncio.Event()
-        self._stopping = False
+        self._stopping = asyncio.Event()
 
     async def run(self) -> None:
         """Poll until stopped, then finish what was received.
 
         Raises:
-            InvalidConfiguration: the source is gone; what was received is finished first.
+            Refused, InvalidConfiguration: the source is gone; what was received is finished first.
         """
         gone: Exception | None = None
         async with asyncio.TaskGroup() as running:
-            heartbeat = running.create_task(self._processor.beat())
+            beside = [running.create_task(self._processor.hidden.beat()), running.create_task(self._look())]
             try:
                 async with asyncio.TaskGroup() as polls:
                     await self._poll_while_wanted(polls, running)
-            except* InvalidConfiguration as invalid:
-                gone = invalid.exceptions[0]
+            except* (Refused, InvalidConfiguration) as refusals:
+                gone = refusals.exceptions[0]
+                self._stopping.set()
             await self._drain(running)
-            heartbeat.cancel()
+            for task in beside:
+                task.cancel()
         if gone is not None:
             raise gone
 
     def stop(self) -> None:
         """End softly: no further poll; what was received is finished and settled."""
-        self._stopping = True
+        self._stopping.set()
         for poll in self._polls:
             if poll is not None:
                 poll.cancel()
@@ -111,18 +124,41 @@ class QueueRunner:
         return {}
 
     async def _poll_while_wanted(self, polls: asyncio.TaskGroup, running: asyncio.TaskGroup) -> None:
-        while not self._stopping:
+        while not self._stopping.is_set():
             while len(self._polls) < self._scaler.pollers and (limit := self._room()) > 0:
                 self._reserved += limit
                 self._polls.add(polls.create_task(self._poll(limit, running)))
             await self._changed.wait()
             self._changed.clear()
 
+    async def _look(self) -> None:
+        """Let the scaler see, also while nothing is polled, that every permit is taken."""
+        while True:
+            await self._clock.sleep(LOOK_S)
+            before = self._scaler.concurrency
+            self._scaler.looked(self._saturated, self._clock.monotonic())
+            if self._scaler.concurrency > before:
+                self._changed.set()
+
+    @property
+    def _saturated(self) -> bool:
+        taken = self._running + len(self._ready) + (len(self._open) > 0)
+        return taken >= self._scaler.concurrency
+
     def _room(self) -> int:
-        """Records that one more poll may bring: what free permits can take, a page at most."""
-        size = self._settings.limits.size
-        free = self._scaler.concurrency - self._running - len(self._ready)
-        return min(self._settings.page, size, free * size - len(self._open) - self._reserved)
+        """Records that one more poll may bring: what free permits and bytes can take, a page at most."""
+        size, concurrency = self._settings.limits.size, self._scaler.concurrency
+        taken = self._running + len(self._ready)
+        free = min(concurrency - taken, 2 * concurrency - taken - self._resting)
+        held = len(self._open) + self._reserved
+        return min(self._settings.page, size, free * size - held, self._bytes_room() - self._reserved)
+
+    def _bytes_room(self) -> int:
+        """Records that there are bytes for; one at least where nothing is held."""
+        hidden = self._processor.hidden
+        left = self._settings.buffer_bytes - COPIES * hidden.bytes
+        room = left // max(COPIES * hidden.mean_bytes, 1)
+        return max(room, 1) if hidden.bytes == 0 else room
 
     async def _poll(self, limit: int, running: asyncio.TaskGroup) -> None:
         try:
@@ -132,28 +168,29 @@ class QueueRunner:
             self._polls.discard(asyncio.current_task())
             self._changed.set()
         # From here to the end nothing awaits: a cancelled poll drops no record.
-        saturated = self._running + len(self._ready) + 1 >= self._scaler.concurrency
-        self._scaler.polled(limit, len(records), saturated, self._clock.monotonic())
+        self._scaler.polled(limit, len(records))
         if records:
             self._observer.records_received(self._settings.mapping, len(records))
-            self._processor.hold(records)
+            self._processor.hidden.hold(records)
             self._take(self._matched(records, running), running)
+        self._scaler.looked(self._saturated, self._clock.monotonic())
 
     async def _receive(self, limit: int) -> Sequence[Record]:
         """Records; while the source does not answer, asks again and again with backoff."""
-        try:
-            return await self._reader.receive(limit, self._wait_s())
-        except SourceUnavailable as unavailable:
-            self._observer.poll_failed(self._settings.mapping, str(unavailable))
-        await self._clock.sleep(BACKOFF_FIRST_S)
-        retrying = AsyncRetrying(
-            retry=retry_if_exception_type(SourceUnavailable),
-            wait=wait_exponential_jitter(multiplier=BACKOFF_FIRST_S, max=BACKOFF_MAX_S),
-            sleep=self._clock.sleep,
-        )
-        records: Sequence[Record] = await retrying(self._reader.receive, limit, 0.0)
-        self._observer.poll_recovered(self._settings.mapping)
-        return records
+        wait_s, backoff = self._wait_s(), Backoff(BACKOFF_FIRST_S, BACKOFF_MAX_S)
+        failed = False
+        while True:
+            try:
+                records = await self._reader.receive(limit, wait_s)
+            except SourceUnavailable as unavailable:
+                self._observer.poll_failed(self._settings.mapping, str(unavailable))
+                failed = True
+            else:
+                if failed:
+                    self._observer.poll_recovered(self._settings.mapping)
+                return records
+            wait_s = 0.0
+            await self._clock.sleep(backoff.wait_s(self._clock.monotonic()))
 
     def _wait_s(self) -> float:
         due_at = self._open.due_at
@@ -183,7 +220,8 @@ class QueueRunner:
         if self._settings.ordered:
             # One poll's batches follow one another under one permit: none overtakes its group.
             if records:
-                self._send(split(records, self._settings.limits), running)
+                batches = split(records, self._settings.limits, self._settings.room_bytes)
+                self._send(Chain(tuple(batches)), running)
             return
         while records:
             records = self._open.add(records, self._clock.monotonic())
@@ -204,9 +242,9 @@ class QueueRunner:
         if self._due is not None:
             self._due.cancel()
             self._due = None
-        self._send([batcher.batch()], running)
+        self._send(Chain((batcher.batch(),)), running)
 
-    def _send(self, chain: list[Batch], running: asyncio.TaskGroup) -> None:
+    def _send(self, chain: Chain, running: asyncio.TaskGroup) -> None:
         self._ready.append(chain)
         self._start_ready(running)
 
@@ -215,21 +253,34 @@ class QueueRunner:
             self._running += 1
             running.create_task(self._run_chain(self._ready.popleft(), running))
 
-    async def _run_chain(self, chain: list[Batch], running: asyncio.TaskGroup) -> None:
+    async def _run_chain(self, chain: Chain, running: asyncio.TaskGroup) -> None:
         try:
-            await self._processor.process(chain)
+            rest = await self._processor.process(chain)
         finally:
             self._running -= 1
+        if rest is not None:
+            self._resting += 1
+            running.create_task(self._rest(rest, running))
         self._start_ready(running)
+        self._changed.set()
+
+    async def _rest(self, rest: Rest, running: asyncio.TaskGroup) -> None:
+        """Wait with what failed; once stopped the queue has it back."""
+        await pause(self._clock, rest.after_s, self._stopping)
+        if self._stopping.is_set():
+            await self._processor.give_back(rest.chain)
+        else:
+            self._send(rest.chain, running)
+        self._resting -= 1
         self._changed.set()
 
     async def _drain(self, running: asyncio.TaskGroup) -> None:
         """Send what is held and wait until it is resolved."""
         if len(self._open):
             self._send_open(running)
-        while self._running or self._ready or self._dropping:
+        while self._running or self._ready or self._resting or self._dropping:
             self._changed.clear()
             await self._changed.wait()
 
     def _new_batcher(self) -> Batcher:
-        return Batcher(self._settings.limits, self._clock.monotonic())
+        return Batcher(self._settings.limits, self._clock.monotonic(), self._settings.room_bytes)

@@ -5,21 +5,26 @@
               └───────── tracker ◄── resolutions ◄───────────────────────────────────────┘
                             └── checkpoint ──► committer ──► store
 
-What is held in memory is bounded by `ReadAhead`, whatever waits in the partitions.
+What is held in memory is bounded by `ReadAhead`, whatever waits in the partitions. A lane that is blocked
+and full lets go of what is read for it, which is read again for it later; the checkpoint stays before it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
-from zlib import crc32
 
-from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential_jitter
-
+from millstream.contract.backoff import Backoff
 from millstream.contract.clock import Clock
-from millstream.contract.errors import InvalidConfiguration, LeaseLost, PartitionGone, SourceUnavailable
-from millstream.contract.ports import BatchLimits, Invoker, Observer
+from millstream.contract.errors import (
+    InvalidConfiguration,
+    LeaseLost,
+    PartitionGone,
+    Refused,
+    SourceUnavailable,
+)
+from millstream.contract.ports import Invoker, Observer
 from millstream.contract.records import (
     Batch,
     By,
@@ -32,20 +37,22 @@ from millstream.contract.records import (
 )
 from millstream.contract.state import Lease
 from millstream.contract.stream_trigger import StreamTrigger
-from millstream.contract.streams import Page, StreamReader
+from millstream.contract.streams import After, Page, StreamReader
+from millstream.mappings.batcher import room_bytes
 from millstream.mappings.committer import Committer, Cursors
 from millstream.mappings.filters import Filters
 from millstream.mappings.lane import Lane
+from millstream.mappings.lanes import Lanes, ReadAhead
+from millstream.mappings.reading import PartitionReader
 from millstream.mappings.stream_process import StreamProcessor, StreamRoute
 from millstream.mappings.tenure import Tenure
 from millstream.mappings.windows import TumblingWindows
 
+logger = logging.getLogger(__name__)
+
 BACKOFF_FIRST_S = 0.5
 BACKOFF_MAX_S = 30.0
 """Waits between reads of a source that does not answer: the first, doubled up to the longest."""
-
-PAGE = 10_000
-"""Records that one read asks for at most. Source: AWS, GetRecords."""
 
 WAIT_S = 1.0
 """How long a read may wait for records."""
@@ -53,30 +60,8 @@ WAIT_S = 1.0
 LATENESS_S = 1.0
 """A tumbling window is over this long after its end, by the clock: for clocks that differ a little."""
 
-LEAST_BYTES = 256 * 1024
-MOST_BYTES = 16 * 1024 * 1024
-"""Bounds of what one partition may hold, however many there are: below, each record is a read."""
-
-TYPICAL_RECORD_BYTES = 1024
-"""Size that records are taken to have before the first one was seen."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReadAhead:
-    """How much of one partition is held at most."""
-
-    records: int  # not resolved
-    span: int  # read and not behind the checkpoint, resolved ones included
-    bytes: int  # of records not resolved
-
-
-def read_ahead(limits: BatchLimits, lanes: int, buffer_bytes: int) -> ReadAhead:
-    """Two batches for each lane, a page at least; of `buffer_bytes` what is of use.
-
-    The read that fills it may bring one answer of the source more, 10 MB with Kinesis.
-    """
-    records = max(2 * limits.size * lanes, PAGE)
-    return ReadAhead(records, 4 * records, min(max(buffer_bytes, LEAST_BYTES), MOST_BYTES))
+MOST_BEYOND = 100_000
+"""Records that are read beyond what a blocked lane let go: what comes again at most after a restart."""
 
 
 class StreamRunner:
@@ -107,41 +92,51 @@ class StreamRunner:
         self._ahead = ahead
         self._observer = observer
         self._clock = clock
-        self._tracker = CursorTracker(*(lease.partition for lease in leases))
+        partitions = [lease.partition for lease in leases]
+        self._tracker = CursorTracker(*partitions)
         self._committer = Committer(cursors, leases, clock)
         self._windows: TumblingWindows | None = None
         if route.policy.tumbling_window_s:
             size_s = route.policy.tumbling_window_s
-            self._windows = TumblingWindows(size_s, leases[0].partition, event_source_arn)
+            self._windows = TumblingWindows(size_s, partitions[0], event_source_arn)
         self._held: list[Checkpoint] = []  # of an open window, which is resolved as a whole
+        self._room = asyncio.Event()
         processor = StreamProcessor(route, trigger, invoker, observer, clock, self._resolve)
-        self._lanes = [
-            Lane(trigger.limits, processor, tenure, clock, self._windows, self._release)
+        event_room = room_bytes(trigger.envelope, partitions)
+        lanes = [
+            Lane(
+                trigger.limits,
+                event_room,
+                processor,
+                tenure,
+                clock,
+                self._room.set,
+                self._windows,
+                self._release,
+            )
             for _ in range(route.policy.lanes)
         ]
-        self._records = 0  # not resolved
-        self._bytes = 0  # of these
-        self._seen = 0  # records ever read, and their bytes
-        self._seen_bytes = 0
-        self._room = asyncio.Event()
+        self._lanes = Lanes(lanes, ahead)
+        self._tasks = [lane.run for lane in lanes]
+        self._last: Record | None = None  # that was read for all lanes
         self._pump: asyncio.Task[None] | None = None
         self._ended = False
-        self._gone: PartitionGone | InvalidConfiguration | None = None
+        self._gone: PartitionGone | Refused | InvalidConfiguration | None = None
 
     async def run(self) -> bool:
         """Run until the partition ends, or stopped.
 
         Raises:
             LeaseLost: another daemon owns the partition.
-            PartitionGone, InvalidConfiguration: as StreamReader.read; what was read is resolved first.
+            PartitionGone, Refused, InvalidConfiguration: as StreamReader.read, once all read is resolved.
         """
         lost: BaseException | None = None
         try:
             async with asyncio.TaskGroup() as committing:
                 committing.create_task(self._committer.run())
                 async with asyncio.TaskGroup() as group:
-                    for lane in self._lanes:
-                        group.create_task(lane.run())
+                    for run in self._tasks:
+                        group.create_task(run())
                     self._pump = group.create_task(self._read_all())
                 self._committer.close()
         except* LeaseLost as leases:
@@ -150,113 +145,134 @@ class StreamRunner:
             raise lost
         if self._gone is not None:
             raise self._gone
-        return self._ended and not self._tracker.in_flight
+        return self._ended and not self._tracker.in_flight and not self._lanes.behind
 
     def stop(self) -> None:
         """End softly: no further read; what was invoked is resolved, the rest is read again another time."""
         if self._pump is not None:
             self._pump.cancel()
-        for lane in self._lanes:
-            lane.stop()
+        self._lanes.stop()
 
     async def _read_all(self) -> None:
-        """Read to the end. Cancelled by `stop`: it awaits only where nothing is held."""
+        """Read to the end. Cancelled by `stop`: what it has not handed to a lane yet is read again."""
         try:
-            while not self._ended:
-                await self._until_room()
-                asked_at = self._clock.now()
-                page = await self._read()
-                self._take(page.records)
-                if page.records:  # those that the filters dropped tell the time, too
-                    self._say_read_up_to(page.records[-1].arrived_at)
-                elif page.lag_s == 0.0:
-                    self._say_read_up_to(asked_at - LATENESS_S)
-                self._ended = page.ended
-        except (PartitionGone, InvalidConfiguration) as gone:
+            while not self._ended or self._lanes.behind:
+                lane = await self._until_room()
+                if lane is None:
+                    await self._read_on()
+                else:
+                    await self._read_again(lane)
+        except (PartitionGone, Refused, InvalidConfiguration) as gone:
             self._observer.poll_failed(self._mapping, str(gone))
             self._gone = gone
         finally:
-            for lane in self._lanes:
-                lane.close()
+            self._lanes.close()
 
-    def _say_read_up_to(self, at: float) -> None:
-        for lane in self._lanes:
-            lane.caught_up(at)
+    async def _read_on(self) -> None:
+        asked_at = self._clock.now()
+        page = await self._read(self._lanes.room())
+        await self._take(page.records)
+        if page.records:  # those that the filters dropped tell the time, too
+            self._last = page.records[-1]
+            self._lanes.caught_up(self._last.arrived_at)
+        elif page.lag_s == 0.0:
+            self._lanes.caught_up(asked_at - LATENESS_S)
+        self._ended = page.ended
 
-    async def _until_room(self) -> None:
-        """Wait until half of what may be held is free: small reads cost as much as large ones."""
-        ahead = self._ahead
-        while (
-            self._records > ahead.records // 2
-            or self._bytes > ahead.bytes // 2
-            or self._tracker.in_flight >= ahead.span
-        ):
+    async def _until_room(self) -> int | None:
+        """Wait until something can be read: for a lane that let records go, by its number, or for all."""
+        while True:
             self._room.clear()
+            self._let_go()
+            if (lane := self._lanes.to_read_again) is not None:
+                return lane
+            spent = self._tracker.in_flight >= self._ahead.span or self._tracker.beyond >= MOST_BEYOND
+            if not (self._ended or self._lanes.full or spent):
+                return None
             await self._room.wait()
 
-    async def _read(self) -> Page:
-        """A page; while the source does not answer, asks again and again with backoff."""
-        size = self._seen_bytes // self._seen if self._seen else TYPICAL_RECORD_BYTES
-        room = min(self._ahead.records - self._records, (self._ahead.bytes - self._bytes) // max(size, 1))
-        limit = max(1, min(PAGE, room))
-        try:
-            return await self._reader.read(limit, WAIT_S)
-        except SourceUnavailable as unavailable:
-            self._observer.poll_failed(self._mapping, str(unavailable))
-        await self._clock.sleep(BACKOFF_FIRST_S)
-        retrying = AsyncRetrying(
-            retry=retry_if_exception_type(SourceUnavailable),
-            wait=wait_exponential_jitter(multiplier=BACKOFF_FIRST_S, max=BACKOFF_MAX_S),
-            sleep=self._clock.sleep,
-        )
-        page: Page = await retrying(self._reader.read, limit, WAIT_S)
-        self._observer.poll_recovered(self._mapping)
-        return page
+    def _let_go(self) -> None:
+        """Have lanes let records go that are blocked, and hold up the others."""
+        for lane in self._lanes.to_let_go:
+            if self._last is None or not isinstance(self._reader, PartitionReader):
+                return
+            self._lanes.behind[lane] = self._last.position
+            self._tracker.stay(self._last.partition)
+            extra = {"mapping": self._mapping, "partition": self._last.partition, "lane": lane}
+            logger.warning("lane blocked, the others read on without it", extra=extra)
 
-    def _take(self, records: Sequence[Record]) -> None:
-        """Hand a page to the lanes; nothing here awaits, so a stop drops no record."""
+    async def _read_again(self, lane: int) -> None:
+        """Read for one lane what it let go, until it is full or has caught up; then go on where all stood."""
+        assert isinstance(self._reader, PartitionReader)
+        assert self._last is not None
+        await self._reader.seek(After(self._lanes.behind[lane]))
+        caught_up = False
+        while not caught_up and self._lanes.has_room(lane):
+            page = await self._read(self._lanes.room(lane))
+            # Behind the place where all stood comes what is read for all; it may itself have been trimmed.
+            known = [r for r in page.records if r.arrived_at <= self._last.arrived_at]
+            places = [place for place, record in enumerate(known) if record.position == self._last.position]
+            caught_up = bool(places) or len(known) < len(page.records) or page.ended
+            known = known[: places[0] + 1] if places else known
+            of_lane = [record for record in known if self._lanes.of(record) == lane]
+            mine, filtered = await self._filters.split(of_lane, self._clock)
+            if filtered:
+                self._observer.records_filtered(self._mapping, len(filtered))
+            if mine:
+                self._tracker.admit_again(mine)
+                self._lanes.put(mine)
+            if known:
+                self._lanes.behind[lane] = known[-1].position
+        if caught_up:
+            del self._lanes.behind[lane]
+            if not self._lanes.behind:
+                self._offer(self._tracker.caught_up(self._last.partition))
+        await self._reader.seek(After(self._last.position))
+
+    async def _read(self, limit: int) -> Page:
+        """A page; while the source does not answer, asks again and again with backoff."""
+        backoff, failed = Backoff(BACKOFF_FIRST_S, BACKOFF_MAX_S), False
+        while True:
+            try:
+                page = await self._reader.read(limit, WAIT_S)
+            except SourceUnavailable as unavailable:
+                self._observer.poll_failed(self._mapping, str(unavailable))
+                failed = True
+            else:
+                if failed:
+                    self._observer.poll_recovered(self._mapping)
+                return page
+            await self._clock.sleep(backoff.wait_s(self._clock.monotonic()))
+
+    async def _take(self, records: Sequence[Record]) -> None:
+        """Hand a page to the lanes, but for what belongs to those that let it go."""
         if not records:
             return
         self._observer.records_received(self._mapping, len(records))
         self._tracker.admit(records)
-        size = sum([len(record.event) for record in records])
-        self._records += len(records)
-        self._bytes += size
-        self._seen += len(records)
-        self._seen_bytes += size
-        matched = self._matched(records)
-        if len(self._lanes) == 1:
-            if matched:
-                self._lanes[0].put(matched)
-            return
-        shares: dict[int, list[Record]] = {}
-        for record in matched:
-            lane = crc32((record.ordering_key or "").encode()) % len(self._lanes)
-            shares.setdefault(lane, []).append(record)
-        for lane, share in shares.items():
-            self._lanes[lane].put(share)
-
-    def _matched(self, records: Sequence[Record]) -> Sequence[Record]:
-        """The records that match; the others are resolved at once."""
-        if not self._filters:
-            return records
-        matched: list[Record] = []
-        dropped: list[Record] = []
-        for record in records:
-            goes_on = record.refused is not None or self._filters.matches(record)
-            (matched if goes_on else dropped).append(record)
+        kept = records
+        if self._lanes.behind:
+            goes = [self._lanes.of(record) in self._lanes.behind for record in records]
+            kept = [record for record, gone in zip(records, goes, strict=True) if not gone]
+            self._tracker.let_go([record for record, gone in zip(records, goes, strict=True) if gone])
+        matched, dropped = await self._filters.split(kept, self._clock)
         if dropped:
             self._observer.records_filtered(self._mapping, len(dropped))
-            self._resolve(resolve_all(Batch(tuple(dropped)), Done(By.FILTER)))
-        return matched
+            self._settle(resolve_all(Batch(tuple(dropped)), Done(By.FILTER)))
+        if matched:
+            self._lanes.put(matched)
 
     def _resolve(self, resolution: Resolution) -> None:
-        records = resolution.batch.records
+        self._lanes.resolved(resolution.batch.records)
+        self._settle(resolution)
+
+    def _settle(self, resolution: Resolution) -> None:
         checkpoints = self._tracker.complete(resolution)
-        self._records -= len(records)
-        self._bytes -= sum([len(record.event) for record in records])
         self._room.set()
         self._observer.batch_resolved(self._mapping, resolution)
+        self._offer(checkpoints)
+
+    def _offer(self, checkpoints: Sequence[Checkpoint]) -> None:
         if checkpoints:
             self._held += checkpoints
             if self._windows is None or self._windows.window is None:

@@ -23,7 +23,7 @@ FORMS = {
     Payload.NONE: (Step(Form.BARE, halves=True), Step(Form.LEAST)),
     Payload.RECORD: (Step(Form.WHOLE), Step(Form.BARE), Step(Form.LEAST)),
 }
-"""The stream still has the records for a while, so one document without the event is better than many with it."""
+"""The stream still has the records for a while, so one document without the event is better than many."""
 
 
 class FailureDelivery:
@@ -41,16 +41,17 @@ class FailureDelivery:
         self._mapping = mapping
         self._function = function
         self._trigger = trigger
-        self._payload = destination.payload
+        self._destination = destination
         self._clock = clock
         self._handover = Handover(mapping, destination, observer)
 
     async def deliver(self, step: GiveUp) -> Handed:
         """One document for all records, or one for each, in order; asks no more once nothing is taken."""
-        if self._payload is Payload.RECORD and isinstance(self._trigger, TellsSingly):
+        payload = self._destination.payload
+        if payload is Payload.RECORD and isinstance(self._trigger, TellsSingly):
             return await self._deliver_each(step, self._trigger)
         # A destination that wants a document for each record gets one without the event from other sources.
-        forms = FORMS[Payload.NONE if self._payload is Payload.RECORD else self._payload]
+        forms = FORMS[Payload.NONE if payload is Payload.RECORD else payload]
 
         def make(some: tuple[Record, ...], form: Form, omitted: str | None) -> InvocationRecord:
             details = least_details(some) if form is Form.LEAST else self._trigger.failure_details(some)

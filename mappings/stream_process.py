@@ -114,9 +114,9 @@ class StreamProcessor:
             return []
         event = self._trigger.envelope(attempt.batch.records)
         outcome = await self._invoke(attempt.batch, event if windows is None else windows.wrap(event))
-        if windows is not None and isinstance(outcome, TooLarge) and len(attempt.batch.records) == 1:
-            if windows.crowd_out():  # the record may fit beside the empty state of the next window
-                return [Retry(attempt, 0.0)]
+        single = len(attempt.batch.records) == 1
+        if windows is not None and isinstance(outcome, TooLarge) and single and windows.crowd_out():
+            return [Retry(attempt, 0.0)]  # it may fit beside the empty state of the next window
         steps = decide(attempt, outcome, self._route.policy)
         self._tell_failure(len(attempt.batch.records), outcome, steps)
         if windows is not None and isinstance(outcome, Success) and isinstance(steps[0], Settle):

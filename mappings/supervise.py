@@ -1,9 +1,12 @@
-"""Keeps one mapping running: opens its source, restarts it after faults, stops it for good when it is wrong.
+"""Keeps one mapping running: opens its source, restarts it after faults and refusals, stops it when told to.
 
 Creating ── opened ──► Enabled ── stop ──► Stopped
    ▲                      │
-   └── backoff ◄── SourceUnavailable, a fault of ours
+   └── after a while ◄────┴─ SourceUnavailable, Refused, a fault of ours
 InvalidConfiguration at any time ──► Disabled, with the reason
+
+Only a declaration that is wrong is final. What is refused now may be allowed later, by somebody who knows
+nothing of this mapping, so it is asked for again; the mapping says that it has a problem meanwhile.
 """
 
 from __future__ import annotations
@@ -14,20 +17,25 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential_jitter
-
+from millstream.contract.backoff import Backoff
 from millstream.contract.clock import Clock
-from millstream.contract.errors import InvalidConfiguration, SourceUnavailable
+from millstream.contract.errors import InvalidConfiguration, Refused, SourceUnavailable
 from millstream.contract.ports import Observer
+from millstream.contract.waiting import pause
 
 logger = logging.getLogger(__name__)
 
-BACKOFF_FIRST_S = 0.5
-BACKOFF_MAX_S = 30.0
-"""Waits between tries to open a source: the first, doubled up to the longest."""
+UNAVAILABLE_FIRST_S = 0.5
+UNAVAILABLE_MOST_S = 30.0
+"""Waits between tries to open a source that does not answer: the first, doubled up to the longest."""
 
-RESTART_S = 5.0
-"""Pause after a fault of our own."""
+REFUSED_FIRST_S = 1.0
+REFUSED_MOST_S = 300.0
+"""The same for one that refuses us, or is not there: somebody has to mend that, which takes a while."""
+
+RESTART_FIRST_S = 5.0
+RESTART_MOST_S = 60.0
+"""The same after a fault of our own."""
 
 
 class Runner(Protocol):
@@ -81,27 +89,28 @@ class Supervisor:
     async def run(self) -> None:
         """Run until stopped or disabled. Raises nothing but cancellation."""
         self._observer.state_changed(self._mapping, "Creating", "")
-        retrying = AsyncRetrying(
-            retry=retry_if_exception_type(SourceUnavailable),
-            wait=wait_exponential_jitter(multiplier=BACKOFF_FIRST_S, max=BACKOFF_MAX_S),
-            sleep=self._pause,
-            before_sleep=self._say,
-            stop=lambda _: self._stopping.is_set(),
-            reraise=True,
-        )
+        unavailable = Backoff(UNAVAILABLE_FIRST_S, UNAVAILABLE_MOST_S)
+        refused = Backoff(REFUSED_FIRST_S, REFUSED_MOST_S)
+        faulty = Backoff(RESTART_FIRST_S, RESTART_MOST_S)
         while not self._stopping.is_set():
             try:
-                await retrying(self._live)
-            except SourceUnavailable:
-                break  # stopped while the source did not answer
+                await self._live()
+                continue
             except InvalidConfiguration as invalid:
                 reason = "; ".join(str(problem) for problem in invalid.problems)
                 self._observer.state_changed(self._mapping, "Disabled", reason)
                 return
+            except SourceUnavailable as why:
+                self._observer.poll_failed(self._mapping, str(why))
+                backoff = unavailable
+            except Refused as why:
+                self._observer.refused(self._mapping, str(why))
+                backoff = refused
             except Exception as fault:
                 logger.exception("mapping failed, it is restarted", extra={"mapping": self._mapping})
-                self._observer.poll_failed(self._mapping, f"{type(fault).__name__}, see the daemon's log")
-                await self._pause(RESTART_S)
+                self._observer.poll_failed(self._mapping, f"{_told(fault)}, see the daemon's log")
+                backoff = faulty
+            await pause(self._clock, backoff.wait_s(self._clock.monotonic()), self._stopping)
         self._observer.state_changed(self._mapping, "Stopped", "")
 
     async def _live(self) -> None:
@@ -114,15 +123,9 @@ class Supervisor:
             finally:
                 self._runner = None
 
-    def _say(self, state: RetryCallState) -> None:
-        why = state.outcome.exception() if state.outcome is not None else None
-        self._observer.poll_failed(self._mapping, str(why))
 
-    async def _pause(self, for_s: float) -> None:
-        """Sleep, or until stopped."""
-        async with asyncio.TaskGroup() as group:
-            stop = group.create_task(self._stopping.wait())
-            nap = group.create_task(self._clock.sleep(for_s))
-            await asyncio.wait([stop, nap], return_when=asyncio.FIRST_COMPLETED)
-            stop.cancel()
-            nap.cancel()
+def _told(fault: BaseException) -> str:
+    """What to call a fault: of a group the first one in it, which is what went wrong."""
+    while isinstance(fault, BaseExceptionGroup):
+        fault = fault.exceptions[0]
+    return type(fault).__name__

@@ -60,7 +60,7 @@ class TumblingWindows:
         return about + len(self.state)
 
     def crowd_out(self) -> bool:
-        """Have the open window ended, for a record that has no room beside its state. False: there is none."""
+        """Have the open window ended, for a record has no room beside its state. False: it has none."""
         self._crowded = self.window is not None and self.state != EMPTY_STATE
         return self._crowded
 
@@ -100,4 +100,3 @@ class TumblingWindows:
         self.window = None
         self.state = EMPTY_STATE
         self._crowded = False
-

@@ -13,7 +13,14 @@ import msgspec
 
 from millstream.contract.clock import Clock
 from millstream.contract.errors import DestinationUnavailable
-from millstream.contract.functions import FunctionFailed, FunctionSpec, Outcome, Success
+from millstream.contract.functions import (
+    MAX_PAYLOAD_BYTES,
+    FunctionFailed,
+    FunctionSpec,
+    Outcome,
+    Success,
+    TooLarge,
+)
 from millstream.contract.ports import (
     BatchLimits,
     Capabilities,
@@ -162,6 +169,8 @@ class FakeFunction:
     most: int = 0
 
     async def invoke(self, function: str, event: bytes) -> Outcome:
+        if len(event) > MAX_PAYLOAD_BYTES:
+            return TooLarge(len(event), MAX_PAYLOAD_BYTES)
         numbers = [r["n"] for r in msgspec.json.decode(event)["Records"]]
         self.batches.append(numbers)
         self.at.append(self.clock.monotonic())
@@ -228,6 +237,8 @@ class FakeObserver:
     failed_polls: list[str] = field(default_factory=list)
     recovered: int = 0
     dropped: int = 0
+    rejected: int = 0
+    refusals: list[str] = field(default_factory=list)
     failed_batches: int = 0
     failed_deliveries: int = 0
     ages: list[float] = field(default_factory=list)
@@ -250,6 +261,12 @@ class FakeObserver:
 
     def records_dropped(self, mapping: str, records: Sequence[Record], reason: Reason) -> None:
         self.dropped += len(records)
+
+    def records_rejected(self, mapping: str, records: Sequence[Record], reason: Reason) -> None:
+        self.rejected += len(records)
+
+    def refused(self, mapping: str, why: str) -> None:
+        self.refusals.append(why)
 
     def batch_failed(self, mapping: str, records: int) -> None:
         self.failed_batches += 1

@@ -172,6 +172,7 @@ class _Row:
     expires_at: float = 0.0
     position: Position | None = None
     ended: bool = False
+    missing_since: float | None = None
 
 
 @dataclass
@@ -184,6 +185,8 @@ class MemoryStore:
     started: dict[str, float] = field(default_factory=dict)
     rows: dict[tuple[str, str], _Row] = field(default_factory=dict)
     members: dict[tuple[str, str], float] = field(default_factory=dict)
+    attending: dict[tuple[str, str], float] = field(default_factory=dict)
+    identities: dict[str, str] = field(default_factory=dict)
     declared: dict[str, MappingRow] = field(default_factory=dict)
     told: dict[tuple[str, str], MappingStatus] = field(default_factory=dict)
 
@@ -191,6 +194,17 @@ class MemoryStore:
         await asyncio.sleep(0)
         if self.broken:
             raise StateUnavailable("memory: broken")
+
+    async def succeed(self, before: str, owner: str) -> None:
+        await self._answer()
+        for row in self.rows.values():
+            if row.owner == before:
+                row.owner, row.epoch = owner, row.epoch + 1
+        for key in [key for key in self.members if key[1] == before]:
+            del self.members[key]
+        for key in [key for key in self.attending if key[1] == before]:
+            del self.attending[key]
+        self.told = {(owner if by == before else by, of): status for (by, of), status in self.told.items()}
 
     async def put_mapping(self, row: MappingRow) -> MappingRow:
         await self._answer()
@@ -205,9 +219,30 @@ class MemoryStore:
         await self._answer()
         return list(self.declared.values())
 
+    async def name_source(self, uuid: str, source: str) -> None:
+        await self._answer()
+        if uuid in self.declared:
+            self.declared[uuid] = replace(self.declared[uuid], source=source)
+
+    async def retire(self, uuid: str) -> None:
+        await self._answer()
+        row = self.declared.get(uuid)
+        if row is not None and row.retired_at is None:
+            self.declared[uuid] = replace(row, retired_at=self.clock.now())
+
+    async def attend(self, owner: str, mappings: Sequence[str], ttl_s: float) -> None:
+        await self._answer()
+        self.attending |= {(mapping, owner): self.clock.monotonic() + ttl_s for mapping in mappings}
+
+    async def attendants(self, mapping: str) -> Sequence[str]:
+        await self._answer()
+        now = self.clock.monotonic()
+        return [owner for (of, owner), until in self.attending.items() if of == mapping and until > now]
+
     async def delete_mapping(self, uuid: str) -> None:
         await self._answer()
         self.declared.pop(uuid, None)
+        self.attending = {key: until for key, until in self.attending.items() if key[0] != uuid}
         self.rows = {key: row for key, row in self.rows.items() if key[0] != uuid}
         self.members = {key: until for key, until in self.members.items() if key[0] != uuid}
         self.told = {key: status for key, status in self.told.items() if key[1] != uuid}
@@ -223,6 +258,16 @@ class MemoryStore:
     async def started_at(self, mapping: str, at: float) -> float:
         await self._answer()
         return self.started.setdefault(mapping, at)
+
+    async def adopt(self, mapping: str, identity: str) -> bool:
+        await self._answer()
+        anew = self.identities.get(mapping, identity) != identity
+        self.identities[mapping] = identity
+        if anew:
+            for (of, partition), row in self.rows.items():
+                if of == mapping:
+                    self.rows[of, partition] = _Row(epoch=row.epoch + 1)
+        return anew
 
     async def announce(self, mapping: str, owner: str, ttl_s: float) -> Sequence[str]:
         await self._answer()
@@ -240,6 +285,7 @@ class MemoryStore:
                 row.epoch,
                 row.position,
                 row.ended,
+                None if row.missing_since is None else self.clock.now() - row.missing_since,
             )
             for (of, partition), row in self.rows.items()
             if of == mapping
@@ -278,6 +324,14 @@ class MemoryStore:
             raise LeaseLost(f"{lease.partition}: epoch {lease.epoch} is over")
         self.rows[lease.mapping, lease.partition].position = checkpoint.position
         self.commits.append((lease.partition, checkpoint.position))
+
+    async def note_missing(self, mapping: str, missing: Sequence[str], found: Sequence[str]) -> None:
+        await self._answer()
+        for (of, partition), row in self.rows.items():
+            if of == mapping and partition in missing and row.missing_since is None:
+                row.missing_since = self.clock.now()
+            if of == mapping and partition in found:
+                row.missing_since = None
 
     async def forget(self, mapping: str, partitions: Sequence[str]) -> None:
         await self._answer()

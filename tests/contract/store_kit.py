@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from millstream.contract.errors import LeaseLost
 from millstream.contract.state import MappingRow, MappingStatus, StateStore
+from tests.contract.identity_kit import IdentityKit
 from tests.contract.lease_kit import LeaseKit
 from tests.contract.store_values import (
     LONG_S,
@@ -27,7 +30,7 @@ from tests.contract.store_values import (
 )
 
 
-class StoreKit(LeaseKit):
+class StoreKit(LeaseKit, IdentityKit):
     """The suite; `make` is what a subclass gives."""
 
     def make(self, folder: Path) -> StateStore:
@@ -71,10 +74,10 @@ class StoreKit(LeaseKit):
 
     @pytest.mark.parametrize("field", ["app", "function", "kind", "source"])
     async def test_mappings_differ_by_app_function_kind_and_source(self, opens: Opens, field: str) -> None:
-        key = {"app": "shop", "function": "on_order", "kind": "sqs", "source": "orders"} | {field: "another"}
         async with opens() as store:
             await store.put_mapping(ROW)
-            await store.put_mapping(MappingRow("u9", **key, enabled=True, last_modified=0.0))
+            other: dict[str, Any] = {"uuid": "u9", field: "another"}
+            await store.put_mapping(replace(ROW, **other))
             assert len(await store.mappings()) == 2
 
     async def test_the_newest_status_replaces_the_one_before(self, opens: Opens) -> None:

@@ -60,7 +60,8 @@ def test_no_cursor_ever_passes_a_record_that_is_not_resolved(seed: int, total: i
     lane_of = [rnd.random() < 0.4 for _ in range(total)]  # True: the lane that blocks
     unresolved: list[int] = []
     resolved: set[int] = set()
-    read, behind_from, cursor = 0, None, -1
+    behind_from: int | None = None
+    read, cursor = 0, -1
 
     def move(position: Position | None) -> None:
         nonlocal cursor

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from millstream.daemon import data_dir
 from tests.brokers.ministack import Ministack
 from tests.brokers.postgres import Postgres
 from tests.daemon.conftest import RunningDaemon, wait_until
@@ -165,7 +164,6 @@ def test_a_store_that_is_away_for_a_while_costs_nothing(
     text = a.text()
     assert "cursor not written, retrying" in text
     assert "hush" not in text
-    assert data_dir.daemon_id(a.data) in (a.data / "daemon-id").read_text()
 
 
 def test_a_store_that_cannot_be_reached_at_start_is_one_clear_line(

@@ -10,13 +10,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from millstream.contract.clock import Clock
-from millstream.contract.functions import Outcome
+from millstream.contract.functions import MAX_PAYLOAD_BYTES, Outcome, TooLarge
 from millstream.contract.ports import BatchLimits
 from millstream.contract.records import Record
 from millstream.contract.state import Lease
 from millstream.contract.streams import After, Oldest, Partition, Start, StreamPolicy, StreamReader
 from millstream.mappings.filters import compile_filters
-from millstream.mappings.stream import ReadAhead, StreamRunner, read_ahead
+from millstream.mappings.lanes import ReadAhead, read_ahead
+from millstream.mappings.reading import PartitionReader
+from millstream.mappings.stream import StreamRunner
 from millstream.mappings.stream_process import StreamRoute
 from millstream.mappings.tenure import Tenure
 from tests.clock import VirtualClock
@@ -37,6 +39,8 @@ class StreamFunction:
     at: list[float] = field(default_factory=list)
 
     async def invoke(self, function: str, event: bytes) -> Outcome:
+        if len(event) > MAX_PAYLOAD_BYTES:
+            return TooLarge(len(event), MAX_PAYLOAD_BYTES)
         decoded = json.loads(event)
         self.events.append(decoded)
         self.at.append(self.clock.monotonic())
@@ -98,7 +102,7 @@ class World:
         assert lease is not None
         cursor = await self.store.cursor(lease)
         start: Start = Oldest() if cursor is None else After(cursor)
-        reader = await self.stream.reader(Partition("p"), start)
+        reader = PartitionReader(self.stream, Partition("p"), start)
         runner = self.runner(reader, lease, Tenure(self.clock, LEASE_S))
         async with asyncio.TaskGroup() as group:
             task = group.create_task(runner.run())

@@ -19,7 +19,8 @@ from millstream.contract.state import Lease
 from millstream.contract.streams import At, Latest, Oldest, StartingPosition, StreamPolicy, StreamReader
 from millstream.mappings.filters import compile_filters
 from millstream.mappings.group import GroupRunner
-from millstream.mappings.stream import StreamRunner, read_ahead
+from millstream.mappings.lanes import read_ahead
+from millstream.mappings.stream import StreamRunner
 from millstream.mappings.stream_process import StreamRoute
 from millstream.mappings.tenure import Tenure
 from tests.clock import VirtualClock
@@ -305,3 +306,29 @@ async def test_nothing_is_lost_and_order_holds_over_any_rebalances(
     for nth in range(3):
         seen = [n for n in it.function.seen if n // 100 == nth]
         assert [*dict.fromkeys(seen)] == [*range(100 * nth, 100 * nth + 12)]
+
+
+async def test_a_revocation_is_honoured_while_an_assignment_waits_for_what_runs() -> None:
+    group = filled("a", "b")
+    policy = StreamPolicy(share_batches=True)
+    async with member(group, takes_s=300.0, policy=policy) as it:
+        group.assign("a")
+        await it.until(lambda: len(it.function.batches) == 1)
+        group.assign("b")
+        await it.clock.advance(1.0)
+        done = group.revoke("a", within_s=10.0)
+        await it.until(done.is_set, within_s=10.5)
+        await it.until(lambda: any(n >= 100 for n in it.function.seen), within_s=1.0)
+        assert len(it.runner._units) == 1
+    assert group.refused == []
+
+
+async def test_what_is_lost_of_shared_partitions_leaves_the_others_read() -> None:
+    group = filled("a", "b")
+    async with member(group, policy=StreamPolicy(share_batches=True)) as it:
+        group.assign("a", "b")
+        await it.until(lambda: group.cursors == {"a": 9, "b": 109})
+        done = group.revoke("a", within_s=0.0)
+        group.put(stream_record(110, partition="b"))
+        await it.until(lambda: group.cursors.get("b") == 110, within_s=10.0)
+        assert done.is_set()

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from millstream.contract.records import Reason
-from millstream.mappings.invocation_record import failure_record, iso_ms, success_record
+from millstream.mappings.invocation_record import failure_record, success_record
 from tests.fakes import FUNCTION
 
 NOW = 1_764_088_532.123
@@ -162,15 +161,3 @@ def test_event_and_answer_are_taken_over_byte_for_byte(event: Any, answer: Any, 
     assert b'"requestPayload":' + sent + b"," in body
     assert body.endswith(b'"responsePayload":' + answered + b"}")
     assert json.loads(failure(event=sent))["payload"] == sent.decode()
-
-
-@pytest.mark.parametrize(
-    ("at", "text"),
-    [
-        (0.0, "1970-01-01T00:00:00.000Z"),
-        (1_764_088_532.0, "2025-11-25T16:35:32.000Z"),
-        (1_764_088_532.9996, "2025-11-25T16:35:32.999Z"),
-    ],
-)
-def test_times_have_three_digits_of_milliseconds(at: float, text: str) -> None:
-    assert iso_ms(at) == text

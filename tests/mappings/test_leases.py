@@ -11,8 +11,10 @@ from millstream.contract.streams import Partition
 from millstream.mappings.leases import FORGET_AFTER_S, LeasePlan, forgettable, plan_leases, quota, readable
 
 
-def row(partition: str, owner: str | None = None, *, ended: bool = False) -> PartitionRow:
-    return PartitionRow(partition, owner, 1, Position("1"), ended)
+def row(
+    partition: str, owner: str | None = None, *, ended: bool = False, missing_s: float | None = None
+) -> PartitionRow:
+    return PartitionRow(partition, owner, 1, Position("1"), ended, missing_s)
 
 
 def part(name: str, *parents: str) -> Partition:
@@ -95,6 +97,10 @@ def test_daemons_that_look_in_any_order_come_to_rest_with_all_shared(
 
 
 def test_what_has_ended_is_forgotten_a_day_after_its_stream_forgot_it() -> None:
-    rows = [row("old", ended=True), row("new", ended=True), row("listed", ended=True), row("unread")]
-    since = {"old": 0.0, "new": 10.0, "unread": 0.0}
-    assert forgettable(rows, since, FORGET_AFTER_S) == ("old",)
+    rows = [
+        row("old", ended=True, missing_s=FORGET_AFTER_S),
+        row("new", ended=True, missing_s=FORGET_AFTER_S - 1),
+        row("listed", ended=True),
+        row("unread", missing_s=FORGET_AFTER_S),
+    ]
+    assert forgettable(rows) == ("old",)

@@ -15,6 +15,7 @@ from millstream.contract.errors import InvalidConfiguration, Problem, SourceUnav
 from millstream.contract.functions import MAX_PAYLOAD_BYTES, Outcome, Throttled
 from millstream.contract.ports import BatchLimits, Capabilities, QueuePolicy
 from millstream.contract.records import Discarded, Done, Record
+from millstream.mappings.batcher import room_bytes as room_for
 from millstream.mappings.filters import compile_filters
 from millstream.mappings.process import Processor, Route
 from millstream.mappings.queue import QueueRunner, QueueSettings
@@ -60,31 +61,48 @@ async def rig(
     policy: QueuePolicy = QueuePolicy(),
     answer: Callable[[list[int]], Outcome] = lambda numbers: SUCCESS,
     takes_s: float = 0.0,
-    lease_s: float = 30.0,
+    lease_s: float | None = 30.0,
     ordered: bool = False,
+    buffer_bytes: int = 1 << 30,
     filters: tuple[object, ...] = (),
     on_success: bool = False,
     on_failure: bool = True,
+    destination: FakeDestination | None = None,
+    room_bytes: int | None = None,
+    queue: Callable[[VirtualClock, float | None], FakeQueue] = FakeQueue,
 ) -> AsyncIterator[Rig]:
     clock = VirtualClock()
-    queue = FakeQueue(clock, lease_s)
-    queue.put(*records)
+    source = queue(clock, lease_s)
+    source.put(*records)
     function = FakeFunction(clock, answer, takes_s)
-    destination, observer = FakeDestination(), FakeObserver()
-    trigger = FakeTrigger(queue, limits, policy, Capabilities(ordered_by_key=ordered))
+    destination, observer = destination or FakeDestination(), FakeObserver()
+    trigger = FakeTrigger(source, limits, policy, Capabilities(ordered_by_key=ordered))
     scaler = scaler_of(policy, clock.monotonic())
     route = Route(
         "m", FUNCTION, policy, destination if on_success else None, destination if on_failure else None
     )
-    processor = Processor(route, trigger, queue, function, scaler, observer, clock)
+    processor = Processor(route, trigger, source, function, scaler, observer, clock)
     compiled = compile_filters(filters, trigger.filter_rules)
     runner = QueueRunner(
-        QueueSettings("m", limits, policy.page, ordered), queue, compiled, processor, scaler, observer, clock
+        QueueSettings(
+            "m",
+            limits,
+            policy.page,
+            ordered,
+            room_for(trigger.envelope, ["q"]) if room_bytes is None else room_bytes,
+            buffer_bytes,
+        ),
+        source,
+        compiled,
+        processor,
+        scaler,
+        observer,
+        clock,
     )
     async with asyncio.TaskGroup() as group:
         running = group.create_task(runner.run())
         await clock.settle()
-        yield Rig(clock, queue, function, destination, observer, runner, running)
+        yield Rig(clock, source, function, destination, observer, runner, running)
         runner.stop()
         for _ in range(2000):
             if running.done():

@@ -15,30 +15,52 @@ def test_a_queue_starts_with_five_batches_at_once() -> None:
 def test_a_minute_of_backlog_adds_three_hundred() -> None:
     scaler = BacklogScaler(None, now=0.0)
     for second in range(1, 61):
-        scaler.polled(10, 10, saturated=True, now=float(second))
+        scaler.polled(10, 10)
+        scaler.looked(saturated=True, now=float(second))
     assert scaler.concurrency == 305
 
 
 def test_a_backlog_without_full_use_adds_nothing() -> None:
     scaler = BacklogScaler(None, now=0.0)
-    scaler.polled(10, 10, saturated=False, now=10.0)
+    scaler.polled(10, 10)
+    scaler.looked(saturated=False, now=10.0)
     assert scaler.concurrency == START
 
 
-def test_an_idle_queue_goes_back_to_five_and_one_poll() -> None:
+def test_time_alone_makes_it_grow_while_functions_of_any_duration_take_every_permit() -> None:
+    scaler = BacklogScaler(None, now=0.0)
+    scaler.polled(10, 10)
+    for second in range(1, 61):
+        scaler.looked(saturated=True, now=float(second))
+    assert scaler.concurrency == 305
+
+
+def test_a_poll_that_finds_the_end_of_the_backlog_stops_the_growth() -> None:
+    scaler = BacklogScaler(None, now=0.0)
+    scaler.polled(10, 9)
+    scaler.looked(saturated=True, now=60.0)
+    assert scaler.concurrency == START
+
+
+def test_an_idle_queue_goes_back_to_five_by_steps_and_has_one_poll_at_once() -> None:
     scaler = BacklogScaler(None, now=0.0)
     for second in range(1, 61):
-        scaler.polled(10, 10, saturated=True, now=float(second))
+        scaler.polled(10, 10)
+        scaler.looked(saturated=True, now=float(second))
     for _ in range(2):
-        scaler.polled(10, 0, saturated=False, now=100.0)
-    assert (scaler.concurrency, scaler.pollers) == (START, 1)
+        scaler.polled(10, 0)
+    scaler.looked(saturated=False, now=70.0)
+    assert (scaler.concurrency, scaler.pollers) == (255, 1)
+    for second in range(71, 131):
+        scaler.looked(saturated=False, now=float(second))
+    assert scaler.concurrency == START
 
 
 def test_a_record_ends_idleness() -> None:
     scaler = BacklogScaler(None, now=0.0)
     for _ in range(2):
-        scaler.polled(10, 0, saturated=False, now=1.0)
-    scaler.polled(10, 1, saturated=False, now=2.0)
+        scaler.polled(10, 0)
+    scaler.polled(10, 1)
     assert scaler.pollers > 1
 
 
@@ -63,9 +85,11 @@ def test_concurrency_stays_between_one_and_its_maximum(
     for event, later in events:
         now += later
         if event == "full":
-            scaler.polled(10, 10, saturated=True, now=now)
+            scaler.polled(10, 10)
+            scaler.looked(saturated=True, now=now)
         elif event == "empty":
-            scaler.polled(10, 0, saturated=False, now=now)
+            scaler.polled(10, 0)
+            scaler.looked(saturated=False, now=now)
         elif event == "failed":
             scaler.failed()
         else:

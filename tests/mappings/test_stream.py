@@ -14,7 +14,7 @@ from millstream.contract.errors import (
 from millstream.contract.functions import Outcome
 from millstream.contract.ports import BatchLimits
 from millstream.contract.streams import StreamPolicy
-from millstream.mappings.stream import ReadAhead
+from millstream.mappings.lanes import ReadAhead
 from tests.fakes import FAILURE, SUCCESS
 from tests.mappings.stream_rig import world
 from tests.stream_fakes import stream_record
@@ -185,7 +185,7 @@ async def test_a_store_that_is_down_delays_the_cursor_and_loses_nothing() -> Non
     assert it.function.seen == list(range(30))
 
 
-async def test_a_source_that_is_down_is_asked_again_and_said_once() -> None:
+async def test_a_source_that_is_down_is_asked_again_with_growing_waits() -> None:
     it = world()
     async with it.running() as rig:
         it.part.fault = SourceUnavailable("s: throttled")
@@ -195,7 +195,7 @@ async def test_a_source_that_is_down_is_asked_again_and_said_once() -> None:
         it.part.fault = None
         it.stream.put(stream_record(0))
         await rig.until_at(0)
-    assert it.observer.failed_polls == ["s: throttled"]
+    assert set(it.observer.failed_polls) == {"s: throttled"}
     assert it.observer.recovered == 1
 
 

@@ -185,3 +185,61 @@ async def test_partial_failures_keep_the_state_that_was_returned() -> None:
     async with it.running() as rig:
         await rig.until_at(4)
     assert finals(it)[0]["state"] == {"count": 5}
+
+
+async def test_a_window_with_a_large_state_sends_smaller_batches_and_loses_nothing() -> None:
+    """Full batches leave no room for the state of the window that they are in."""
+    state = {"pad": "x" * 900_000}
+
+    def answer(event: dict[str, Any]) -> Outcome:
+        return Success(msgspec.json.encode({"state": state}), "request-1")
+
+    it = world(
+        *[stream_record(n, size=10_000, at=1000.0) for n in range(2000)],
+        limits=BatchLimits(10_000, 0.0),
+        policy=StreamPolicy(max_retries=0, tumbling_window_s=60),
+        answer=answer,
+    )
+    async with it.running() as rig:
+        await rig.until(lambda: len(it.function.seen) == 2000)
+    assert it.function.seen == list(range(2000))
+    assert it.observer.dropped == 0
+    assert it.observer.failed_batches == 0
+
+
+async def test_a_record_that_has_no_room_beside_the_state_ends_the_window_early() -> None:
+    def answer(event: dict[str, Any]) -> Outcome:
+        return Success(msgspec.json.encode({"state": {"pad": "x" * 1_000_000}}), "request-1")
+
+    it = world(
+        stream_record(0, at=1000.0),
+        stream_record(1, size=6_000_000, at=1000.0),
+        stream_record(2, at=1000.0),
+        policy=StreamPolicy(max_retries=0, tumbling_window_s=60),
+        limits=BatchLimits(1, 0.0),
+        answer=answer,
+    )
+    async with it.running() as rig:
+        await rig.until(lambda: 2 in it.function.seen)
+    assert it.function.seen == [0, 1, 2]
+    early = [event for event in it.function.events if event["isWindowTerminatedEarly"]]
+    assert early
+    assert early[0]["Records"] == []
+
+
+async def test_a_state_that_no_event_can_hold_does_not_keep_the_window_from_ending(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def answer(event: dict[str, Any]) -> Outcome:
+        return Success(msgspec.json.encode({"state": {"pad": "x" * 6_291_300}}), "request-1")
+
+    it = world(
+        stream_record(0, at=1000.0),
+        stream_record(1, at=1000.0),
+        policy=StreamPolicy(tumbling_window_s=60),
+        limits=BatchLimits(1, 0.0),
+        answer=answer,
+    )
+    async with it.running() as rig:
+        await rig.until(lambda: 1 in it.function.seen, within_s=60.0)
+    assert "window's state too large for its final call" in caplog.text

@@ -16,6 +16,7 @@ from millstream.contract.state import PartitionRow
 from millstream.store import postgres as postgres_module
 from millstream.store import postgres_server
 from millstream.store.postgres import PostgresStore
+from millstream.store.postgres_schema import SCHEMA_VERSION
 from tests.brokers.postgres import Postgres, free_port
 from tests.contract.store_values import LONG_S, OWNER, ROW, STATUS, WITHIN_S, checkpoint, lease, taken
 
@@ -197,7 +198,7 @@ async def test_a_newer_schema_is_refused_and_left_as_it_is(postgres: Postgres, w
         url, "CREATE SCHEMA millstream; CREATE TABLE millstream.schema_version AS SELECT 99 AS version"
     )
     said = await refusal(url, writable=writable)
-    assert said.endswith(": wanted schema 1 or older, found 99, of a newer millstream")
+    assert said.endswith(f": wanted schema {SCHEMA_VERSION} or older, found 99, of a newer millstream")
     tables = "SELECT relname FROM pg_class WHERE relnamespace = 'millstream'::regnamespace"
     assert shown(url, tables) == [("schema_version",)]
 
@@ -215,7 +216,7 @@ async def test_daemons_that_start_at_once_on_a_new_database_all_work(postgres: P
         finally:
             for store in stores:
                 await store.aclose()
-        assert shown(url, "SELECT version FROM millstream.schema_version") == [(1,)]
+        assert shown(url, "SELECT version FROM millstream.schema_version") == [(SCHEMA_VERSION,)]
 
 
 @pytest.mark.broker
@@ -235,7 +236,7 @@ async def test_a_reader_sees_what_is_written_and_writes_nothing(postgres: Postgr
 async def test_a_reader_of_an_empty_database_makes_nothing(postgres: Postgres) -> None:
     url = postgres.database()
     said = await refusal(url, writable=False)
-    assert said.endswith("wanted schema 1, found 0; `millstream run` brings it up")
+    assert said.endswith(f"wanted schema {SCHEMA_VERSION}, found 0; `millstream run` brings it up")
     assert shown(url, "SELECT to_regnamespace('millstream')") == [(None,)]
 
 

@@ -17,7 +17,7 @@ import pytest
 from millstream.contract.errors import StateUnavailable
 from millstream.contract.records import Position
 from millstream.contract.state import PartitionRow
-from millstream.store.migrations import STEPS
+from millstream.store.migrations import SCHEMA_VERSION, STEPS
 from millstream.store.sqlite import SqliteStore
 from tests.contract.store_values import OWNER, ROW, STATUS, checkpoint, lease, taken
 
@@ -158,7 +158,9 @@ async def test_a_reader_of_an_older_schema_says_what_brings_it_up(tmp_path: Path
     path = tmp_path / "state.db"
     first_schema(path)
     store = SqliteStore.read_only(path)
-    with pytest.raises(StateUnavailable, match=f"^{path}: wanted schema 2, found 1; `millstream run`"):
+    with pytest.raises(
+        StateUnavailable, match=f"^{path}: wanted schema {SCHEMA_VERSION}, found 1; `millstream run`"
+    ):
         await store.mappings()
     await store.aclose()
 

@@ -107,9 +107,9 @@ def stored_mappings(directory: Path) -> list[dict[str, Any]]:
     async def read() -> list[dict[str, Any]]:
         store = SqliteStore.read_only(path)
         try:
-            owner = data_dir.daemon_id(directory) if data_dir.has_daemon_id(directory) else ""
+            owner = data_dir.daemon_id(directory) or ""
             statuses = {status.uuid: status for status in await store.statuses(owner)}
-            rows = await store.mappings()
+            rows = [row for row in await store.mappings() if row.retired_at is None]
             statuses = {row.uuid: MappingStatus(row.uuid, "Stopped") for row in rows} | statuses
         finally:
             await store.aclose()

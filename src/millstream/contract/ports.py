@@ -354,6 +354,9 @@ class Observer(Protocol):
     def records_dropped(self, mapping: str, records: Sequence[Record], reason: Reason) -> None:
         """Given up, and no destination holds them: none is declared, or it did not take them."""
 
+    def records_rejected(self, mapping: str, records: Sequence[Record], reason: Reason) -> None:
+        """Given up to the queue that they came from, which may have a dead-letter exchange."""
+
     def batch_failed(self, mapping: str, records: int) -> None:
         """The function raised for a batch, or named records of it as failed."""
 
@@ -367,6 +370,9 @@ class Observer(Protocol):
         """This daemon reads so many partitions of a stream now."""
 
     def state_changed(self, mapping: str, state: State, reason: str) -> None: ...
+
+    def refused(self, mapping: str, why: str) -> None:
+        """The source or a destination refuses us now, or is not there; it is asked again after a while."""
 
     def poll_failed(self, mapping: str, why: str) -> None:
         """The source did not answer; it is asked again after a while."""

@@ -21,7 +21,7 @@ Position = NewType("Position", str)
 class Progress:
     """Of one partition. Cost: O(1) a record, amortized; memory: what is read and not behind the cursor."""
 
-    __slots__ = ("_again", "_beyond", "_beyond_at", "_behind", "_front", "beyond")
+    __slots__ = ("_again", "_behind", "_beyond", "_beyond_at", "_front", "beyond")
 
     def __init__(self) -> None:
         self._front = _Run()
@@ -54,7 +54,7 @@ class Progress:
             self._beyond, self.beyond = _Run(), 0
 
     def let_go(self, positions: Sequence[Position]) -> None:
-        """Let positions go that were admitted after `stay`; the cursor does not pass them until `caught_up`."""
+        """Let positions go that were admitted since `stay`; no cursor passes them before `caught_up`."""
         assert self._beyond is not None
         self._beyond_at = self._beyond.complete(positions) or self._beyond_at
 
@@ -63,7 +63,7 @@ class Progress:
         self._again |= set(positions)
 
     def caught_up(self) -> Position | None:
-        """All that was let go has been read again: go on as soon as that is resolved. The cursor, if it moves."""
+        """Go on once all is resolved that was let go, for it was read again; the cursor, if it moves now."""
         self._behind = False
         return self._joined()
 
@@ -126,7 +126,7 @@ class _Run:
         return last
 
     def join(self, at: Position | None, following: _Run) -> Position | None:
-        """Append a run, all before which is resolved up to `at`; the last position of the run at the front."""
+        """Append a run, before which all is resolved up to `at`; the last position of the front's run."""
         if at is not None:
             self.order.append(at)
             self.resolved[at] = True

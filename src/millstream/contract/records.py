@@ -222,7 +222,7 @@ class CursorTracker:
             self._parts[partition].let_go([record.position for record in some])
 
     def admit_again(self, records: Sequence[Record]) -> None:
-        """Take records that were let go, and are read again; in read order, but some may be left for later."""
+        """Take records that were let go and are read again, in read order; some may be left for later."""
         for partition, some in by_partition(records):
             self._parts[partition].admit_again([record.position for record in some])
 

@@ -28,6 +28,7 @@ class PartitionRow:
     epoch: int
     position: Position | None  # None: nothing of it was ever resolved
     ended: bool  # read to its end and resolved; never read again
+    missing_s: float | None = None  # how long its stream has not listed it. None: it does, or nobody looked
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class MappingRow:
     source: str
     enabled: bool
     last_modified: float  # Unix seconds
+    retired_at: float | None = None  # by the store's clock: since when no file declares it. None: one does
 
 
 State: TypeAlias = Literal[
@@ -77,14 +79,33 @@ class MappingStatus:
 class StateStore(Protocol):
     """Keeps what must outlive the process. Calls are short; writes are durable when they return.
 
-    `owner` names a daemon: the same over its restarts, another for each data directory. Each call
-    raises StateUnavailable where the store cannot be read or written.
+    `owner` names a daemon from its start to its end. Each call raises StateUnavailable where the store
+    cannot be read or written.
     """
 
-    async def put_mapping(self, row: MappingRow) -> MappingRow:
-        """Insert, or update by (app, function, kind, source); the stored row, with its first uuid."""
+    async def succeed(self, before: str, owner: str) -> None:
+        """Let `owner` have what a daemon left that has ended: its leases, its statuses, under new epochs."""
 
-    async def mappings(self) -> Sequence[MappingRow]: ...
+    async def put_mapping(self, row: MappingRow) -> MappingRow:
+        """Insert, or update by (app, function, kind, source); the stored row, with its first uuid.
+
+        A retired one is retired no more.
+        """
+
+    async def mappings(self) -> Sequence[MappingRow]:
+        """All of them, retired ones too."""
+
+    async def name_source(self, uuid: str, source: str) -> None:
+        """Have a mapping's source called by another name of it; nothing if there is no such mapping."""
+
+    async def retire(self, uuid: str) -> None:
+        """Note that no file declares a mapping any more; it keeps uuid and cursors until it is deleted."""
+
+    async def attend(self, owner: str, mappings: Sequence[str], ttl_s: float) -> None:
+        """Say that `owner` runs mappings for the next `ttl_s`, in one transaction."""
+
+    async def attendants(self, mapping: str) -> Sequence[str]:
+        """Owners that run a mapping now, as they said themselves."""
 
     async def delete_mapping(self, uuid: str) -> None:
         """Forget a mapping with its statuses, leases and cursors; nothing if there is none."""
@@ -100,6 +121,12 @@ class StateStore(Protocol):
 
         Raises:
             LeaseLost: the mapping was deleted.
+        """
+
+    async def adopt(self, mapping: str, identity: str) -> bool:
+        """Note which stream a mapping reads. True: it is another one than before, and read anew.
+
+        The cursors of its partitions are dropped then, and their leases are lost, in the same transaction.
         """
 
     async def announce(self, mapping: str, owner: str, ttl_s: float) -> Sequence[str]:
@@ -136,6 +163,9 @@ class StateStore(Protocol):
             LeaseLost: the lease was taken or released since, or the mapping was deleted.
             ValueError: the checkpoint is of another partition than the lease.
         """
+
+    async def note_missing(self, mapping: str, missing: Sequence[str], found: Sequence[str]) -> None:
+        """Note which partitions a stream lists no more, and which it lists again, in one transaction."""
 
     async def forget(self, mapping: str, partitions: Sequence[str]) -> None:
         """Drop what is kept of partitions that the source has not any more; leased ones are passed over."""

@@ -24,6 +24,7 @@ from millstream.contract.ports import Host, Sandbox
 from millstream.contract.registry import load_plugin, plugin_names
 from millstream.contract.state import MappingRow, MappingStatus, StateStore
 from millstream.daemon import control, data_dir
+from millstream.daemon.attendance import Attendance, Retirement
 from millstream.daemon.deployment import deployed
 from millstream.daemon.metrics import metrics
 from millstream.daemon.opening import Opening
@@ -99,13 +100,16 @@ class Daemon:
                 pool = self._make_pool(functions, sandbox)
                 self._pool = await stack.enter_async_context(pool)
                 host = self._host(pool)
-                self._owner = data_dir.daemon_id(directory)
+                before, self._owner = data_dir.new_daemon_id(directory)
+                if before is not None:
+                    await store.succeed(before, self._owner)
                 self._live = [await self._prepare(store, host, functions, m) for m in self._plan.mappings]
-                await self._forget_undeclared(store)
+                retirement = Retirement(self._plan.app, self._owner, store, self._clock)
+                await retirement.look({live.row.uuid for live in self._live})
                 socket = data_dir.control_socket(directory)
                 await stack.enter_async_context(control.served(socket, self._answer))
                 logger.info("daemon started", extra={"app": self._plan.app, "mappings": len(self._live)})
-                await self._run_mappings(store)
+                await self._run_mappings(store, retirement)
 
     def _make_pool(self, functions: Mapping[str, FunctionSpec], sandbox: Sandbox) -> RuntimePool:
         settings = self._settings
@@ -146,23 +150,16 @@ class Daemon:
         opening = Opening(row, planned, function, host, self.board, store, self._owner, share)
         return Live(row, planned, Supervisor(row.uuid, opening.runner, self.board, self._clock))
 
-    async def _forget_undeclared(self, store: StateStore) -> None:
-        """Delete mappings of this app that its file does not declare any more."""
-        declared = {live.row.uuid for live in self._live}
-        for row in await store.mappings():
-            if row.app != self._plan.app or row.uuid in declared:
-                continue
-            extra = {"mapping": f"{row.kind} {row.source} → {row.function}"}
-            # Nobody's lease is asked for: of no time at all, it only says who else runs the mapping.
-            if await store.announce(row.uuid, self._owner, 0.0):
-                logger.info("mapping kept, another daemon declares and runs it", extra=extra)
-                continue
-            await store.delete_mapping(row.uuid)
-            logger.info("mapping deleted, it is declared no more", extra=extra)
-
-    async def _run_mappings(self, store: StateStore) -> None:
+    async def _run_mappings(self, store: StateStore, retirement: Retirement) -> None:
         async with asyncio.TaskGroup() as group:
-            keeper = group.create_task(self._keep_status(store))
+            attendance = Attendance(
+                [live.row.uuid for live in self._live if live.row.enabled], self._owner, store
+            )
+            beside = [
+                group.create_task(self._keep_status(store)),
+                group.create_task(attendance.keep(self._clock)),
+                group.create_task(retirement.keep({live.row.uuid for live in self._live})),
+            ]
             running = [group.create_task(live.supervisor.run()) for live in self._live if live.row.enabled]
             for live in self._live:
                 if not live.row.enabled:
@@ -176,7 +173,9 @@ class Daemon:
                 self.drained = not late
                 for task in late:
                     task.cancel()
-            keeper.cancel()
+            for task in beside:
+                task.cancel()
+        await attendance.end()
         await self._write_status(store, [replace(s, state="Stopped") for s in self._statuses()])
         logger.info("daemon stopped", extra={"drained": self.drained})
 
@@ -188,15 +187,17 @@ class Daemon:
                 await self._write_status(store, changed)
 
     async def _write_status(self, store: StateStore, statuses: list[MappingStatus]) -> None:
-        """Counters are no reason to stop: a store that is full is said once, and tried again."""
+        """Counters are no reason to stop: what they cannot be written for is said once, and tried again."""
+        lost, self._status_lost = self._status_lost, True
         try:
             await store.put_status(self._owner, statuses)
-        except StateUnavailable as unavailable:
-            if not self._status_lost:
-                logger.warning("counters not written", extra={"why": str(unavailable)})
-            self._status_lost = True
-        else:
             self._status_lost = False
+        except StateUnavailable as unavailable:
+            if not lost:
+                logger.warning("counters not written", extra={"why": str(unavailable)})
+        except Exception:  # a text that a store cannot hold must not end all mappings
+            if not lost:
+                logger.exception("counters not written")
 
     def _statuses(self) -> list[MappingStatus]:
         return [self.board.status(live.row.uuid) for live in self._live]

@@ -55,27 +55,53 @@ def _write_owner(descriptor: int, data_dir: Path) -> None:
         raise StateUnavailable(f"{data_dir}: wanted room to write, found: {error.strerror}") from error
 
 
-def daemon_id(data_dir: Path) -> str:
-    """A name for the daemon of this directory, the same over its restarts, for stores that several share.
+def new_daemon_id(data_dir: Path) -> tuple[str | None, str]:
+    """The id of the daemon that ran on the directory last, if one did, and another for this process.
+
+    Ids name daemons in stores that several share. A process has its own, so that two that were started on
+    copies of one directory are told apart; the last one's leases can be had at once, for it has ended, as
+    the lock tells. Only for the process that holds the lock.
 
     Raises:
-        StateUnavailable: it cannot be read, or written the first time.
+        StateUnavailable: it cannot be read or written.
+    """
+    path = data_dir / "daemon-id"
+    before, own = daemon_id(data_dir), str(uuid.uuid4())
+    try:
+        _write_durably(path, f"{own}\n")
+    except OSError as error:
+        raise StateUnavailable(f"{path}: wanted room to write, found: {error.strerror}") from error
+    return before, own
+
+
+def daemon_id(data_dir: Path) -> str | None:
+    """The id of the daemon that runs on the directory, or ran last. None: none did, or its id is lost.
+
+    Raises:
+        StateUnavailable: it cannot be read.
     """
     path = data_dir / "daemon-id"
     try:
-        if not path.exists():
-            path.write_text(f"{uuid.uuid4()}\n", encoding="ascii")
-        found = path.read_text(encoding="ascii", errors="replace").strip()
+        return path.read_text(encoding="ascii", errors="replace").strip() or None
+    except FileNotFoundError:
+        return None
     except OSError as error:
-        raise StateUnavailable(f"{path}: wanted room to write, found: {error.strerror}") from error
-    if not found:
-        raise StateUnavailable(f"{path}: wanted a daemon's id, found an empty file; delete it")
-    return found
+        raise StateUnavailable(f"{path}: wanted a file to read, found: {error.strerror}") from error
 
 
-def has_daemon_id(data_dir: Path) -> bool:
-    """True once a daemon has run on the directory."""
-    return (data_dir / "daemon-id").exists()
+def _write_durably(path: Path, text: str) -> None:
+    """Write a file so that a power cut leaves the old or the new one, whole."""
+    new = path.with_name(f"{path.name}.new")
+    with new.open("w", encoding="ascii") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def database(data_dir: Path) -> Path:

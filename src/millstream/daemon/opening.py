@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 
-from millstream.contract.errors import DestinationUnavailable, SourceUnavailable
+from millstream.contract.errors import DestinationUnavailable, Refused, SourceUnavailable
 from millstream.contract.functions import FunctionSpec
 from millstream.contract.groups import GroupSource
 from millstream.contract.ports import Destination, Host, Observer, QueueTrigger
@@ -14,13 +14,15 @@ from millstream.contract.state import Lease, MappingRow, StateStore
 from millstream.contract.stream_trigger import StreamTrigger
 from millstream.contract.streams import StreamReader, StreamSource
 from millstream.daemon.plan import PlannedMapping
+from millstream.mappings.batcher import room_bytes
 from millstream.mappings.committer import Cursors
 from millstream.mappings.group import GroupRunner
+from millstream.mappings.lanes import read_ahead
 from millstream.mappings.partitions import PartitionsRunner
 from millstream.mappings.process import Processor, Route
 from millstream.mappings.queue import QueueRunner, QueueSettings
 from millstream.mappings.scaling import scaler_of
-from millstream.mappings.stream import StreamRunner, read_ahead
+from millstream.mappings.stream import StreamRunner
 from millstream.mappings.stream_process import StreamRoute
 from millstream.mappings.supervise import Runner
 from millstream.mappings.tenure import Tenure
@@ -37,7 +39,7 @@ class Opening:
     observer: Observer
     store: StateStore
     owner: str  # this daemon, as the store knows it
-    buffer_bytes: int  # what a stream may hold in memory, all its partitions together
+    buffer_bytes: int  # what the mapping may hold in memory, all its partitions together
 
     @asynccontextmanager
     async def runner(self) -> AsyncIterator[Runner]:
@@ -45,7 +47,8 @@ class Opening:
 
         Raises:
             SourceUnavailable: the source or a destination does not answer now.
-            InvalidConfiguration: one of them is not there, or does not fit.
+            Refused: one of them is not there, or refuses us.
+            InvalidConfiguration: one of them does not fit.
         """
         async with AsyncExitStack() as stack:
             on_success = await self._opened(self.planned.on_success, stack)
@@ -70,7 +73,8 @@ class Opening:
         route = Route(self.row.uuid, self.function, policy, on_success, on_failure)
         processor = Processor(route, trigger, reader, invoker, scaler, self.observer, clock)
         ordered = trigger.capabilities.ordered_by_key
-        settings = QueueSettings(self.row.uuid, trigger.limits, policy.page, ordered)
+        room = room_bytes(trigger.envelope, [self.row.source])
+        settings = QueueSettings(self.row.uuid, trigger.limits, policy.page, ordered, room, self.buffer_bytes)
         return QueueRunner(settings, reader, self.planned.filters, processor, scaler, self.observer, clock)
 
     async def _stream(
@@ -166,14 +170,19 @@ class Opening:
             cursors,
             leases,
             tenure,
-            read_ahead(trigger.limits, trigger.policy.lanes, int(self.buffer_bytes * share)),
+            read_ahead(trigger.limits, trigger.policy.lanes, int(self._half * share)),
             self.observer,
             self.host.clock,
         )
 
     @property
     def _lent(self) -> Host:
-        return replace(self.host, mapping=self.row.uuid)
+        return replace(self.host, mapping=self.row.uuid, buffer_bytes=self._half)
+
+    @property
+    def _half(self) -> int:
+        """What a stream's client may hold, and what is read ahead of it: each half of the mapping's share."""
+        return self.buffer_bytes // 2
 
     async def _opened(self, destination: Destination | None, stack: AsyncExitStack) -> Destination | None:
         if destination is None:
@@ -182,5 +191,7 @@ class Opening:
             await destination.open(self.host)
         except DestinationUnavailable as unavailable:
             raise SourceUnavailable(f"destination {destination.name}: {unavailable}") from unavailable
+        except Refused as refused:
+            raise Refused(f"destination {destination.name}: {refused}") from refused
         stack.push_async_callback(destination.aclose)
         return destination

@@ -173,10 +173,12 @@ class StatusBoard:
     def records_dropped(self, mapping: str, records: Sequence[Record], reason: Reason) -> None:
         counted = self._touch(mapping)
         counted.dropped += len(records)
-        first, last = records[0], records[-1]
-        place = {"partition": first.partition, "first": first.item_id, "last": last.item_id}
-        extra = {"mapping": counted.label, "records": len(records), "reason": reason.value, **place}
+        extra = {"mapping": counted.label, **_told(records, reason)}
         logger.warning("records dropped, no destination holds them", extra=extra)
+
+    def records_rejected(self, mapping: str, records: Sequence[Record], reason: Reason) -> None:
+        extra = {"mapping": self._touch(mapping).label, **_told(records, reason)}
+        logger.warning("records rejected, to be dead-lettered if their queue says where", extra=extra)
 
     def batch_failed(self, mapping: str, records: int) -> None:
         self._touch(mapping).failed_records += records
@@ -195,18 +197,25 @@ class StatusBoard:
 
     def state_changed(self, mapping: str, state: State, reason: str) -> None:
         counted = self._touch(mapping)
-        counted.state, counted.state_reason = state, reason
+        counted.state, counted.state_reason = state, _storable(reason)
         extra = {"mapping": counted.label, "state": state}
         if reason:
             logger.error("mapping stopped for good", extra={**extra, "why": reason})
         else:
             logger.info("mapping changed", extra=extra)
 
+    def refused(self, mapping: str, why: str) -> None:
+        counted = self._touch(mapping)
+        problem = f"PROBLEM: {_storable(why)}"
+        if counted.state_reason != problem:
+            logger.error("mapping refused, tried again", extra={"mapping": counted.label, "why": why})
+        counted.state_reason = counted.last_result = problem
+
     def poll_failed(self, mapping: str, why: str) -> None:
         counted = self._touch(mapping)
         if not counted.state_reason:
             logger.warning("source unavailable, retrying", extra={"mapping": counted.label, "why": why})
-        counted.state_reason = f"retrying: {why}"
+        counted.state_reason = f"retrying: {_storable(why)}"
 
     def poll_recovered(self, mapping: str) -> None:
         counted = self._touch(mapping)
@@ -219,3 +228,15 @@ class StatusBoard:
         counted.changed = True
         counted.updated_at = self._clock.now()
         return counted
+
+
+def _storable(text: str) -> str:
+    """A text that every store can hold: messages of clients may have NUL or halves of characters in them."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
+
+
+def _told(records: Sequence[Record], reason: Reason) -> dict[str, object]:
+    """Which records a line is about, without what is in them."""
+    first, last = records[0], records[-1]
+    place = {"partition": first.partition, "first": first.item_id, "last": last.item_id}
+    return {"records": len(records), "reason": reason.value, **place}

@@ -90,6 +90,17 @@ STEPS = (
         PRIMARY KEY (mapping, owner)
     );
     """,
+    """
+    ALTER TABLE mappings ADD COLUMN retired_at REAL;
+    ALTER TABLE mappings ADD COLUMN identity TEXT;
+    ALTER TABLE partitions ADD COLUMN missing_since REAL;
+    CREATE TABLE attendants (
+        mapping TEXT NOT NULL REFERENCES mappings ON DELETE CASCADE,
+        owner TEXT NOT NULL,
+        expires_at REAL NOT NULL,
+        PRIMARY KEY (mapping, owner)
+    );
+    """,
 )
 """Step n leads from version n to version n + 1. A step that was released is never changed."""
 

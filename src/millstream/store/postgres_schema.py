@@ -64,6 +64,17 @@ STEPS = (
         PRIMARY KEY (mapping, owner)
     );
     """,
+    b"""
+    ALTER TABLE mappings ADD COLUMN retired_at double precision;
+    ALTER TABLE mappings ADD COLUMN identity text;
+    ALTER TABLE partitions ADD COLUMN missing_since double precision;
+    CREATE TABLE attendants (
+        mapping text NOT NULL REFERENCES mappings ON DELETE CASCADE,
+        owner text COLLATE "C" NOT NULL,
+        expires_at double precision NOT NULL,
+        PRIMARY KEY (mapping, owner)
+    );
+    """,
 )
 """Step n leads from version n to version n + 1. A step that was released is never changed."""
 

@@ -24,6 +24,15 @@ class SqlStore:
         self._database = database
         self._commits = Commits(database)
 
+    async def succeed(self, before: str, owner: str) -> None:
+        values: Values = {"before": before, "owner": owner}
+
+        def work(session: Session) -> None:
+            for statement in sql.SUCCEED:
+                session.many(statement, [values])
+
+        await self._database.run(work)
+
     async def put_mapping(self, row: MappingRow) -> MappingRow:
         (stored,) = await self._database.one(sql.PUT_MAPPING, asdict(row))
         return _mapping(*stored)
@@ -33,6 +42,23 @@ class SqlStore:
 
     async def delete_mapping(self, uuid: str) -> None:
         await self._database.one(sql.DELETE_MAPPING, {"mapping": uuid})
+
+    async def name_source(self, uuid: str, source: str) -> None:
+        await self._database.run(
+            lambda session: session.many(sql.NAME_SOURCE, [{"mapping": uuid, "source": source}])
+        )
+
+    async def retire(self, uuid: str) -> None:
+        await self._database.run(lambda session: session.many(sql.RETIRE, [{"mapping": uuid}]))
+
+    async def attend(self, owner: str, mappings: Sequence[str], ttl_s: float) -> None:
+        rows: list[Values] = [
+            {"mapping": mapping, "owner": owner, "ttl_s": float(ttl_s)} for mapping in sorted(mappings)
+        ]
+        await self._database.run(lambda session: session.many(sql.ATTEND, rows))
+
+    async def attendants(self, mapping: str) -> Sequence[str]:
+        return [name for (name,) in await self._database.one(sql.ATTENDANTS, {"mapping": mapping})]
 
     async def put_status(self, owner: str, statuses: Sequence[MappingStatus]) -> None:
         rows = [{**asdict(status), "owner": owner, "mapping": status.uuid} for status in statuses]
@@ -46,6 +72,18 @@ class SqlStore:
         if not found:
             raise LeaseLost(f"{mapping}: the mapping was deleted")
         return float(found[0][0])
+
+    async def adopt(self, mapping: str, identity: str) -> bool:
+        values: Values = {"mapping": mapping, "identity": identity}
+
+        def work(session: Session) -> bool:
+            session.many(sql.KNOW_IDENTITY, [values])
+            anew = bool(session.rows(sql.ADOPT, values))
+            if anew:
+                session.many(sql.READ_ANEW, [values])
+            return anew
+
+        return await self._database.run(work)
 
     async def announce(self, mapping: str, owner: str, ttl_s: float) -> Sequence[str]:
         values: Values = {"mapping": mapping, "owner": owner, "ttl_s": float(ttl_s)}
@@ -61,8 +99,8 @@ class SqlStore:
     async def partitions(self, mapping: str) -> Sequence[PartitionRow]:
         rows = await self._database.one(sql.PARTITIONS, {"mapping": mapping})
         return [
-            PartitionRow(name, owner, epoch, position, bool(ended))
-            for name, owner, epoch, position, ended in rows
+            PartitionRow(name, owner, epoch, position, bool(ended), missing_s)
+            for name, owner, epoch, position, ended, missing_s in rows
         ]
 
     async def take(self, mapping: str, partition: str, owner: str, ttl_s: float) -> Lease | None:
@@ -90,6 +128,13 @@ class SqlStore:
         if not await self._commits.write({**asdict(lease), "position": checkpoint.position}):
             raise LeaseLost(f"{lease.mapping} {lease.partition}: epoch {lease.epoch} is over")
 
+    async def note_missing(self, mapping: str, missing: Sequence[str], found: Sequence[str]) -> None:
+        def work(session: Session) -> None:
+            for statement, partitions in ((sql.MISSING, missing), (sql.FOUND, found)):
+                session.many(statement, [{"mapping": mapping, "partition": p} for p in sorted(partitions)])
+
+        await self._database.run(work)
+
     async def forget(self, mapping: str, partitions: Sequence[str]) -> None:
         rows = [{"mapping": mapping, "partition": partition} for partition in sorted(partitions)]
         await self._database.run(lambda session: session.many(sql.FORGET, rows))
@@ -100,6 +145,13 @@ class SqlStore:
 
 
 def _mapping(
-    uuid: str, app: str, function: str, kind: str, source: str, enabled: int, last_modified: float
+    uuid: str,
+    app: str,
+    function: str,
+    kind: str,
+    source: str,
+    enabled: int,
+    last_modified: float,
+    retired_at: float | None,
 ) -> MappingRow:
-    return MappingRow(uuid, app, function, kind, source, bool(enabled), last_modified)
+    return MappingRow(uuid, app, function, kind, source, bool(enabled), last_modified, retired_at)

@@ -36,17 +36,52 @@ _LEASE = f"{_PARTITION} AND owner = :owner AND epoch = :epoch AND NOT ended"
 PUT_MAPPING = f"""
     INSERT INTO mappings ({_columns(_MAPPING)}) VALUES ({_values(_MAPPING)})
     ON CONFLICT (app, function, kind, source)
-    DO UPDATE SET enabled = excluded.enabled, last_modified = excluded.last_modified
+    DO UPDATE SET {_excluded(["enabled", "last_modified", "retired_at"])}
     RETURNING {_columns(_MAPPING)}
 """
 
 MAPPINGS = f"SELECT {_columns(_MAPPING)} FROM mappings ORDER BY app, function, kind, source"
+
+NAME_SOURCE = "UPDATE mappings SET source = :source WHERE uuid = :mapping"
+
+RETIRE = "UPDATE mappings SET retired_at = coalesce(retired_at, now_s()) WHERE uuid = :mapping"
 
 # Its statuses, partitions and members go with it, by their foreign keys.
 DELETE_MAPPING = "DELETE FROM mappings WHERE uuid = :mapping"
 
 STARTED_AT = """
     UPDATE mappings SET started_at = coalesce(started_at, :at) WHERE uuid = :mapping RETURNING started_at
+"""
+
+# Of two daemons that find a new stream at once, the second waits for the first, and finds nothing to do.
+KNOW_IDENTITY = "UPDATE mappings SET identity = :identity WHERE uuid = :mapping AND identity IS NULL"
+
+ADOPT = """
+    UPDATE mappings SET identity = :identity WHERE uuid = :mapping AND identity <> :identity RETURNING uuid
+"""
+
+# Epochs go on, so that no lease on the old stream's partition of the same name is ever good again.
+READ_ANEW = """
+    UPDATE partitions
+    SET owner = NULL, expires_at = 0, epoch = epoch + 1, position = NULL, ended = FALSE, missing_since = NULL
+    WHERE mapping = :mapping
+"""
+
+SUCCEED = (
+    "UPDATE partitions SET owner = :owner, epoch = epoch + 1 WHERE owner = :before",
+    "DELETE FROM members WHERE owner = :before",
+    "DELETE FROM attendants WHERE owner = :before",
+    "UPDATE statuses SET owner = :owner WHERE owner = :before",
+)
+
+ATTEND = f"""
+    INSERT INTO attendants (mapping, owner, expires_at)
+    SELECT :mapping, :owner, now_s() + :ttl_s WHERE {_DECLARED}
+    ON CONFLICT (mapping, owner) DO UPDATE SET expires_at = excluded.expires_at
+"""
+
+ATTENDANTS = """
+    SELECT owner FROM attendants WHERE mapping = :mapping AND expires_at > now_s() ORDER BY owner
 """
 
 PUT_STATUS = f"""
@@ -67,7 +102,8 @@ LEAVE = "DELETE FROM members WHERE mapping = :mapping AND (owner = :owner OR exp
 MEMBERS = "SELECT owner FROM members WHERE mapping = :mapping AND expires_at > now_s() ORDER BY owner"
 
 PARTITIONS = """
-    SELECT partition, CASE WHEN expires_at > now_s() THEN owner END, epoch, position, ended
+    SELECT partition, CASE WHEN expires_at > now_s() THEN owner END, epoch, position, ended,
+        now_s() - missing_since
     FROM partitions WHERE mapping = :mapping ORDER BY partition
 """
 
@@ -90,5 +126,9 @@ CURSOR = f"SELECT position FROM partitions WHERE {_PARTITION}"
 
 # A lease whose time has run out, but that nobody took, may still commit.
 COMMIT = f"UPDATE partitions SET position = :position WHERE {_LEASE}"
+
+MISSING = f"UPDATE partitions SET missing_since = coalesce(missing_since, now_s()) WHERE {_PARTITION}"
+
+FOUND = f"UPDATE partitions SET missing_since = NULL WHERE {_PARTITION}"
 
 FORGET = f"DELETE FROM partitions WHERE {_PARTITION} AND (owner IS NULL OR expires_at <= now_s())"

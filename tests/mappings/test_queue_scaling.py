@@ -1,0 +1,66 @@
+"""Scaling of a queue as on AWS, whatever the functions' duration. Time is virtual."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from msgspec import structs
+
+from millstream.contract.ports import BatchLimits, QueuePolicy
+from millstream.contract.records import Record
+from millstream.mappings.scaling import CEILING, START
+from tests.fakes import FakeQueue, record
+from tests.mappings.test_queue import rig
+
+
+class Endless(FakeQueue):
+    """A backlog that never ends."""
+
+    sent = 0
+
+    async def receive(self, limit: int, wait_s: float) -> Sequence[Record]:
+        await self.clock.sleep(0.02)
+        first, self.sent = self.sent, self.sent + limit
+        return [
+            structs.replace(record(0, at=self.clock.now()), item_id=str(n)) for n in range(first, self.sent)
+        ]
+
+    async def extend(self, records: Sequence[Record]) -> None:
+        """Nothing: what is hidden stays hidden."""
+
+
+@pytest.mark.parametrize("takes_s", [10.0, 60.0, 900.0])
+async def test_a_lasting_backlog_adds_three_hundred_batches_a_minute(takes_s: float) -> None:
+    async with rig(takes_s=takes_s, lease_s=None, queue=Endless) as it:
+        assert it.function.most <= START
+        for minute in range(1, 4):
+            await it.clock.advance(60.0)
+            assert START + 300 * minute - 60 <= it.function.running <= START + 300 * minute
+        await it.clock.advance(120.0)
+        assert it.function.most == CEILING
+
+
+async def test_maximum_concurrency_is_kept_to() -> None:
+    async with rig(takes_s=60.0, lease_s=None, queue=Endless, policy=QueuePolicy(max_concurrency=50)) as it:
+        await it.clock.advance(120.0)
+        assert it.function.most == 50
+
+
+async def test_what_is_held_stays_within_the_mappings_bytes() -> None:
+    async with rig(
+        *[record(n, size=100_000) for n in range(2000)],
+        takes_s=60.0,
+        limits=BatchLimits(100, 1.0),
+        buffer_bytes=20_000_000,
+    ) as it:
+        for _ in range(300):
+            await it.clock.advance(1.0)
+            held = sum(r.size_bytes for r, _ in it.queue.hidden.values())
+            assert 2 * held <= 20_000_000 + 2 * 10 * 100_100
+        assert it.queue.deleted
+
+
+async def test_a_record_larger_than_all_that_may_be_held_is_delivered_all_the_same() -> None:
+    async with rig(record(1, size=1_000_000), record(2), buffer_bytes=1000) as it:
+        await it.until_settled(2)
