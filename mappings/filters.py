@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from enum import Enum
-from typing import Any, TypeAlias
-
-import msgspec
+from typing import TypeAlias
 
 from millstream.contract.clock import Clock
 from millstream.contract.errors import InvalidConfiguration, Problem
 from millstream.contract.options import shown
+from millstream.contract.outside_json import NotJson, read
 from millstream.contract.ports import DataFormat, FilterRules, Mismatch
 from millstream.contract.records import Record
+from millstream.mappings.leaves import Budget, Leaves, Picker, RawAt, Undecided, budget_of
 from millstream.mappings.matchers import InvalidPattern
-from millstream.mappings.patterns import Either, Field, Group, compile_pattern, matches
+from millstream.mappings.patterns import Either, Field, Group, Tries, compile_pattern, matches, paths
+
+logger = logging.getLogger(__name__)
 
 PATTERN_CHARACTERS = 4096
 MAX_FILTERS = 10
@@ -28,6 +32,9 @@ MAX_FILTERS = 10
 
 SLICE_S = 0.003
 """How long the filters work before others have their turn."""
+
+TELL_S = 60.0
+"""How often a mapping says at most that it could not decide on a record."""
 
 
 class _Data(Enum):
@@ -42,6 +49,8 @@ class _Data(Enum):
 _Filter: TypeAlias = Mapping[_Data, Group | None]
 """What of a pattern must hold, by the data that a record has. None: nothing can match."""
 
+_BLANKS = " \t\r\n"
+
 
 class Filters:
     """The patterns of one mapping, OR-ed; falsy if there are none, and then every record matches."""
@@ -49,19 +58,28 @@ class Filters:
     def __init__(self, filters: Sequence[_Filter], rules: FilterRules) -> None:
         self._filters = filters
         self._rules = rules
+        asked = {path for each in filters for group in each.values() if group for path in paths(group)}
+        of_data = {path for path in asked if path == rules.data_key or path.startswith(f"{rules.data_key}.")}
+        embedded = rules.data_format is not DataFormat.JSON
+        self._asks_data = bool(of_data)
+        self._event = Picker(asked - of_data if embedded else asked)
+        self._parent = Picker(asked - of_data)
+        self._inner = Picker(of_data, rules.data_key)
+        self._place = RawAt(rules.data_path)
+        self._told_at = -TELL_S
 
     def __bool__(self) -> bool:
         return bool(self._filters)
 
     def matches(self, record: Record) -> bool:
-        """True if any pattern holds. Never raises, whatever the record holds."""
-        if not self._filters:
+        """True if any pattern holds. Never raises, whatever the record holds.
+
+        A record on which the patterns cannot be decided within bounds goes on: nothing is lost.
+        """
+        try:
+            return not self._filters or self._decide(record)
+        except Undecided:
             return True
-        event = _event(record)
-        kind, data = self._decoded(event)
-        view = self._view(event, kind, data)
-        groups = [each[kind] for each in self._filters]
-        return any(group is not None and matches(group, view) for group in groups)
 
     async def split(
         self, records: Sequence[Record], clock: Clock
@@ -76,64 +94,69 @@ class Filters:
         dropped: list[Record] = []
         slice_ends_at = clock.monotonic() + SLICE_S
         for record in records:
-            goes_on = record.refused is not None or self.matches(record)
+            try:
+                goes_on = record.refused is not None or self._decide(record)
+            except Undecided as undecided:
+                goes_on = True
+                self._tell(record, str(undecided), clock.monotonic())
             (matched if goes_on else dropped).append(record)
             if clock.monotonic() >= slice_ends_at:
                 await clock.sleep(0.0)
                 slice_ends_at = clock.monotonic() + SLICE_S
         return matched, dropped
 
-    def _decoded(self, event: dict[str, Any]) -> tuple[_Data, object]:
-        """The record's data as patterns see it."""
-        data: Any = event
-        for key in self._rules.data_path:
-            data = data.get(key) if isinstance(data, dict) else None
-        if data is None:
-            return _Data.ABSENT, None
-        if self._rules.data_format is DataFormat.JSON:
-            return _Data.JSON if isinstance(data, dict) else _Data.TEXT, data
+    def _decide(self, record: Record) -> bool:
+        kind, leaves = self._seen(record.event)
+        tries = Tries()
+        groups = [each[kind] for each in self._filters]
+        return any(group is not None and matches(group, leaves, tries) for group in groups)
+
+    def _seen(self, event: bytes) -> tuple[_Data, Leaves]:
+        """Of what kind a record's data is, and the leaves of its event as patterns see them.
+
+        Its data stands under the data key, and what lies beside the data at the top as well.
+        """
+        budget = budget_of(len(event))
         try:
+            leaves = dict(self._event.pick(event, budget))
+            way = self._place.find(event)
+        except NotJson:
+            return _Data.ABSENT, {}
+        beside = way[-2] if len(way) > 1 else None
+        if beside is not None:
+            leaves = {**self._parent.pick(beside, budget), **leaves}
+        if not self._asks_data:
+            return _Data.ABSENT, leaves  # whatever it is, nothing is asked of it
+        data = way[-1] if len(way) == len(self._rules.data_path) else b"null"
+        if self._rules.data_format is DataFormat.JSON:
+            absent = _Data.ABSENT if data == b"null" else _Data.TEXT
+            return (_Data.JSON if data[:1] == b"{" else absent), leaves
+        kind, inner = self._decoded(data, budget)
+        return kind, {**leaves, **inner}
+
+    def _decoded(self, data: bytes, budget: Budget) -> tuple[_Data, Leaves]:
+        """The kind of a record's data, given as the JSON of its event, and its leaves."""
+        try:
+            value = read(data)
+            if value is None:
+                return _Data.ABSENT, {}
             base64_ = self._rules.data_format is DataFormat.BASE64
-            text = base64.b64decode(data, validate=True).decode() if base64_ else str(data)
-        except (ValueError, TypeError):  # not base64, not UTF-8, not text
-            return _Data.UNREADABLE, None
-        decoded = _json(text)
+            text = base64.b64decode(value, validate=True).decode() if base64_ else str(value)
+            encoded = text.encode()
+        except (ValueError, TypeError):  # not JSON, not base64, not UTF-8, not text
+            return _Data.UNREADABLE, {}
+        if text.lstrip(_BLANKS)[:1] in ("{", "["):
+            with suppress(NotJson):
+                return _Data.JSON, self._inner.pick(encoded, budget)
         # A bare number or string in JSON is text as well: patterns of strings are for it.
-        return (_Data.JSON, decoded) if isinstance(decoded, dict | list) else (_Data.TEXT, text)
+        return _Data.TEXT, {self._rules.data_key: [(text, ())]}
 
-    def _view(self, event: dict[str, Any], kind: _Data, data: object) -> dict[str, Any]:
-        """The event with its data under the data key, and what lies beside the data at the top as well."""
-        parent: Any = event
-        for key in self._rules.data_path[:-1]:
-            parent = parent.get(key) if isinstance(parent, dict) else None
-        view = {**parent, **event} if isinstance(parent, dict) else dict(event)
-        if kind is _Data.UNREADABLE:
-            view.pop(self._rules.data_key, None)
-        elif kind is not _Data.ABSENT:
-            view[self._rules.data_key] = data
-        return view
-
-
-def _event(record: Record) -> dict[str, Any]:
-    event = _json(record.event)
-    return event if isinstance(event, dict) else {}
-
-
-def _json(text: str | bytes) -> object:
-    """The value in a JSON text. None: null, or it is none, or deeper than can be decoded."""
-    try:
-        return msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        pass
-    try:  # half a surrogate pair, which JavaScript writes, and numbers of any size
-        value: object = json.loads(text, parse_constant=_refuse)
-    except (ValueError, RecursionError):
-        return None
-    return value
-
-
-def _refuse(constant: str) -> object:
-    raise ValueError(f"{constant} is not JSON")
+    def _tell(self, record: Record, why: str, now: float) -> None:
+        """Say, once in a while, that a record went on undecided."""
+        if now - self._told_at >= TELL_S:
+            self._told_at = now
+            place = {"partition": record.partition, "position": record.position}
+            logger.warning("filters cannot decide on a record, it is delivered", extra={**place, "why": why})
 
 
 def compile_filters(filters: Sequence[object], rules: FilterRules) -> Filters:
@@ -173,8 +196,8 @@ def _pattern(declared: object) -> object:
     if len(text) > PATTERN_CHARACTERS:
         raise InvalidPattern(f"at most {PATTERN_CHARACTERS} characters, not {len(text)}")
     try:
-        return json.loads(text, parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
+        return read(text)
+    except NotJson as error:
         raise InvalidPattern(f"not JSON: {error}") from None
 
 

@@ -3,9 +3,8 @@
     pattern := object;  object := { key: object | [matcher, …] };  keys AND-ed, matchers OR-ed
     "$or"   := [object, object, …]
 
-Events are looked at as EventBridge does: a path leads through objects and the elements of arrays to
-leaves (strings, numbers, booleans, null); fields of one pattern that meet the same array must be
-found in the same element of it.
+Events are looked at as EventBridge does: fields of one pattern that meet the same array must be found in
+the same element of it. `leaves` finds what a pattern asks for.
 
 Source: Amazon EventBridge, "Creating Amazon EventBridge event patterns"; AWS, "Control which events
 Lambda sends to your function", filter rule syntax. The test vectors are in tests/mappings.
@@ -13,18 +12,15 @@ Lambda sends to your function", filter rule syntax. The test vectors are in test
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from millstream.mappings.leaves import Leaves, Place, Undecided
 from millstream.mappings.matchers import OPERATORS, InvalidPattern, Matcher, compile_matcher
 
-Leaf: TypeAlias = "str | int | float | bool | None"
-Place: TypeAlias = tuple[tuple[int, int], ...]
-"""Which element of which array a leaf was found in: pairs of array and index, outermost first."""
-
-MAX_COMBINATIONS = 10_000
-"""Array elements that one pattern may try together; beyond it nothing matches."""
+MOST_TRIES = 20_000
+"""Values that all patterns of a mapping may try on one record; what is left undecided then is delivered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +46,6 @@ class Group:
     parts: tuple[Field | Either, ...]
 
 
-Leaves: TypeAlias = Mapping[str, list[tuple[Any, Place]]]
 Chosen: TypeAlias = Mapping[int, int]  # of arrays that fields have met: the element that all of them share
 
 
@@ -65,16 +60,71 @@ def compile_pattern(pattern: object) -> Group:
     return _group(pattern, ())
 
 
-def matches(pattern: Group, event: object) -> bool:
-    """True if the pattern holds for a decoded event. Never raises, whatever the event holds."""
-    leaves = _flatten(event)
+def paths(group: Group) -> Iterator[str]:
+    """All paths that a pattern asks for."""
+    for part in group.parts:
+        if isinstance(part, Either):
+            for alternative in part.groups:
+                yield from paths(alternative)
+        else:
+            yield part.path
+
+
+class Tries:
+    """What may be tried on one record."""
+
+    def __init__(self, most: int = MOST_TRIES) -> None:
+        self._left = most
+
+    def spend(self) -> None:
+        """Pay for one value. Raises Undecided."""
+        self._left -= 1
+        if self._left < 0:
+            raise Undecided(f"more than {MOST_TRIES} values to try")
+
+
+def matches(pattern: Group, leaves: Leaves, tries: Tries) -> bool:
+    """True if the pattern holds for an event's leaves.
+
+    Raises:
+        Undecided: it takes too many tries.
+    """
     entangled: list[Field | Either] = []
+    found = _Found(leaves, tries)
     for part in pattern.parts:
         if isinstance(part, Either) or any(place for _, place in leaves.get(part.path, ())):
             entangled.append(part)
-        elif not any(True for _ in _choices(part, leaves, {}, [MAX_COMBINATIONS])):
+        elif not any(True for _ in _choices(part, found, {})):
             return False
-    return not entangled or any(True for _ in _solutions(entangled, leaves, {}, [MAX_COMBINATIONS]))
+    return not entangled or any(True for _ in _solutions(entangled, found, {}))
+
+
+class _Found:
+    """The leaves of an event, by path and by the element of an array that they lie in."""
+
+    def __init__(self, leaves: Leaves, tries: Tries) -> None:
+        self._leaves = leaves
+        self._by_element: dict[str, dict[tuple[int, int] | None, list[tuple[Any, Place]]]] = {}
+        self.tries = tries
+
+    def any(self, path: str) -> bool:
+        """True if there is a leaf at the path."""
+        return path in self._leaves
+
+    def at(self, path: str, chosen: Chosen) -> Iterable[tuple[Any, Place]]:
+        """Leaves at a path; of an array of which an element is chosen, only those in that element."""
+        found = self._leaves.get(path, ())
+        if not chosen or not found or len(found) == 1:
+            return found
+        if path not in self._by_element:
+            elements = self._by_element[path] = {}
+            for leaf in found:
+                elements.setdefault(leaf[1][0] if leaf[1] else None, []).append(leaf)
+        elements = self._by_element[path]
+        arrays = {element[0] for element in elements if element is not None}
+        if len(arrays) == 1 and (array := arrays.pop()) in chosen:
+            return [*elements.get(None, ()), *elements.get((array, chosen[array]), ())]
+        return found
 
 
 def _group(pattern: Mapping[str, object], path: tuple[str, ...]) -> Group:
@@ -116,56 +166,30 @@ def _field(path: str, values: list[object]) -> Field:
     return Field(path, tuple(present), absent=len(present) < len(values))
 
 
-def _flatten(event: object) -> Leaves:
-    """The leaves of an event by path. Iterative, for an event may be nested deeply."""
-    leaves: dict[str, list[tuple[Any, Place]]] = {}
-    arrays = 0
-    todo: list[tuple[object, str, Place]] = [(event, "", ())]
-    while todo:
-        here, path, place = todo.pop()
-        if isinstance(here, dict):
-            for key, inner in here.items():
-                todo.append((inner, f"{path}.{key}" if path else key, place))
-        elif isinstance(here, list):
-            arrays += 1
-            for index, inner in enumerate(here):
-                # The elements of an array of scalars are one set of values, not places.
-                inside = (*place, (arrays, index)) if isinstance(inner, dict | list) else place
-                todo.append((inner, path, inside))
-        else:
-            leaves.setdefault(path, []).append((here, place))
-    return leaves
-
-
-def _solutions(
-    parts: list[Field | Either], leaves: Leaves, chosen: Chosen, budget: list[int]
-) -> Iterator[Chosen]:
+def _solutions(parts: list[Field | Either], found: _Found, chosen: Chosen) -> Iterator[Chosen]:
     """Each way to make the parts hold: `chosen`, with the array elements that it needs besides."""
     if not parts:
         yield chosen
         return
-    for extended in _choices(parts[0], leaves, chosen, budget):
-        yield from _solutions(parts[1:], leaves, extended, budget)
+    for extended in _choices(parts[0], found, chosen):
+        yield from _solutions(parts[1:], found, extended)
         if extended == chosen:
             return  # it binds nothing, so where the rest fails no other choice can help
 
 
-def _choices(part: Field | Either, leaves: Leaves, chosen: Chosen, budget: list[int]) -> Iterator[Chosen]:
+def _choices(part: Field | Either, found: _Found, chosen: Chosen) -> Iterator[Chosen]:
     """Each way to make one part hold."""
     if isinstance(part, Either):
         for group in part.groups:
-            yield from _solutions(list(group.parts), leaves, chosen, budget)
+            yield from _solutions(list(group.parts), found, chosen)
         return
-    found = leaves.get(part.path, ())
-    if part.absent and not found:
+    if part.absent and not found.any(part.path):
         yield chosen
     tried: set[Place] = set()
-    for value, place in found:
+    for value, place in found.at(part.path, chosen):
+        found.tries.spend()
         if place in tried or not any(matcher(value) for matcher in part.matchers):
             continue
         tried.add(place)
-        budget[0] -= 1
-        if budget[0] < 0:
-            return
         if all(chosen.get(array, index) == index for array, index in place):
             yield {**chosen, **dict(place)} if place else chosen

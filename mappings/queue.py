@@ -36,7 +36,7 @@ LONG_POLL_S = 20.0
 """How long a poll waits on an idle queue; SQS's own maximum."""
 
 LOOK_S = 1.0
-"""How often it is looked whether every permit is taken, where no poll tells."""
+"""How often the scaler is told how many permits are taken."""
 
 COPIES = 2
 """A record that is on its way to the function is held twice: by itself, and in its event."""
@@ -80,6 +80,8 @@ class QueueRunner:
         self._running = 0  # chains that hold a permit
         self._resting = 0  # chains that are tried again after a while
         self._reserved = 0  # records that the polls in flight may bring
+        self._peaked = False  # every permit was taken, since it was looked last
+        self._sorting = 0  # records that the filters look at
         self._dropping = 0  # filtered batches that are being settled
         self._polls: set[asyncio.Task[None] | None] = set()
         self._changed = asyncio.Event()
@@ -132,11 +134,12 @@ class QueueRunner:
             self._changed.clear()
 
     async def _look(self) -> None:
-        """Let the scaler see, also while nothing is polled, that every permit is taken."""
+        """Let the scaler know, while nothing is polled too, whether every permit was taken."""
         while True:
             await self._clock.sleep(LOOK_S)
             before = self._scaler.concurrency
-            self._scaler.looked(self._saturated, self._clock.monotonic())
+            self._scaler.looked(self._peaked or self._saturated, self._clock.monotonic())
+            self._peaked = False
             if self._scaler.concurrency > before:
                 self._changed.set()
 
@@ -150,7 +153,7 @@ class QueueRunner:
         size, concurrency = self._settings.limits.size, self._scaler.concurrency
         taken = self._running + len(self._ready)
         free = min(concurrency - taken, 2 * concurrency - taken - self._resting)
-        held = len(self._open) + self._reserved
+        held = len(self._open) + self._reserved + self._sorting
         return min(self._settings.page, size, free * size - held, self._bytes_room() - self._reserved)
 
     def _bytes_room(self) -> int:
@@ -172,8 +175,11 @@ class QueueRunner:
         if records:
             self._observer.records_received(self._settings.mapping, len(records))
             self._processor.hidden.hold(records)
-            self._take(self._matched(records, running), running)
-        self._scaler.looked(self._saturated, self._clock.monotonic())
+            if self._filters:  # in a task that no stop cancels
+                self._sorting += len(records)
+                running.create_task(self._sort(records, running))
+            else:
+                self._take(records, running)
 
     async def _receive(self, limit: int) -> Sequence[Record]:
         """Records; while the source does not answer, asks again and again with backoff."""
@@ -196,18 +202,16 @@ class QueueRunner:
         due_at = self._open.due_at
         return LONG_POLL_S if due_at is None else max(0.0, min(LONG_POLL_S, due_at - self._clock.monotonic()))
 
-    def _matched(self, records: Sequence[Record], running: asyncio.TaskGroup) -> Sequence[Record]:
-        """The records that match; the others are taken off the queue beside."""
-        if not self._filters:
-            return records
-        matched = [record for record in records if self._filters.matches(record)]
-        if len(matched) < len(records):
-            kept = {record.item_id for record in matched}
-            dropped = Batch(tuple(record for record in records if record.item_id not in kept))
-            self._observer.records_filtered(self._settings.mapping, len(dropped.records))
+    async def _sort(self, records: Sequence[Record], running: asyncio.TaskGroup) -> None:
+        """Go on with the records that match; the others are taken off the queue beside."""
+        matched, dropped = await self._filters.split(records, self._clock)
+        self._sorting -= len(records)
+        if dropped:
+            self._observer.records_filtered(self._settings.mapping, len(dropped))
             self._dropping += 1
-            running.create_task(self._drop(dropped))
-        return matched
+            running.create_task(self._drop(Batch(tuple(dropped))))
+        self._take(matched, running)
+        self._changed.set()
 
     async def _drop(self, filtered: Batch) -> None:
         try:
@@ -252,6 +256,7 @@ class QueueRunner:
         while self._ready and self._running < max(self._scaler.concurrency, 1):
             self._running += 1
             running.create_task(self._run_chain(self._ready.popleft(), running))
+        self._peaked = self._peaked or self._saturated
 
     async def _run_chain(self, chain: Chain, running: asyncio.TaskGroup) -> None:
         try:
@@ -276,9 +281,11 @@ class QueueRunner:
 
     async def _drain(self, running: asyncio.TaskGroup) -> None:
         """Send what is held and wait until it is resolved."""
-        if len(self._open):
-            self._send_open(running)
-        while self._running or self._ready or self._resting or self._dropping:
+        while True:
+            if len(self._open) and not self._sorting:
+                self._send_open(running)
+            if not (self._sorting or self._running or self._ready or self._resting or self._dropping):
+                return
             self._changed.clear()
             await self._changed.wait()
 

@@ -41,7 +41,7 @@ class Scaler(Protocol):
         """Learn what a poll brought of what was asked for."""
 
     def looked(self, saturated: bool, now: float) -> None:
-        """Learn whether every permit is taken at `now` (monotonic). Asked at each poll, and each second."""
+        """Learn whether every permit was taken up to `now` (monotonic), since the last look."""
 
     def failed(self) -> None:
         """Learn that the function failed or was throttled."""
@@ -105,7 +105,7 @@ class BacklogScaler:
         self._empty_polls = self._empty_polls + 1 if got == 0 else 0
 
     def looked(self, saturated: bool, now: float) -> None:
-        """Learn whether every permit is taken at `now` (monotonic)."""
+        """Learn whether every permit was taken up to `now` (monotonic), since the last look."""
         step = STEP_PER_S * min(max(now - self._looked_at, 0.0), LONGEST_STEP_S)
         if saturated and self._more:
             self._target = min(self._target + step, float(self._maximum))
