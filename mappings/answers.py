@@ -1,14 +1,41 @@
-"""Reads what functions answer to a batch: which records failed, and a window's state. Pure."""
+"""Reads what functions answer to a batch: which records failed, and a window's state. Pure.
+
+An answer may have six megabytes, and whatever its function likes in them: only the fields that count are
+decoded, and the rest is looked through. `outside_json.readable` makes a text of it that can be.
+"""
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 
+from millstream.contract.outside_json import NotJson, read, readable
 from millstream.contract.records import Batch
 from millstream.contract.streams import plain_item_id
+
+logger = logging.getLogger(__name__)
+
+OBJECTS_PER_RECORD = 20
+"""JSON objects for each record of a batch in a list of failures that is read; an entry is two at most."""
+
+SLOWLY_READ_BYTES = 64 * 1024
+"""Largest answer that is read slowly where msgspec refuses it: about a millisecond."""
+
+_FIELDS = ("batchItemFailures", "state")
+_ABSENT = msgspec.Raw(b"")
+_REFUSED = (msgspec.MsgspecError, UnicodeError, RecursionError)
+
+
+class _Answer(msgspec.Struct, rename="camel"):
+    """An answer, its fields left as they came."""
+
+    batch_item_failures: msgspec.Raw = _ABSENT
+    state: msgspec.Raw = _ABSENT
 
 
 def failed_items(batch: Batch, payload: bytes) -> frozenset[str]:
@@ -31,26 +58,21 @@ def named_items(
 
     `item_id` reads an `itemIdentifier`.
     """
+    text = payload.strip()
+    if text in (b"null", b'""') or (text[:1] == b"[" and text[1:-1].isspace()) or text == b"[]":
+        return frozenset()
+    answer = _answer(text)
+    if answer is None:
+        return None
+    failures = bytes(answer.batch_item_failures)
+    if failures in (b"", b"null"):
+        return frozenset()
+    if failures[:1] != b"[" or failures.count(b"{") > OBJECTS_PER_RECORD * (len(batch.records) + 1):
+        return None
     try:
-        answer = msgspec.json.decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _named(read(failures), frozenset(record.item_id for record in batch.records), item_id)
+    except NotJson:
         return None
-    if answer is None or answer in ("", [], {}):
-        return frozenset()
-    if not isinstance(answer, dict):
-        return None
-    failures = answer.get("batchItemFailures")
-    if failures is None:
-        return frozenset()
-    if not isinstance(failures, list):
-        return None
-    return _named(failures, frozenset(record.item_id for record in batch.records), item_id)
-
-
-class _Answer(msgspec.Struct):
-    """An answer in a tumbling window, its state left as it came."""
-
-    state: msgspec.Raw
 
 
 def window_state(payload: bytes) -> bytes | None:
@@ -58,11 +80,54 @@ def window_state(payload: bytes) -> bytes | None:
 
     Source: AWS, "Implementing stateful Kinesis Data Streams processing": a state is required.
     """
-    try:
-        state = bytes(msgspec.json.decode(payload, type=_Answer).state)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    answer = _answer(payload.strip())
+    state = b"" if answer is None else bytes(answer.state)
+    return state if state[:1] == b"{" else None
+
+
+async def plain(payload: bytes) -> bytes:
+    """An answer, or one that the functions above read as they would read it; of any size and kind."""
+    if len(payload) <= SLOWLY_READ_BYTES:
+        return payload
+    with suppress(NotJson):
+        return await readable(payload)
+    return payload
+
+
+class MalformedAnswers:
+    """Says in the log that a function's answers are malformed: its user sees records come again, no more."""
+
+    def __init__(self, mapping: str, item_id: Callable[[object], str | None] = plain_item_id) -> None:
+        self._mapping = mapping
+        self._item_id = item_id
+        self._said = False
+
+    def look(self, batch: Batch, payload: bytes, request_id: str, *, failed: bool) -> None:
+        """Look at an answer by which a whole batch `failed`; say so once, until one is right again."""
+        malformed = failed and named_items(batch, payload, self._item_id) is None
+        if malformed and not self._said:
+            extra = {"mapping": self._mapping, "request": request_id, "records": len(batch.records)}
+            logger.warning("batchItemFailures malformed, or not of the batch: all of it failed", extra=extra)
+        self._said = malformed
+
+
+def _answer(text: bytes) -> _Answer | None:
+    """The fields of an answer. None: it is no object."""
+    if text[:1] != b"{":
         return None
-    return state if state.lstrip()[:1] == b"{" else None
+    try:
+        return msgspec.json.decode(text, type=_Answer)
+    except _REFUSED:
+        return _read_slowly(text) if len(text) <= SLOWLY_READ_BYTES else None
+
+
+def _read_slowly(text: bytes) -> _Answer | None:
+    try:
+        answer = read(text)
+    except NotJson:
+        return None
+    raw = [json.dumps(answer[name]).encode() if name in answer else b"" for name in _FIELDS]
+    return _Answer(*map(msgspec.Raw, raw))
 
 
 def _named(

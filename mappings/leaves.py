@@ -91,10 +91,10 @@ class Picker:
     """Picks the leaves at some paths, with dots between their keys; a key may have dots itself."""
 
     def __init__(self, paths: Iterable[str], root: str = "") -> None:
-        self._root = root
-        self._nodes: dict[str, _Node] = {}
-        wanted = sorted(set(paths))
-        todo = [root]
+        self._root = f".{root}" if root else ""
+        self._nodes: dict[str, _Node] = {}  # by path with a dot before each key, so that an empty key is one
+        wanted = sorted({f".{path}" for path in paths})
+        todo = [self._root]
         while todo:
             here = todo.pop()
             if here in self._nodes:
@@ -136,9 +136,11 @@ class Picker:
                     if element[:1] in (b"{", b"["):
                         todo.append((element, path, (*place, (arrays, index))))
                     elif node.leaf:
-                        leaves.setdefault(path, []).append((read(element), place))
-            elif node.leaf or not path:
-                leaves.setdefault(path, []).append((read(here), place))
+                        leaves.setdefault(path[1:], []).append((read(element), place))
+            else:
+                value = read(here)
+                if node.leaf:
+                    leaves.setdefault(path[1:], []).append((value, place))
         return leaves
 
     def _walked(self, value: object, budget: Budget) -> Leaves:
@@ -158,7 +160,7 @@ class Picker:
                     inside = (*place, (arrays, index)) if isinstance(inner, dict | list) else place
                     todo.append((inner, path, inside))
             elif node.leaf:
-                leaves.setdefault(path, []).append((here, place))
+                leaves.setdefault(path[1:], []).append((here, place))
         return leaves
 
 
@@ -207,10 +209,10 @@ def _slowly(text: bytes) -> Any:
 
 def _keys(here: str, wanted: list[str]) -> list[tuple[str, str]]:
     """Keys of an object at a place that lead on to wanted paths, and where they lead."""
-    start = f"{here}." if here else ""
+    start = f"{here}."
     keys: dict[str, str] = {}
     for path in wanted:
-        if path.startswith(start) and path != here:
+        if path.startswith(start):
             rest = path[len(start) :]
             ends = [place for place, character in enumerate(rest) if character == "."] + [len(rest)]
             keys |= {rest[:end]: start + rest[:end] for end in ends}

@@ -44,6 +44,7 @@ from millstream.contract.records import (
     resolve,
     resolve_all,
 )
+from millstream.mappings.answers import MalformedAnswers, plain
 from millstream.mappings.decide import GiveUp, Return, Settle, Step, decide
 from millstream.mappings.giving_up import Handover
 from millstream.mappings.hiding import Hidden
@@ -112,6 +113,7 @@ class Processor:
         self._scaler = scaler
         self._observer = observer
         self._clock = clock
+        self._malformed = MalformedAnswers(route.mapping)
         self.hidden = Hidden(reader, route.mapping, clock)
         self._success: Handover | None = None
         if route.on_success is not None:
@@ -255,8 +257,14 @@ class Processor:
         self, batch: Batch, event: bytes, outcome: Success | FunctionFailed
     ) -> dict[str, Verdict]:
         verdicts: dict[str, Verdict] = {}
-        for step in decide(batch, outcome, self._route.policy):
+        policy, answer = self._route.policy, outcome
+        if policy.item_failures and isinstance(outcome, Success):
+            answer = Success(await plain(outcome.payload), outcome.request_id)
+        for step in decide(batch, answer, policy):
             verdicts |= await self._followed(step, outcome)
+        if policy.item_failures and isinstance(answer, Success):
+            failed = not any(isinstance(verdict, Done) for verdict in verdicts.values())
+            self._malformed.look(batch, answer.payload, answer.request_id, failed=failed)
         if any(not isinstance(verdict, Done) for verdict in verdicts.values()):
             self._observer.batch_failed(self._route.mapping, len(batch.records))
         if isinstance(outcome, Success) and self._success is not None:

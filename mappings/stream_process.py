@@ -30,13 +30,15 @@ from millstream.contract.records import (
 )
 from millstream.contract.stream_trigger import StreamTrigger
 from millstream.contract.streams import StreamPolicy
-from millstream.mappings.answers import window_state
+from millstream.mappings.answers import MalformedAnswers, plain, window_state
 from millstream.mappings.giving_up import Handover
 from millstream.mappings.invocation_record import success_record
 from millstream.mappings.stream_decide import (
+    Attempt,
     GiveUp,
     Retry,
     Settle,
+    Step,
     decide,
     delay_s,
     drop_expired,
@@ -90,6 +92,7 @@ class StreamProcessor:
         self._observer = observer
         self._clock = clock
         self._resolved = resolved
+        self._malformed = MalformedAnswers(route.mapping, route.policy.item_id)
         self._success = _handover(route, route.on_success, observer)
         self._delivery: FailureDelivery | None = None
         if route.on_failure is not None:
@@ -117,11 +120,22 @@ class StreamProcessor:
         single = len(attempt.batch.records) == 1
         if windows is not None and isinstance(outcome, TooLarge) and single and windows.crowd_out():
             return [Retry(attempt, 0.0)]  # it may fit beside the empty state of the next window
-        steps = decide(attempt, outcome, self._route.policy)
+        steps = await self._decided(attempt, outcome)
         self._tell_failure(len(attempt.batch.records), outcome, steps)
         if windows is not None and isinstance(outcome, Success) and isinstance(steps[0], Settle):
-            windows.state = window_state(outcome.payload) or windows.state
+            windows.state = window_state(await plain(outcome.payload)) or windows.state
         return await self._follow(steps, outcome)
+
+    async def _decided(self, attempt: Attempt, outcome: Outcome) -> list[Step]:
+        policy, answer = self._route.policy, outcome
+        reads = policy.item_failures or policy.tumbling_window_s > 0
+        if reads and isinstance(outcome, Success):
+            answer = Success(await plain(outcome.payload), outcome.request_id)
+        steps = decide(attempt, answer, policy)
+        if policy.item_failures and isinstance(answer, Success):
+            failed = not isinstance(steps[0], Settle)
+            self._malformed.look(attempt.batch, answer.payload, answer.request_id, failed=failed)
+        return steps
 
     async def finish_window(self, windows: TumblingWindows) -> bool:
         """The final call of a window; True once the function has taken it."""
@@ -156,12 +170,12 @@ class StreamProcessor:
         logger.warning("answer cannot be published", extra={"mapping": self._route.mapping, "why": wrong})
         return FunctionFailed("Runtime.InvalidOutput", wrong, answer.payload, answer.request_id)
 
-    def _tell_failure(self, count: int, outcome: Outcome, steps: list[Settle | Retry | GiveUp]) -> None:
+    def _tell_failure(self, count: int, outcome: Outcome, steps: list[Step]) -> None:
         settled = len(steps) == 1 and isinstance(steps[0], Settle)
         if not settled and not isinstance(outcome, Throttled | TooLarge):
             self._observer.batch_failed(self._route.mapping, count)
 
-    async def _follow(self, steps: list[Settle | Retry | GiveUp], outcome: Outcome) -> list[Next]:
+    async def _follow(self, steps: list[Step], outcome: Outcome) -> list[Next]:
         left: list[Next] = []
         for step in steps:
             match step:

@@ -119,7 +119,7 @@ class FramedLink:
             return failure(payload, request_id)
         if len(payload) > MAX_RESPONSE_BYTES:
             raise Broken
-        return success(payload, request_id)
+        return await success(payload, request_id)
 
     def peak_kb(self) -> int:
         if self._peak_kb or self.process is None:

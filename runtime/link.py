@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import secrets
 import time
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
 from millstream.contract.functions import MAX_RESPONSE_BYTES, FunctionFailed, Success
+from millstream.contract.outside_json import NotJson, read, readable
 from millstream.runtime.processes import Process
 
 Answer: TypeAlias = Success | FunctionFailed
@@ -101,9 +102,6 @@ class Links(Protocol):
         """One for a new runtime; the one before is closed."""
 
 
-_check = msgspec.json.Decoder(msgspec.Raw).decode
-
-
 class _Error(msgspec.Struct, rename="camel"):
     error_type: str = "Unhandled"
     error_message: str = ""
@@ -111,6 +109,9 @@ class _Error(msgspec.Struct, rename="camel"):
 
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What msgspec raises at texts of others; the last one where values are nested too deeply."""
+
+ODD_ERROR_BYTES = 256 * 1024
+"""Largest error document that is read although msgspec refuses it: reading it stops all else meanwhile."""
 
 
 def failure(document: bytes, request_id: str) -> FunctionFailed:
@@ -122,15 +123,35 @@ def failure(document: bytes, request_id: str) -> FunctionFailed:
     try:
         error = msgspec.json.decode(document, type=_Error)
     except UNREADABLE as wrong:
-        raise Broken from wrong
+        error = _odd_error(document, wrong)
     return FunctionFailed(error.error_type, error.error_message, document, request_id)
 
 
-def success(payload: bytes, request_id: str) -> Answer:
-    """A result. What is no JSON, or is nested too deeply to be read, becomes a string of its text."""
+def _odd_error(document: bytes, wrong: Exception) -> _Error:
+    """An error document that is JSON of a kind that msgspec refuses, if it is no larger than errors are."""
     try:
-        _check(payload)
-    except UNREADABLE:
+        if len(document) > ODD_ERROR_BYTES:
+            raise NotJson
+        return msgspec.convert(_whole(read(document)), _Error)
+    except (NotJson, msgspec.ValidationError):
+        raise Broken from wrong
+
+
+def _whole(value: Any) -> Any:
+    """The texts of an object, without halves of characters, which no log can hold."""
+    if not isinstance(value, dict):
+        return value
+    return {k: v.encode("utf-8", "replace").decode() if isinstance(v, str) else v for k, v in value.items()}
+
+
+async def success(payload: bytes, request_id: str) -> Answer:
+    """A result, untouched. What is no JSON, or is nested too deeply to be read, becomes a string of its text.
+
+    JSON is what RFC 8259 says: with numbers of any size, and halves of surrogate pairs, which Node.js writes.
+    """
+    try:
+        await readable(payload)
+    except NotJson:
         payload = msgspec.json.encode(payload.decode("utf-8", "replace"))
         if len(payload) > MAX_RESPONSE_BYTES:
             return too_large(request_id)

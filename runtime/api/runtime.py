@@ -20,14 +20,13 @@ from typing import Any
 
 import msgspec
 
-from millstream.contract.functions import MAX_RESPONSE_BYTES, FunctionFailed
+from millstream.contract.functions import MAX_RESPONSE_BYTES, FunctionFailed, Success
 from millstream.runtime.api.http import Reply, Request, refuse
 from millstream.runtime.link import (
     UNREADABLE,
     Answer,
     Broken,
     Invocation,
-    success,
     too_large,
     trace_header,
 )
@@ -189,7 +188,7 @@ class RuntimeApi:
             if request.header(ERROR_TYPE):  # announced by a trailer, behind a part of the response
                 self._answer(_failed(request, _trailer_body(request), identity))
             else:
-                self._answer(success(request.body, identity))
+                self._answer(Success(request.body, identity))  # the link looks whether it is JSON
 
     def _take_error(self, identity: str, request: Request, reply: Reply) -> None:
         if not self._current(identity):

@@ -52,3 +52,43 @@ def test_a_call_that_blocks_does_not_hold_the_interpreters_exit() -> None:
         "asyncio.run(main())\n"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=20, check=False).returncode == 0
+
+
+async def test_a_thread_that_cannot_start_fails_one_call_and_not_the_client(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client = BlockingClient("test", 2)
+    start, refused = threading.Thread.start, True
+
+    def limited(thread: threading.Thread) -> None:
+        if refused:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        await client.call(lambda: 1)
+    refused = False
+    async with asyncio.timeout(10.0):
+        assert await client.call(lambda: 2) == 2
+    client.close()
+
+
+async def test_a_further_thread_that_cannot_start_leaves_the_work_to_those_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client, gate = BlockingClient("test", 2), threading.Event()
+    async with asyncio.timeout(10.0), asyncio.TaskGroup() as group:
+        first = group.create_task(client.call(gate.wait))
+        await asyncio.sleep(0)
+
+        def never(thread: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(threading.Thread, "start", never)
+        second = group.create_task(client.call(lambda: 2))
+        await asyncio.sleep(0)
+        gate.set()
+        assert await first
+        assert await second == 2
+    client.close()

@@ -7,10 +7,13 @@ long as a long poll lasts. These threads are daemonic: what they hold must be sa
 from __future__ import annotations
 
 import asyncio
+import logging
 import queue
 import threading
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeAlias, TypeVar
+
+logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -35,19 +38,15 @@ class BlockingClient:
         A cancelled call goes on in its thread until the function returns; its answer is dropped.
 
         Raises:
-            RuntimeError: `close` was called.
+            RuntimeError: `close` was called, or the host gives no thread and there is none yet.
         """
         if self._closed:
             raise RuntimeError(f"{self._name} is closed")
+        if not self._idle.acquire(blocking=False) and len(self._threads) < self._limit:
+            self._start()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         self._jobs.put((lambda: function(*args, **kwargs), loop, future))
-        if not self._idle.acquire(blocking=False) and len(self._threads) < self._limit:
-            thread = threading.Thread(
-                target=self._run, name=f"{self._name}-{len(self._threads)}", daemon=True
-            )
-            self._threads.append(thread)
-            thread.start()
         return await future
 
     def close(self) -> None:
@@ -55,6 +54,18 @@ class BlockingClient:
         self._closed = True
         for _ in self._threads:
             self._jobs.put(None)
+
+    def _start(self) -> None:
+        """Start a thread. Where none is to be had, a call waits for one that is there, or fails."""
+        thread = threading.Thread(target=self._run, name=f"{self._name}-{len(self._threads)}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            if not self._threads:
+                raise
+            logger.warning("no further thread to be had", extra={"client": self._name})
+        else:
+            self._threads.append(thread)
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:

@@ -8,12 +8,21 @@ millstream agree on what is JSON and what is not.
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 from typing import Any
 
 import msgspec
 
 _REFUSED = (msgspec.DecodeError, UnicodeError, RecursionError)
+
+HALF = b"\\ud"
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_PAIR = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
+
+_TURN = 2000
+"""Escapes that are looked at before others have their turn."""
 
 _look_through = msgspec.json.Decoder(msgspec.Raw).decode
 
@@ -36,20 +45,50 @@ def read(text: str | bytes) -> Any:
         return _slowly(text)
 
 
-def check(text: bytes) -> None:
-    """Return if a text is JSON; builds no values where that can be avoided.
+async def readable(text: bytes) -> bytes:
+    """A JSON text that msgspec reads, of any size and kind: the text itself, or one that differs a little.
+
+    What differs are halves of surrogate pairs, for each of which U+FFFD stands. Takes milliseconds at a
+    time, and lets others run in between: functions decide how many halves there are.
 
     Raises:
         NotJson: it is none.
     """
     try:
         _look_through(text)
+    except _REFUSED as refused:
+        if HALF not in text.lower():
+            raise NotJson(str(refused)) from refused
+        text = await _with_whole_characters(text)
+        try:
+            _look_through(text)
+        except _REFUSED as again:
+            raise NotJson(str(again)) from again
+    try:
         if not text.isascii():
             text.decode()  # which msgspec leaves out where it builds nothing
     except UnicodeError as error:
         raise NotJson(str(error)) from error
-    except _REFUSED:
-        _slowly(text)
+    return text
+
+
+async def _with_whole_characters(text: bytes) -> bytes:
+    whole, place, found = bytearray(text), 0, 0
+    while (escape := _SURROGATE.search(whole, place)) is not None:
+        start = escape.start()
+        before = whole[place:start]
+        slashes = len(before) - len(before.rstrip(b"\\"))
+        if slashes % 2:  # a backslash that is escaped itself, and a plain "ud8…" behind it
+            place = start + 2
+        elif pair := _PAIR.match(whole, start):
+            place = pair.end()
+        else:
+            whole[start : start + 6] = b"\\ufffd"
+            place = start + 6
+        found += 1
+        if found % _TURN == 0:
+            await asyncio.sleep(0)
+    return bytes(whole)
 
 
 def _slowly(text: str | bytes) -> Any:

@@ -31,6 +31,7 @@ from millstream.daemon.opening import Opening
 from millstream.daemon.plan import Plan, PlannedMapping
 from millstream.daemon.settings import Settings
 from millstream.daemon.status import StatusBoard
+from millstream.daemon.watchdog import watched
 from millstream.mappings.supervise import Supervisor
 from millstream.runtime.concurrency import ConcurrencyLedger, check_shares
 from millstream.runtime.logs import FunctionLogs
@@ -85,7 +86,7 @@ class Daemon:
             DataDirInUse, StateUnavailable, SandboxUnavailable, InvalidConfiguration: it cannot start.
         """
         directory = self._settings.data_dir
-        with data_dir.locked(directory):
+        with data_dir.locked(directory), watched():
             async with AsyncExitStack() as stack:
                 functions = await deployed(self._plan, self._settings)
                 if problems := check_shares(self._settings.concurrency, functions.values()):
