@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import logging
 import os
 import threading
@@ -14,8 +15,8 @@ import pytest
 
 from millstream.cli.embedded import TEST_CREDENTIALS
 from millstream.contract.clock import Clock
-from millstream.contract.errors import InvalidConfiguration, PartitionGone, SourceUnavailable
-from millstream.contract.records import Position
+from millstream.contract.errors import PartitionGone, Refused, SourceUnavailable
+from millstream.contract.records import Position, Reason
 from millstream.contract.streams import After, At, Oldest, Partition, Start, StreamReader
 from millstream.triggers.kinesis import KinesisTrigger
 from millstream.triggers.kinesis_source import KinesisSource
@@ -204,16 +205,16 @@ async def test_an_answer_that_is_no_json_is_a_source_that_does_not_answer(fake: 
     fake.put(b"x")
     async with reading(fake, clock=LeapingClock()) as reader:
         with pytest.raises(SourceUnavailable):
-            await reader.read(10, 0.0)
+            await reader.read(10, 5.0)
         fake.body = None
         assert data(await read(reader, 1)) == ["x"]
 
 
 @pytest.mark.parametrize("code", ["AccessDeniedException", "KMSAccessDeniedException"])
-async def test_a_refusal_for_good_names_its_code(fake: KinesisFake, code: str) -> None:
+async def test_a_refusal_names_its_code(fake: KinesisFake, code: str) -> None:
     fake.refusals["GetRecords"].append(Refusal(code))
     async with reading(fake) as reader:
-        with pytest.raises(InvalidConfiguration, match=code):
+        with pytest.raises(Refused, match=code):
             await reader.read(10, 0.0)
 
 
@@ -223,7 +224,7 @@ async def test_a_stream_that_is_deleted_in_mid_run_is_named(fake: KinesisFake, s
         await reader.read(10, 0.0)
         fake.refusals["GetRecords"].append(Refusal("ResourceNotFoundException"))
         fake.status = status
-        with pytest.raises(InvalidConfiguration, match=NAME):
+        with pytest.raises(Refused, match=NAME):
             await reader.read(10, 1.0)
 
 
@@ -237,6 +238,84 @@ async def test_a_shard_that_leaves_the_list_is_gone_while_its_stream_stays(fake:
         assert left.parents == {SHARD}
         with pytest.raises(PartitionGone, match=SHARD):
             await reader.read(10, 0.0)
+
+
+async def test_a_shard_that_is_listed_but_not_found_is_unavailable(fake: KinesisFake) -> None:
+    fake.put(b"x")
+    async with reading(fake, clock=LeapingClock()) as reader:
+        fake.refusals["GetShardIterator"].append(Refusal("ResourceNotFoundException"))
+        with pytest.raises(SourceUnavailable, match="listed, but not found"):
+            await reader.read(10, 0.0)
+        assert data(await read(reader, 1)) == ["x"]
+
+
+async def test_a_position_that_is_not_found_for_once_is_read_on_from(
+    fake: KinesisFake, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(3):
+        fake.put(str(number).encode())
+    fake.refusals["GetShardIterator"].append(Refusal("ResourceNotFoundException"))
+    async with reading(fake, After(Position(sequence(1)))) as reader:
+        assert data(await read(reader, 1)) == ["2"]
+    assert not [line for line in caplog.records if line.name.startswith("millstream")]
+
+
+async def test_an_answer_without_records_is_no_end_of_the_shard(fake: KinesisFake) -> None:
+    fake.body = b"{}"
+    fake.put(b"x")
+    async with reading(fake, clock=LeapingClock()) as reader:
+        with pytest.raises(SourceUnavailable):
+            await reader.read(10, 5.0)
+        fake.body = None
+        assert data(await read(reader, 1)) == ["x"]
+
+
+async def test_a_record_that_cannot_be_read_is_refused_and_spoils_no_other(
+    fake: KinesisFake, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(4):
+        fake.put(str(number).encode())
+    fake.records[1]["PartitionKey"] = {"not": "a text"}
+    fake.records[2]["Data"] = 7
+    async with reading(fake) as reader:
+        records = await read(reader, 4)
+    assert [record.position for record in records] == [sequence(number) for number in range(4)]
+    refused = Reason.DESERIALIZATION_ERROR
+    assert [record.refused for record in records] == [None, refused, refused, None]
+    assert data([records[0], records[3]]) == ["0", "3"]
+    told = [line for line in caplog.records if line.name.startswith("millstream")]
+    assert [line.getMessage() for line in told] == ["record that cannot be read is given up"]
+    assert (told[0].shard, told[0].position) == (SHARD, sequence(1))  # type: ignore[attr-defined]  # extra
+
+
+async def test_half_a_surrogate_pair_in_a_partition_key_reaches_the_function_escaped(
+    fake: KinesisFake,
+) -> None:
+    fake.put(b"0", key="half \ud83d")
+    fake.put(b"1")
+    async with reading(fake) as reader:
+        records = await read(reader, 2)
+    assert json.loads(records[0].event)["kinesis"]["partitionKey"] == "half \ud83d"
+    assert records[0].refused is None
+    assert (records[0].ordering_key or "").encode() == b"half \\ud83d"
+    assert data(records) == ["0", "1"]
+
+
+async def test_what_is_before_a_record_that_spoils_its_page_is_read_and_nothing_behind_it(
+    fake: KinesisFake, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(9):
+        fake.put(str(number).encode())
+    del fake.records[5]["SequenceNumber"]
+    async with reading(fake, clock=LeapingClock()) as reader:
+        assert data(await read(reader, 5)) == list("01234")
+        for _ in range(3):
+            with pytest.raises(SourceUnavailable, match="without a sequence number"):
+                await reader.read(1000, 5.0)
+        fake.records[5]["SequenceNumber"] = sequence(5)
+        assert data(await read(reader, 4)) == list("5678")
+    told = [line.getMessage() for line in caplog.records if line.name.startswith("millstream")]
+    assert told == ["record that makes its page unreadable, asked for again"]
 
 
 async def test_a_shard_with_no_next_iterator_has_ended(fake: KinesisFake) -> None:
@@ -319,8 +398,8 @@ async def test_a_shard_is_asked_for_by_what_the_stream_was_declared_by(fake: Kin
             reader = await source.reader(Partition(SHARD), Oldest())
             await reader.read(10, 0.0)
         for operation in ("DescribeStreamSummary", "ListShards", "GetShardIterator"):
-            (request,) = fake.asked(operation)
-            assert {name: value for name, value in request.items() if name.startswith("Stream")} == called
+            for request in fake.asked(operation):
+                assert {name: value for name, value in request.items() if name.startswith("Stream")} == called
 
 
 def _gaps(times: Sequence[float]) -> list[float]:
