@@ -12,12 +12,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class Answer:
-    """One answer; `hang` keeps the client waiting until the server closes."""
+    """One answer; `hang` keeps the client waiting until the server closes, `drop` closes without a word."""
 
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b"{}"
     hang: bool = False
+    drop: bool = False
 
 
 @dataclass
@@ -56,6 +57,9 @@ class HttpServer:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 server.sent.append(Sent(self.path, dict(self.headers.items()), body))
                 answer = server.answers.popleft() if server.answers else server.usual
+                if answer.drop:
+                    self.close_connection = True
+                    return
                 if answer.hang:
                     server._released.wait(60)
                     self.close_connection = True
