@@ -34,6 +34,7 @@ class HttpServer:
     def __init__(self) -> None:
         self.answers: deque[Answer] = deque()
         self.usual = Answer()
+        self.most_bytes: int | None = None  # what is longer is answered with 413
         self.sent: list[Sent] = []
         self.connections = 0
         self._released = threading.Event()
@@ -55,6 +56,11 @@ class HttpServer:
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
+                if server.most_bytes is not None and len(body) > server.most_bytes:
+                    self.send_response(413)
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
                 server.sent.append(Sent(self.path, dict(self.headers.items()), body))
                 answer = server.answers.popleft() if server.answers else server.usual
                 if answer.drop:
@@ -69,6 +75,11 @@ class HttpServer:
                     self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(answer.body)
+
+            def do_HEAD(self) -> None:
+                self.send_response(server.usual.status)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002  its name upstream
                 pass
