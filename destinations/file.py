@@ -93,7 +93,10 @@ class FileDestination:
             raise DestinationUnavailable(f"{self.name}: closed")
         # Outside of strings, where alone JSON may hold them, line ends are but blanks.
         line = record.body.replace(b"\n", b" ").replace(b"\r", b" ") + b"\n"
-        await self._thread.call(self._append, line)
+        try:
+            await self._thread.call(self._append, line)
+        except RuntimeError as error:  # this host can have no further thread now
+            raise DestinationUnavailable(f"{self.name}: {error}") from error
         return DestinationReceipt(self.name)
 
     async def aclose(self) -> None:

@@ -107,7 +107,10 @@ class HttpDestination:
     async def deliver(self, record: InvocationRecord) -> DestinationReceipt:
         if self._threads is None or self._pool is None:
             raise DestinationUnavailable(f"{self.name}: closed")
-        status = await self._threads.call(self._post, self._pool, record.body)
+        try:
+            status = await self._threads.call(self._post, self._pool, record.body)
+        except RuntimeError as error:  # this host can have no further thread now
+            raise DestinationUnavailable(f"{self.name}: {error}") from error
         if status == TOO_LARGE:
             raise DocumentTooLarge(f"{self.name}: HTTP status {status} for {len(record.body)} bytes")
         if not 200 <= status < 300:

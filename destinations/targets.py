@@ -53,8 +53,8 @@ def is_queue_url(target: str) -> bool:
 
 
 def message_of(body: bytes) -> str:
-    """A JSON document as text of characters that every service takes."""
-    return body.decode().translate(_NO_XML)
+    """A JSON document as text of characters that every service takes; what is no UTF-8 becomes U+FFFD."""
+    return body.decode(errors="replace").translate(_NO_XML)
 
 
 def check_size(name: str, size_bytes: int, limit_bytes: int) -> None:

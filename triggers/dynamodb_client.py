@@ -92,7 +92,10 @@ class DynamoDbCalls:
         """
         if self._closed:
             raise SourceUnavailable(f"{self.name}: closed")
-        return await self._threads.call(self._work, work)
+        try:
+            return await self._threads.call(self._work, work)
+        except RuntimeError as error:  # this host can have no further thread now
+            raise SourceUnavailable(f"{self.name}: {error}") from error
 
     def _work(self, work: Callable[[Any], T]) -> T:
         with self._lock:

@@ -108,6 +108,7 @@ class KinesisCalls:
 
     def __init__(self, client: Any, stream: Stream) -> None:
         self.stream = stream
+        self.identity: str | None = None  # of the stream, as of the last list of its shards
         self._client = client
         self._threads = BlockingClient(f"kinesis-{stream.name}", THREADS)
         self._lock = threading.Lock()
@@ -122,7 +123,10 @@ class KinesisCalls:
         """
         if self._closed:
             raise SourceUnavailable(f"{self.stream.name}: closed")
-        return await self._threads.call(self._work, work)
+        try:
+            return await self._threads.call(self._work, work)
+        except RuntimeError as error:  # this host can have no further thread now
+            raise SourceUnavailable(f"{self.stream.name}: {error}") from error
 
     def _work(self, work: Callable[[Any], T]) -> T:
         with self.client() as client:
@@ -149,6 +153,11 @@ class KinesisCalls:
     def errors(self) -> AbstractContextManager[None]:
         """Maps what a call of the client raises."""
         return kinesis_errors(self.stream.name)
+
+    def check_identity(self, known: str | None, shard: str) -> None:
+        """Raises PartitionGone if the stream is another one than a reader of `shard` has known."""
+        if known is not None and self.identity is not None and known != self.identity:
+            raise PartitionGone(f"{self.stream.name}: {shard} is of a stream that was made anew")
 
     def shards(self, client: Any) -> list[dict[str, Any]]:
         """All shards that the stream lists.

@@ -213,6 +213,9 @@ class FanoutReader:
     """Implements StreamReader. A cancelled read takes nothing."""
 
     def __init__(self, calls: KinesisCalls, maker: RecordMaker, start: Start, clock: Clock) -> None:
+        self._calls = calls
+        self._shard = maker.shard
+        self._identity = calls.identity
         self._clock = clock
         self._arrived = asyncio.Event()
         self._subscriptions = Subscriptions(calls, maker, start, clock, self._arrived)
@@ -221,6 +224,7 @@ class FanoutReader:
         self._closed = False
 
     async def read(self, limit: int, wait_s: float) -> Page:
+        self._calls.check_identity(self._identity, self._shard)
         asked_at = self._clock.monotonic()
         self._subscriptions.start()
         with suppress(TimeoutError):

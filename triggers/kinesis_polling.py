@@ -56,6 +56,7 @@ class PollingReader:
         self._calls = calls
         self._maker = maker
         self._shard = maker.shard
+        self._identity = calls.identity
         self._clock = clock
         self._place = place_of(start)
         self._iterator: str | None = None
@@ -66,6 +67,7 @@ class PollingReader:
         self._closed = False
 
     async def read(self, limit: int, wait_s: float) -> Page:
+        self._calls.check_identity(self._identity, self._shard)
         until = self._clock.monotonic() + wait_s
         while self._backlog.empty and not self._backlog.ended and not self._closed:
             now = self._clock.monotonic()
@@ -117,7 +119,7 @@ class PollingReader:
             if iterator is not None:
                 try:
                     return self._page(client, place, iterator, limit)
-                except (IteratorExpired, PlaceRefused) as refused:
+                except (IteratorExpired, PlaceRefused, NotFound) as refused:
                     extra = self._about(why=type(refused).__name__)
                     logger.debug("shard iterator renewed", extra=extra)
             place, iterator = self._new_iterator(client, place)

@@ -162,23 +162,6 @@ class RecordMaker:
     ) -> Record:
         if arrived_at != arrived_at:  # NaN: the service did not say
             arrived_at = received_at
-        try:
-            return self._encoded(key, key, sequence, data, arrived_at, received_at, sub)
-        except UnicodeEncodeError:  # half a surrogate pair: JSON can hold it, escaped
-            escaped = msgspec.Raw(json.dumps(key).encode())
-            plain = key.encode(errors="backslashreplace").decode()
-            return self._encoded(escaped, plain, sequence, data, arrived_at, received_at, sub)
-
-    def _encoded(
-        self,
-        key: str | msgspec.Raw,
-        ordering_key: str,
-        sequence: str,
-        data: msgspec.Raw,
-        arrived_at: float,
-        received_at: float,
-        sub: int | msgspec.UnsetType,
-    ) -> Record:
         event = KinesisEvent(
             KinesisData("1.0", key, sequence, data, arrived_at, sub),
             "aws:kinesis",
@@ -189,14 +172,21 @@ class RecordMaker:
             self.region,
             self.source_arn,
         )
+        try:
+            text = _encode(event)
+        except UnicodeEncodeError:  # half a surrogate pair: JSON can hold it, escaped
+            escaped = msgspec.Raw(json.dumps(key).encode())
+            kinesis = msgspec.structs.replace(event.kinesis, partition_key=escaped)
+            text = _encode(msgspec.structs.replace(event, kinesis=kinesis))
+            key = key.encode(errors="backslashreplace").decode()
         return Record(
             partition=self.shard,
             position=Position(sequence if sub is msgspec.UNSET else f"{sequence}:{sub}"),
             item_id=sequence,
-            event=_encode(event),
+            event=text,
             arrived_at=arrived_at,
             received_at=received_at,
-            ordering_key=ordering_key,
+            ordering_key=key,
         )
 
 

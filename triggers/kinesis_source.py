@@ -26,13 +26,12 @@ class KinesisSource:
         self._clock = clock
         self._unpacks = unpacks
         self._ranges: dict[str, HashRange] = {}  # by shard
-        self._identity: str | None = None
         self._seldom = Seldom(clock.monotonic)
 
     @property
     def identity(self) -> str | None:
         """When the stream was made: shard ids begin at 0 again in one that is made anew."""
-        return self._identity
+        return self._calls.identity
 
     @property
     def event_source_arn(self) -> str:
@@ -40,7 +39,7 @@ class KinesisSource:
 
     async def partitions(self) -> Sequence[Partition]:
         identity, shards = await self._calls.call(self._listed)
-        self._identity = identity
+        self._calls.identity = identity
         self._ranges = {shard["ShardId"]: _hash_range(shard) for shard in shards if "HashKeyRange" in shard}
         return [_partition(shard) for shard in shards]
 

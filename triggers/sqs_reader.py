@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from millstream.contract.blocking import BlockingClient
 from millstream.contract.clock import Clock
-from millstream.contract.errors import MillstreamError
+from millstream.contract.errors import MillstreamError, SourceUnavailable
 from millstream.contract.records import Record, Resolution, Returned
 from millstream.triggers.sqs_client import PAGE, SqsCalls
 from millstream.triggers.sqs_messages import Queue, record
@@ -68,6 +68,8 @@ class SqsReader:
             if poll.brought and not self._closed:
                 await self._give_back_surely(poll.brought)
             raise
+        except RuntimeError as error:  # this host can have no further thread now
+            raise SourceUnavailable(f"{self._queue.name}: {error}") from error
         self._visibility.received((record.item_id for record in records), self._clock.monotonic())
         return records
 

@@ -28,6 +28,11 @@ class Sent:
     body: bytes
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client closed the connection in the middle of an answer."""
+
+
 class HttpServer:
     """Gives `answers` in turn, and then `usual`."""
 
@@ -38,7 +43,7 @@ class HttpServer:
         self.sent: list[Sent] = []
         self.connections = 0
         self._released = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server = _Server(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
         self._thread.start()

@@ -169,6 +169,22 @@ async def test_a_host_that_has_no_thread_left_is_told_and_read_over(
         assert data(await read(reader, 1)) == ["x"]
 
 
+async def test_a_reader_of_a_stream_that_was_made_anew_reads_nothing_of_the_new_one(
+    fake: KinesisFake,
+) -> None:
+    declared = {"stream": CONSUMER_ARN, "starting_position": "TRIM_HORIZON"}
+    source = await KinesisTrigger.parse(declared).open(host(fake.url), FUNCTION)
+    (shard_of_both,) = await source.partitions()
+    reader = await source.reader(shard_of_both, Oldest())
+    fake.put(b"new")
+    fake.created_at += 1
+    await source.partitions()
+    with pytest.raises(PartitionGone, match="made anew"):
+        await reader.read(10, 0.0)
+    await reader.aclose()
+    await source.aclose()
+
+
 async def test_a_shard_that_is_listed_but_not_found_is_unavailable(fake: KinesisFake) -> None:
     fake.put(b"0")
     fake.put(b"1")

@@ -181,7 +181,8 @@ async def test_a_refusal_names_its_code(fake: KinesisFake, code: str) -> None:
 async def test_a_stream_that_is_deleted_in_mid_run_is_named(fake: KinesisFake, status: str | None) -> None:
     async with reading(fake, clock=LeapingClock()) as reader:
         await reader.read(10, 0.0)
-        fake.refusals["GetRecords"].append(Refusal("ResourceNotFoundException"))
+        for operation in ("GetRecords", "GetShardIterator"):
+            fake.refusals[operation].append(Refusal("ResourceNotFoundException"))
         fake.status = status
         with pytest.raises(Refused, match=NAME):
             await reader.read(10, 1.0)
@@ -197,6 +198,35 @@ async def test_a_shard_that_leaves_the_list_is_gone_while_its_stream_stays(fake:
         assert left.parents == {SHARD}
         with pytest.raises(PartitionGone, match=SHARD):
             await reader.read(10, 0.0)
+
+
+async def test_a_reader_of_a_stream_that_was_made_anew_reads_nothing_of_the_new_one(
+    fake: KinesisFake,
+) -> None:
+    fake.put(b"old")
+    async with opened(fake, LeapingClock()) as source:
+        (shard_of_both,) = await source.partitions()
+        reader = await source.reader(shard_of_both, Oldest())
+        assert data(await read(reader, 1)) == ["old"]
+        fake.created_at += 1
+        fake.records.clear()
+        fake.put(b"new")
+        fake.put(b"newer")
+        await source.partitions()
+        with pytest.raises(PartitionGone, match="made anew"):
+            await reader.read(10, 0.0)
+        fresh = await source.reader(shard_of_both, Oldest())
+        assert data(await read(fresh, 2)) == ["new", "newer"]
+
+
+async def test_an_iterator_that_is_not_found_is_renewed_behind_the_last_record(fake: KinesisFake) -> None:
+    for number in range(3):
+        fake.put(str(number).encode())
+    async with reading(fake, clock=LeapingClock()) as reader:
+        records = await read(reader, 2, limit=2)
+        fake.refusals["GetRecords"].append(Refusal("ResourceNotFoundException"))
+        records += await read(reader, 1)
+    assert data(records) == list("012")
 
 
 async def test_a_shard_that_is_listed_but_not_found_is_unavailable(fake: KinesisFake) -> None:

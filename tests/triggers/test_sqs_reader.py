@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from botocore.exceptions import EndpointConnectionError
 
 from millstream.cli.embedded import TEST_CREDENTIALS
 from millstream.contract.clock import SystemClock
-from millstream.contract.errors import SourceUnavailable
+from millstream.contract.errors import Refused, SourceUnavailable
 from millstream.contract.records import Batch, Done, Record, Returned, resolve_all
 from millstream.triggers.sqs import SqsTrigger
 from millstream.triggers.sqs_messages import Queue
@@ -27,6 +28,7 @@ from tests.fakes import record
 ARN = "arn:aws:sqs:us-east-1:000000000000:q"
 CALL_S = 0.01
 LEASE_S = 2
+JSON = {"Content-Type": "application/x-amz-json-1.0"}
 
 
 class Service:
@@ -161,7 +163,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[HttpServer]:
 
 
 def answer(body: Any) -> Answer:
-    return Answer(200, {"Content-Type": "application/x-amz-json-1.0"}, json.dumps(body).encode())
+    return Answer(200, JSON, json.dumps(body).encode())
 
 
 async def opened(server: HttpServer, name: str) -> SqsReader:
@@ -171,6 +173,27 @@ async def opened(server: HttpServer, name: str) -> SqsReader:
     reader = await SqsTrigger.parse({"queue": name}).open(host(server.url), FUNCTION)
     server.sent.clear()
     return reader
+
+
+async def test_each_open_finds_the_credentials_as_they_are_then(
+    server: HttpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    file = tmp_path / "credentials"
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    refused = {"__type": "ExpiredTokenException"}
+    with pytest.raises(Refused, match="Unable to locate credentials"):
+        await opened(server, "q")
+    server.answers.clear()
+    keys = []
+    for key, given in (("old", refused), ("new", {"QueueUrl": server.url})):
+        file.write_text(f"[default]\naws_access_key_id = {key}\naws_secret_access_key = x\n")
+        server.usual = Answer(403 if key == "old" else 200, JSON, json.dumps(given).encode())
+        with pytest.raises((Refused, SourceUnavailable)):  # the new ones pass, to an answer without a queue
+            await SqsTrigger.parse({"queue": "q"}).open(host(server.url), FUNCTION)
+        keys.append(server.sent[-1].headers["Authorization"].split("Credential=")[1].split("/")[0])
+    assert keys == ["old", "new"]
 
 
 def attempt_ids(server: HttpServer) -> list[str | None]:
@@ -218,7 +241,7 @@ async def test_an_answer_that_makes_no_sense_is_a_source_that_does_not_answer(
     server: HttpServer, body: bytes
 ) -> None:
     reader = await opened(server, "q")
-    server.usual = Answer(200, {"Content-Type": "application/x-amz-json-1.0"}, body)
+    server.usual = Answer(200, JSON, body)
     with pytest.raises(SourceUnavailable):
         await reader.receive(10, 0.0)
     await reader.aclose()

@@ -96,7 +96,10 @@ class AwsTarget:
         """
         if self._threads is None:
             raise DestinationUnavailable(f"{self._target}: closed")
-        return await self._threads.call(self._call, work)
+        try:
+            return await self._threads.call(self._call, work)
+        except RuntimeError as error:  # this host can have no further thread now
+            raise DestinationUnavailable(f"{self._target}: {error}") from error
 
     async def aclose(self) -> None:
         """Give the connections back."""
