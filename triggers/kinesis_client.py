@@ -180,7 +180,8 @@ class KinesisCalls:
     def missing(self, client: Any, shard: str) -> MillstreamError:
         """Why something was not found: the consumer, the stream, or else the shard.
 
-        A shard is gone only if the list does not have it any more: one answer alone proves nothing.
+        A shard is gone only if the list does not have it any more: one answer alone proves nothing. The list
+        leaves out what is past its retention. Source: AWS, ListShards, "does not list expired shards".
         """
         name = self.stream.name
         try:
