@@ -103,12 +103,26 @@ def new_client(host: Host, region: str | None) -> Any:
     return client_of("kinesis", host.endpoint_url, region or host.region, config, KinesisParsers())
 
 
+class SameStream:
+    """Tells a reader that its stream was made anew; `identity` is the source's, as of its last list."""
+
+    def __init__(self, shard: str, identity: Callable[[], str | None] = lambda: None) -> None:
+        self._shard = shard
+        self._identity = identity
+        self._known = identity()
+
+    def check(self) -> None:
+        """Raises PartitionGone if the stream is another one than when this was made."""
+        now = self._identity()
+        if None not in (self._known, now) and self._known != now:
+            raise PartitionGone(f"{self._shard} is of a stream that was made anew")
+
+
 class KinesisCalls:
     """The calls of one mapping. Owns the client, which is closed once nobody uses it any more."""
 
     def __init__(self, client: Any, stream: Stream) -> None:
         self.stream = stream
-        self.identity: str | None = None  # of the stream, as of the last list of its shards
         self._client = client
         self._threads = BlockingClient(f"kinesis-{stream.name}", THREADS)
         self._lock = threading.Lock()
@@ -153,11 +167,6 @@ class KinesisCalls:
     def errors(self) -> AbstractContextManager[None]:
         """Maps what a call of the client raises."""
         return kinesis_errors(self.stream.name)
-
-    def check_identity(self, known: str | None, shard: str) -> None:
-        """Raises PartitionGone if the stream is another one than a reader of `shard` has known."""
-        if known is not None and self.identity is not None and known != self.identity:
-            raise PartitionGone(f"{self.stream.name}: {shard} is of a stream that was made anew")
 
     def shards(self, client: Any) -> list[dict[str, Any]]:
         """All shards that the stream lists.

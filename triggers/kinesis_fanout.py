@@ -17,7 +17,7 @@ from millstream.contract.clock import Clock
 from millstream.contract.errors import MillstreamError, SourceUnavailable
 from millstream.contract.records import Record
 from millstream.contract.streams import Page, Start
-from millstream.triggers.kinesis_client import ConsumerBusy, KinesisCalls, NotFound, PlaceRefused
+from millstream.triggers.kinesis_client import ConsumerBusy, KinesisCalls, NotFound, PlaceRefused, SameStream
 from millstream.triggers.kinesis_places import OLDEST, Place, after, place_of
 from millstream.triggers.kinesis_records import Backlog, RecordMaker
 from millstream.triggers.kinesis_wire import EVENT, Found
@@ -212,10 +212,15 @@ class Subscriptions:
 class FanoutReader:
     """Implements StreamReader. A cancelled read takes nothing."""
 
-    def __init__(self, calls: KinesisCalls, maker: RecordMaker, start: Start, clock: Clock) -> None:
-        self._calls = calls
-        self._shard = maker.shard
-        self._identity = calls.identity
+    def __init__(
+        self,
+        calls: KinesisCalls,
+        maker: RecordMaker,
+        start: Start,
+        clock: Clock,
+        same: SameStream | None = None,
+    ) -> None:
+        self._same = same or SameStream(maker.shard)
         self._clock = clock
         self._arrived = asyncio.Event()
         self._subscriptions = Subscriptions(calls, maker, start, clock, self._arrived)
@@ -224,7 +229,7 @@ class FanoutReader:
         self._closed = False
 
     async def read(self, limit: int, wait_s: float) -> Page:
-        self._calls.check_identity(self._identity, self._shard)
+        self._same.check()
         asked_at = self._clock.monotonic()
         self._subscriptions.start()
         with suppress(TimeoutError):

@@ -18,6 +18,7 @@ from millstream.triggers.kinesis_client import (
     NotFound,
     PageUnreadable,
     PlaceRefused,
+    SameStream,
 )
 from millstream.triggers.kinesis_places import OLDEST, Place, place_of
 from millstream.triggers.kinesis_records import Backlog, RecordMaker
@@ -52,11 +53,18 @@ class _Fetched:
 class PollingReader:
     """Implements StreamReader. What a cancelled read brings is dropped, and read again by the next."""
 
-    def __init__(self, calls: KinesisCalls, maker: RecordMaker, start: Start, clock: Clock) -> None:
+    def __init__(
+        self,
+        calls: KinesisCalls,
+        maker: RecordMaker,
+        start: Start,
+        clock: Clock,
+        same: SameStream | None = None,
+    ) -> None:
         self._calls = calls
         self._maker = maker
         self._shard = maker.shard
-        self._identity = calls.identity
+        self._same = same or SameStream(maker.shard)
         self._clock = clock
         self._place = place_of(start)
         self._iterator: str | None = None
@@ -67,7 +75,7 @@ class PollingReader:
         self._closed = False
 
     async def read(self, limit: int, wait_s: float) -> Page:
-        self._calls.check_identity(self._identity, self._shard)
+        self._same.check()
         until = self._clock.monotonic() + wait_s
         while self._backlog.empty and not self._backlog.ended and not self._closed:
             now = self._clock.monotonic()

@@ -11,7 +11,7 @@ from typing import Any
 from millstream.aws.seldom import Seldom
 from millstream.contract.clock import Clock
 from millstream.contract.streams import Partition, Start, StreamReader
-from millstream.triggers.kinesis_client import KinesisCalls, NotFound, find_stream
+from millstream.triggers.kinesis_client import KinesisCalls, NotFound, SameStream, find_stream
 from millstream.triggers.kinesis_fanout import FanoutReader
 from millstream.triggers.kinesis_polling import PollingReader
 from millstream.triggers.kinesis_records import HashRange, RecordMaker
@@ -25,13 +25,14 @@ class KinesisSource:
         self._stream = calls.stream
         self._clock = clock
         self._unpacks = unpacks
+        self._identity: str | None = None
         self._ranges: dict[str, HashRange] = {}  # by shard
         self._seldom = Seldom(clock.monotonic)
 
     @property
     def identity(self) -> str | None:
         """When the stream was made: shard ids begin at 0 again in one that is made anew."""
-        return self._calls.identity
+        return self._identity
 
     @property
     def event_source_arn(self) -> str:
@@ -39,7 +40,7 @@ class KinesisSource:
 
     async def partitions(self) -> Sequence[Partition]:
         identity, shards = await self._calls.call(self._listed)
-        self._calls.identity = identity
+        self._identity = identity
         self._ranges = {shard["ShardId"]: _hash_range(shard) for shard in shards if "HashKeyRange" in shard}
         return [_partition(shard) for shard in shards]
 
@@ -57,7 +58,8 @@ class KinesisSource:
         hash_range = None if polled else self._ranges.get(partition.id)
         maker = RecordMaker.of(partition.id, self.event_source_arn, self._unpacks, hash_range, self._seldom)
         kind = PollingReader if polled else FanoutReader
-        return kind(self._calls, maker, start, self._clock)
+        same = SameStream(partition.id, lambda: self._identity)
+        return kind(self._calls, maker, start, self._clock, same)
 
     async def aclose(self) -> None:
         self._calls.close()
