@@ -9,19 +9,25 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator
 
 from millstream.aws.arn import is_arn_of
-from millstream.aws.target import AwsTarget
-from millstream.contract.errors import DestinationUnavailable
+from millstream.aws.target import AwsTarget, CallRefused
+from millstream.contract.errors import DestinationUnavailable, DocumentTooLarge
 from millstream.contract.options import Options
 from millstream.contract.ports import Host, InvocationRecord, Payload
 from millstream.contract.records import DestinationReceipt
-from millstream.destinations.targets import parse_target
+from millstream.destinations.targets import check_size, message_of, parse_target
 
-LIMIT_BYTES = 1024 * 1024 - 4096
+OTHER_FIELDS_BYTES = 4096
+LIMIT_BYTES = 1024 * 1024 - OTHER_FIELDS_BYTES
 """An entry's limit, less what its other fields may take. Source: AWS, PutEvents, total entry size."""
+
+SMALLER_BYTES = 256 * 1024 - OTHER_FIELDS_BYTES
+"""The limit where, and until, a region or an endpoint has the former one."""
 
 SOURCE = "lambda"
 DETAIL_TYPE = "Lambda Function Invocation Result - "
 """As recorded; the guide says `aws.lambda`, which custom events may not carry."""
+
+_TOO_LONG = frozenset({"413", "RequestEntityTooLarge"})
 
 _ARN = re.compile(r"arn:[a-z-]+:events:[a-z0-9-]+:\d{12}:event-bus/([A-Za-z0-9._/-]{1,256})")
 
@@ -41,10 +47,10 @@ class EventBridgeDestinationOptions(Options):
 class EventBridgeDestination:
     """Implements Destination."""
 
-    limit_bytes = LIMIT_BYTES
     payload = Payload.NONE
 
     def __init__(self, options: EventBridgeDestinationOptions) -> None:
+        self.limit_bytes: int | None = LIMIT_BYTES
         self.name = options.target
         self._aws = AwsTarget("events", self.name, self.name.split(":")[3])
 
@@ -61,16 +67,28 @@ class EventBridgeDestination:
         await self._aws.open(host, lambda client: client.describe_event_bus(Name=bus))
 
     async def deliver(self, record: InvocationRecord) -> DestinationReceipt:
+        detail = message_of(record.body)
+        size_bytes = len(detail.encode())
+        if self.limit_bytes is not None:
+            check_size(self.name, size_bytes, self.limit_bytes)
         entry = {
             "EventBusName": self.name,
             "Source": SOURCE,
             "DetailType": DETAIL_TYPE + ("Success" if record.succeeded else "Failure"),
             "Resources": [self.name, record.function_arn],
-            "Detail": record.body.decode(),
+            "Detail": detail,
         }
-        answer: dict[str, Any] = await self._aws.call(lambda client: client.put_events(Entries=[entry]))
+        try:
+            answer: dict[str, Any] = await self._aws.call(lambda client: client.put_events(Entries=[entry]))
+        except CallRefused as refused:
+            if "over the limit" not in refused.words and refused.code not in _TOO_LONG:
+                raise
+            if size_bytes > SMALLER_BYTES:
+                self.limit_bytes = SMALLER_BYTES
+            raise DocumentTooLarge(f"{self.name}: {size_bytes} bytes are too many") from refused
         if answer.get("FailedEntryCount"):
-            code = next((each["ErrorCode"] for each in answer["Entries"] if "ErrorCode" in each), "unknown")
+            entries = answer.get("Entries") or ()
+            code = next((each["ErrorCode"] for each in entries if "ErrorCode" in each), "unknown")
             raise DestinationUnavailable(f"{self.name}: {code}")
         return DestinationReceipt(self.name)
 

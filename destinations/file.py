@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Annotated, Self
 from urllib.parse import unquote, urlsplit
 
-import msgspec
 from pydantic import AfterValidator
 
+from millstream.contract import outside_json
 from millstream.contract.blocking import BlockingClient
-from millstream.contract.errors import DestinationUnavailable, InvalidConfiguration, Problem
+from millstream.contract.errors import DestinationUnavailable, Refused
 from millstream.contract.options import Options
 from millstream.contract.ports import Host, InvocationRecord, Payload
 from millstream.contract.records import DestinationReceipt
@@ -49,6 +49,14 @@ class FileDestinationOptions(Options):
     target: Annotated[str, AfterValidator(_file)]
 
 
+class _CannotBeAppendedTo(DestinationUnavailable):
+    """A path that somebody must mend: a folder that is missing, a right that is."""
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(f"{name}: {why}")
+        self.why = why
+
+
 class FileDestination:
     """Implements Destination."""
 
@@ -75,9 +83,8 @@ class FileDestination:
             undo.callback(thread.close)
             try:
                 await thread.call(self._append, b"")
-            except DestinationUnavailable as error:
-                wanted = f"a file that can be appended to ({self._path})"
-                raise InvalidConfiguration([Problem("", "target", wanted, str(error))]) from error
+            except _CannotBeAppendedTo as error:
+                raise Refused(f"{self._path} cannot be appended to: {error.why}") from error
             undo.pop_all()
         self._thread = thread
 
@@ -86,7 +93,10 @@ class FileDestination:
             raise DestinationUnavailable(f"{self.name}: closed")
         # Outside of strings, where alone JSON may hold them, line ends are but blanks.
         line = record.body.replace(b"\n", b" ").replace(b"\r", b" ") + b"\n"
-        await self._thread.call(self._append, line)
+        try:
+            await self._thread.call(self._append, line)
+        except RuntimeError as error:  # this host can have no further thread now
+            raise DestinationUnavailable(f"{self.name}: {error}") from error
         return DestinationReceipt(self.name)
 
     async def aclose(self) -> None:
@@ -105,8 +115,11 @@ class FileDestination:
                 except OSError:
                     os.ftruncate(descriptor, end)
                     raise
-        except OSError as error:
-            raise DestinationUnavailable(f"{self.name}: {error.strerror}") from error
+        except (IsADirectoryError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
+            raise _CannotBeAppendedTo(self.name, str(error.strerror)) from error
+        except (OSError, ValueError) as error:  # ValueError: of a path that the host's encoding has not
+            why = error.strerror if isinstance(error, OSError) else type(error).__name__
+            raise DestinationUnavailable(f"{self.name}: {why}") from error
 
     @contextmanager
     def _locked(self) -> Iterator[int]:
@@ -116,7 +129,7 @@ class FileDestination:
         descriptor = os.open(self._path, flags, 0o600)
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise DestinationUnavailable(f"{self.name}: not a regular file")
+                raise _CannotBeAppendedTo(self.name, "not a regular file")
             if new:
                 _sync_folder(self._path.parent)
             self._lock(descriptor)
@@ -164,8 +177,8 @@ def _mended(descriptor: int) -> int:
 
 def _is_json(text: bytes) -> bool:
     try:
-        msgspec.json.decode(text, type=msgspec.Raw)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        outside_json.check(text)
+    except outside_json.NotJson:
         return False
     return True
 

@@ -9,6 +9,7 @@ from typing import Annotated, Self, assert_never
 from pydantic import AfterValidator
 
 from millstream.aws.arn import is_arn_of
+from millstream.contract.backoff import Backoff
 from millstream.contract.errors import DestinationUnavailable, DocumentTooLarge
 from millstream.contract.functions import MAX_PAYLOAD_BYTES, FunctionFailed, Success, Throttled, TooLarge
 from millstream.contract.options import Options
@@ -42,10 +43,10 @@ class FunctionDestinationOptions(Options):
 class FunctionDestination:
     """Implements Destination."""
 
-    limit_bytes = MAX_PAYLOAD_BYTES
     payload = Payload.EVENT
 
     def __init__(self, options: FunctionDestinationOptions) -> None:
+        self.limit_bytes: int | None = MAX_PAYLOAD_BYTES
         self.name = options.target
         self._function = options.target.removesuffix(":$LATEST").rpartition(":")[2]
         self._host: Host | None = None
@@ -66,7 +67,7 @@ class FunctionDestination:
         if self._host is None:
             raise DestinationUnavailable(f"{self.name}: closed")
         clock, invoker = self._host.clock, self._host.invoker
-        wait_s = FIRST_WAIT_S
+        backoff = Backoff(FIRST_WAIT_S, MAX_WAIT_S)
         for attempt in range(1, ATTEMPTS + 1):
             outcome = await invoker.invoke(self._function, record.body)
             match outcome:
@@ -74,12 +75,13 @@ class FunctionDestination:
                     return DestinationReceipt(self.name)
                 case FunctionFailed(error_type=error_type):
                     raise DestinationUnavailable(f"{self.name}: {error_type}")
-                case TooLarge():
+                case TooLarge(limit_bytes=limit_bytes):
+                    self.limit_bytes = limit_bytes
                     raise DocumentTooLarge(f"{self.name}: {outcome.message}")
                 case Throttled(retry_after_s=retry_after_s):
                     if attempt < ATTEMPTS:
-                        await clock.sleep(min(max(wait_s, retry_after_s), MAX_WAIT_S))
-                        wait_s *= 2
+                        wait_s = max(backoff.wait_s(clock.monotonic()), retry_after_s)
+                        await clock.sleep(min(wait_s, MAX_WAIT_S))
                 case _:
                     assert_never(outcome)
         raise DestinationUnavailable(f"{self.name}: throttled {ATTEMPTS} times")

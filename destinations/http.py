@@ -10,10 +10,9 @@ from urllib.parse import urlsplit
 
 import urllib3
 from pydantic import AfterValidator, Field
-from urllib3.exceptions import HTTPError
 
 from millstream.contract.blocking import BlockingClient
-from millstream.contract.errors import DestinationUnavailable
+from millstream.contract.errors import DestinationUnavailable, DocumentTooLarge
 from millstream.contract.options import Options, parse_options
 from millstream.contract.ports import Host, InvocationRecord, Payload
 from millstream.contract.records import DestinationReceipt
@@ -27,6 +26,7 @@ READ_S = 10.0
 RETRIES = 2
 RETRIED = range(500, 600)
 BACKOFF_S = 0.1
+TOO_LARGE = 413
 
 ANSWER_BYTES = 64 * 1024
 """Of an answer this much is read, so that its connection can be used again; a longer one is cut off."""
@@ -107,7 +107,12 @@ class HttpDestination:
     async def deliver(self, record: InvocationRecord) -> DestinationReceipt:
         if self._threads is None or self._pool is None:
             raise DestinationUnavailable(f"{self.name}: closed")
-        status = await self._threads.call(self._post, self._pool, record.body)
+        try:
+            status = await self._threads.call(self._post, self._pool, record.body)
+        except RuntimeError as error:  # this host can have no further thread now
+            raise DestinationUnavailable(f"{self.name}: {error}") from error
+        if status == TOO_LARGE:
+            raise DocumentTooLarge(f"{self.name}: HTTP status {status} for {len(record.body)} bytes")
         if not 200 <= status < 300:
             raise DestinationUnavailable(f"{self.name}: HTTP status {status}")
         return DestinationReceipt(self.name)
@@ -123,7 +128,7 @@ class HttpDestination:
             answer = pool.request(
                 "POST", self._url, body=body, headers=self._headers, redirect=False, preload_content=False
             )
-        except HTTPError as error:
+        except Exception as error:  # of urllib3, or of what it stands on: names that no resolver takes …
             raise DestinationUnavailable(f"{self.name}: {type(error).__name__}") from error
         _finish(answer)
         return answer.status
@@ -134,8 +139,8 @@ def _finish(answer: urllib3.BaseHTTPResponse) -> None:
     whole = False
     try:
         whole = len(answer.read(ANSWER_BYTES, decode_content=False)) < ANSWER_BYTES
-    except HTTPError:
-        logger.debug("answer cut short")
+    except Exception as error:  # noqa: BLE001  its status is known
+        logger.debug("answer cut short", extra={"why": type(error).__name__})
     finally:
         if whole:
             answer.release_conn()

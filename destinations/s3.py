@@ -5,17 +5,21 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Annotated, Self
 
 from pydantic import AfterValidator
 
 from millstream.aws.arn import is_arn_of
-from millstream.aws.target import AwsTarget
+from millstream.aws.target import AwsTarget, CallRefused
+from millstream.contract.errors import DocumentTooLarge
 from millstream.contract.options import Options
 from millstream.contract.ports import Host, InvocationRecord, Payload
 from millstream.contract.records import DestinationReceipt
+from millstream.contract.times import iso_s
 from millstream.destinations.targets import parse_target
+
+TOO_LARGE = frozenset({"413", "EntityTooLarge", "MaxMessageLengthExceeded", "RequestEntityTooLarge"})
+"""Source: AWS, S3's error responses; other servers of its protocol have lower limits."""
 
 _ARN = re.compile(r"arn:[a-z-]+:s3:::([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])")
 _UNSAFE = re.compile(r"[^A-Za-z0-9!_.*'()-]+")  # all but the characters that S3 calls safe in keys
@@ -57,11 +61,16 @@ class S3Destination:
 
     async def deliver(self, record: InvocationRecord) -> DestinationReceipt:
         key = object_key(record, str(uuid.uuid4()))
-        await self._aws.call(
-            lambda client: client.put_object(
-                Bucket=self._bucket, Key=key, Body=record.body, ContentType="application/json"
+        try:
+            await self._aws.call(
+                lambda client: client.put_object(
+                    Bucket=self._bucket, Key=key, Body=record.body, ContentType="application/json"
+                )
             )
-        )
+        except CallRefused as refused:
+            if refused.code not in TOO_LARGE:
+                raise
+            raise DocumentTooLarge(f"{self.name}: {len(record.body)} bytes are too many") from refused
         return DestinationReceipt(self.name)
 
     async def aclose(self) -> None:
@@ -74,8 +83,8 @@ def object_key(record: InvocationRecord, unique: str) -> str:
     Successes have `aws/lambda/async/FUNCTION/…`, as asynchronous invocations have it.
     Source: AWS, "Retain discarded batch records in S3".
     """
-    at = datetime.fromtimestamp(record.written_at, UTC)
+    at = iso_s(record.written_at)
     owner = f"{record.mapping_id}/{_UNSAFE.sub('-', record.partition).strip('.') or '-'}"
     if record.succeeded:
         owner = f"async/{record.function_arn.split(':')[6]}"
-    return f"aws/lambda/{owner}/{at:%Y/%m/%d}/{at:%Y-%m-%dT%H.%M.%S}-{unique}"
+    return f"aws/lambda/{owner}/{at[:10].replace('-', '/')}/{at[:19].replace(':', '.')}-{unique}"

@@ -9,11 +9,12 @@ from typing import Annotated, Self
 from pydantic import AfterValidator
 
 from millstream.aws.arn import is_arn_of
-from millstream.aws.target import AwsTarget
+from millstream.aws.target import AwsTarget, CallRefused
+from millstream.contract.errors import DocumentTooLarge
 from millstream.contract.options import Options
 from millstream.contract.ports import Host, InvocationRecord, Payload
 from millstream.contract.records import DestinationReceipt
-from millstream.destinations.targets import parse_target
+from millstream.destinations.targets import check_size, limit_in, message_of, parse_target
 
 LIMIT_BYTES = 256 * 1024
 """Source: AWS, "Amazon SNS endpoints and quotas", message size."""
@@ -36,12 +37,12 @@ class SnsDestinationOptions(Options):
 
 
 class SnsDestination:
-    """Implements Destination."""
+    """Implements Destination. A message's text is all that it sends, and all that counts."""
 
-    limit_bytes = LIMIT_BYTES
     payload = Payload.NONE
 
     def __init__(self, options: SnsDestinationOptions) -> None:
+        self.limit_bytes: int | None = LIMIT_BYTES
         self.name = options.target
         self._aws = AwsTarget("sns", self.name, self.name.split(":")[3])
 
@@ -57,8 +58,17 @@ class SnsDestination:
         await self._aws.open(host, lambda client: client.get_topic_attributes(TopicArn=self.name))
 
     async def deliver(self, record: InvocationRecord) -> DestinationReceipt:
-        message = record.body.decode()
-        await self._aws.call(lambda client: client.publish(TopicArn=self.name, Message=message))
+        message = message_of(record.body)
+        size_bytes = len(message.encode())
+        if self.limit_bytes is not None:
+            check_size(self.name, size_bytes, self.limit_bytes)
+        try:
+            await self._aws.call(lambda client: client.publish(TopicArn=self.name, Message=message))
+        except CallRefused as refused:
+            if "too long" not in refused.words.lower():
+                raise
+            self.limit_bytes = limit_in(refused.words) or self.limit_bytes
+            raise DocumentTooLarge(f"{self.name}: {size_bytes} bytes are too many") from refused
         return DestinationReceipt(self.name)
 
     async def aclose(self) -> None:

@@ -6,17 +6,25 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
+from botocore.exceptions import ClientError
 from pydantic import AfterValidator
 
 from millstream.aws.arn import is_arn_of, parse_arn
-from millstream.aws.target import AwsTarget
+from millstream.aws.source_errors import code_of
+from millstream.aws.target import AwsTarget, CallRefused
+from millstream.contract.errors import DocumentTooLarge
 from millstream.contract.options import Options
 from millstream.contract.ports import Host, InvocationRecord, Payload
 from millstream.contract.records import DestinationReceipt
-from millstream.destinations.targets import is_queue_url, parse_target
+from millstream.destinations.targets import check_size, is_queue_url, limit_in, message_of, parse_target
 
 LIMIT_BYTES = 1024 * 1024
-"""Source: AWS, "Amazon SQS message quotas", message size."""
+"""Of a queue that does not tell its own. Source: AWS, "Amazon SQS message quotas", message size."""
+
+_SIZE = "MaximumMessageSize"
+_TOO_LONG = frozenset({"AWS.SimpleQueueService.BatchRequestTooLong", "BatchRequestTooLong"})
+
+DENIED = frozenset({"AccessDenied", "AccessDeniedException"})
 
 _ARN = re.compile(r"arn:[a-z-]+:sqs:[a-z0-9-]+:\d{12}:[A-Za-z0-9_-]{1,80}")
 _REGION = re.compile(r"https://sqs\.([a-z0-9-]+)\.amazonaws\.")
@@ -37,12 +45,12 @@ class SqsDestinationOptions(Options):
 
 
 class SqsDestination:
-    """Implements Destination."""
+    """Implements Destination. A message's body is all that it sends, and all that counts."""
 
-    limit_bytes = LIMIT_BYTES
     payload = Payload.NONE
 
     def __init__(self, options: SqsDestinationOptions) -> None:
+        self.limit_bytes: int | None = LIMIT_BYTES
         self.name = options.target
         self._arn = parse_arn(self.name)
         at = _REGION.match(self.name)
@@ -59,22 +67,40 @@ class SqsDestination:
         return cls(parse_target(SqsDestinationOptions, options))
 
     async def open(self, host: Host) -> None:
-        self._url = await self._aws.open(host, self._find)
+        self._url, self.limit_bytes = await self._aws.open(host, self._find)
 
     async def deliver(self, record: InvocationRecord) -> DestinationReceipt:
-        body = record.body.decode()
-        await self._aws.call(lambda client: client.send_message(QueueUrl=self._url, MessageBody=body))
+        body = message_of(record.body)
+        size_bytes = len(body.encode())
+        if self.limit_bytes is not None:
+            check_size(self.name, size_bytes, self.limit_bytes)
+        try:
+            await self._aws.call(lambda client: client.send_message(QueueUrl=self._url, MessageBody=body))
+        except CallRefused as refused:
+            if refused.code not in _TOO_LONG and "shorter than" not in refused.words:
+                raise
+            self.limit_bytes = limit_in(refused.words) or await self._aws.call(self._limit)
+            limit = f"at most {self.limit_bytes} are taken"
+            raise DocumentTooLarge(f"{self.name}: {size_bytes} bytes, and {limit}") from refused
         return DestinationReceipt(self.name)
 
     async def aclose(self) -> None:
         await self._aws.aclose()
 
-    def _find(self, client: Any) -> str:
-        if self._arn is None:
-            client.get_queue_attributes(QueueUrl=self.name, AttributeNames=["QueueArn"])
-            return self.name
-        owner = self._arn.account
-        url: str = client.get_queue_url(QueueName=self._arn.resource, QueueOwnerAWSAccountId=owner)[
-            "QueueUrl"
-        ]
-        return url
+    def _find(self, client: Any) -> tuple[str, int]:
+        """The queue's URL and limit."""
+        if self._arn is not None:
+            named = {"QueueName": self._arn.resource, "QueueOwnerAWSAccountId": self._arn.account}
+            self._url = client.get_queue_url(**named)["QueueUrl"]
+        else:
+            self._url = self.name
+        try:
+            return self._url, self._limit(client)
+        except ClientError as error:
+            if code_of(error) not in DENIED:
+                raise
+            return self._url, LIMIT_BYTES  # one may send without the right to look
+
+    def _limit(self, client: Any) -> int:
+        found = client.get_queue_attributes(QueueUrl=self._url, AttributeNames=[_SIZE])
+        return int(found.get("Attributes", {}).get(_SIZE, LIMIT_BYTES))

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Annotated, Literal, Self
 
-import msgspec
 from pydantic import AfterValidator, Field
 
 from millstream.aws.arn import parse_arn
+from millstream.contract import outside_json
 from millstream.contract.blocking import BlockingClient
 from millstream.contract.functions import FunctionSpec
 from millstream.contract.options import parse_options
@@ -28,7 +27,8 @@ from millstream.contract.ports import (
 from millstream.contract.records import Record
 from millstream.contract.stream_options import ShardOptions
 from millstream.contract.streams import Latest, Oldest, StartingPosition, StreamPolicy
-from millstream.triggers.dynamodb_client import open_stream
+from millstream.contract.times import iso_s
+from millstream.triggers.dynamodb_client import open_calls
 from millstream.triggers.dynamodb_source import DynamoDbSource
 
 STREAM = "a stream's ARN, or a table's name or ARN"
@@ -56,12 +56,6 @@ class DynamoDbOptions(ShardOptions):
 
     stream: Annotated[str, AfterValidator(_stream)] = Field(description=STREAM)
     starting_position: Literal["TRIM_HORIZON", "LATEST"] = Field(description=STARTS)
-
-
-class _Origin(msgspec.Struct):
-    """The part of an event's record that tells its stream."""
-
-    arn: str = msgspec.field(name="eventSourceARN")
 
 
 @dataclass(frozen=True)
@@ -94,18 +88,23 @@ class DynamoDbTrigger:
         return self.options.stream
 
     async def open(self, host: Host, function: FunctionSpec) -> DynamoDbSource:
-        """Find the stream; that of a table is the latest one, until the mapping is opened again.
+        """Find the stream; that of a table is the latest one, and what came before it.
 
         Raises:
-            InvalidConfiguration: no such stream or table, or the table has no stream.
+            Refused: no such stream or table, or the table has no stream.
             SourceUnavailable: the endpoint does not answer now.
         """
         opening = BlockingClient(f"dynamodb-open-{self.source}", 1)
         try:
-            calls = await opening.call(open_stream, self.source, host)
+            calls = await opening.call(open_calls, self.source, host)
         finally:
             opening.close()
-        return DynamoDbSource(calls, host.clock)
+        source = DynamoDbSource(calls, host.clock)
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(source.aclose)
+            await source.look()
+            undo.pop_all()
+        return source
 
     def envelope(self, records: Sequence[Record]) -> bytes:
         return b'{"Records":[' + b",".join([record.event for record in records]) + b"]}"
@@ -121,13 +120,9 @@ class DynamoDbTrigger:
                 "shardId": first.partition,
                 "startSequenceNumber": first.item_id,
                 "endSequenceNumber": last.item_id,
-                "approximateArrivalOfFirstRecord": _iso(first.arrived_at),
-                "approximateArrivalOfLastRecord": _iso(last.arrived_at),
+                "approximateArrivalOfFirstRecord": iso_s(first.arrived_at),
+                "approximateArrivalOfLastRecord": iso_s(last.arrived_at),
                 "batchSize": len(records),
-                "streamArn": msgspec.json.decode(first.event, type=_Origin).arn,
+                "streamArn": outside_json.read(first.event)["eventSourceARN"],
             }
         }
-
-
-def _iso(at: float) -> str:
-    return datetime.fromtimestamp(math.floor(at), UTC).isoformat().replace("+00:00", "Z")

@@ -1,21 +1,22 @@
-"""A client of DynamoDB Streams for one mapping: its threads, its errors, and how a stream is found."""
+"""A client of DynamoDB Streams for one mapping: its threads, its errors, and what it asks of a stream."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from millstream.aws.arn import Arn, parse_arn
-from millstream.aws.clients import client_config, new_session
-from millstream.aws.source_errors import source_errors
+from millstream.aws.arn import parse_arn
+from millstream.aws.clients import client_config, new_client, service_time
+from millstream.aws.source_errors import code_of, source_errors
 from millstream.contract.blocking import BlockingClient
-from millstream.contract.errors import InvalidConfiguration, PartitionGone, Problem, SourceUnavailable
+from millstream.contract.errors import MillstreamError, PartitionGone, Refused, SourceUnavailable
 from millstream.contract.ports import Host
+from millstream.triggers.dynamodb_wire import DynamoDbParsers, UnreadablePage
 
 THREADS = 16
 """Calls of one mapping at once; one call brings up to 1 MB, and takes well below a second."""
@@ -38,6 +39,10 @@ class NotFound(SourceUnavailable):
     """The stream or the shard is not there: the service's error does not say which."""
 
 
+class PageUnreadable(SourceUnavailable):
+    """An answer of records that is none as a whole."""
+
+
 _MEANT = {
     "ExpiredIteratorException": IteratorRefused,
     "ValidationException": IteratorRefused,
@@ -53,18 +58,25 @@ def dynamodb_errors(stream: str) -> Iterator[None]:
         try:
             yield
         except ClientError as error:
-            code = error.response.get("Error", {}).get("Code", "unknown")
+            code = code_of(error)
             if code in _MEANT:
                 raise _MEANT[code](f"{stream}: {code}") from error
             raise
+        except UnreadablePage as error:
+            raise PageUnreadable(f"{stream}: {error}") from error
 
 
 class DynamoDbCalls:
-    """The calls of one mapping. Owns the client, which is closed once nobody uses it any more."""
+    """The calls of one mapping. Owns the clients, which are closed once nobody uses them any more.
 
-    def __init__(self, client: Any, arn: Arn) -> None:
-        self.arn = str(arn)
-        self.name = arn.resource.split("/")[1]  # the table's
+    `tables` is a client of DynamoDB itself, for a mapping that is declared by a table.
+    """
+
+    def __init__(self, client: Any, declared: str, tables: Any = None) -> None:
+        arn = parse_arn(declared)
+        self.declared = declared
+        self.name = declared if arn is None else arn.resource.split("/")[1]  # the table's
+        self.tables = tables
         self._client = client
         self._threads = BlockingClient(f"dynamodb-{self.name}", THREADS)
         self._lock = threading.Lock()
@@ -76,11 +88,14 @@ class DynamoDbCalls:
 
         Raises:
             SourceUnavailable: no answer, or closed; its subclasses where it matters why.
-            InvalidConfiguration: the stream refuses us.
+            Refused: the stream is gone or refuses us.
         """
         if self._closed:
             raise SourceUnavailable(f"{self.name}: closed")
-        return await self._threads.call(self._work, work)
+        try:
+            return await self._threads.call(self._work, work)
+        except RuntimeError as error:  # this host can have no further thread now
+            raise SourceUnavailable(f"{self.name}: {error}") from error
 
     def _work(self, work: Callable[[Any], T]) -> T:
         with self._lock:
@@ -95,11 +110,11 @@ class DynamoDbCalls:
                 self._users -= 1
             self._close_if_unused()
 
-    def missing(self, client: Any, shard: str) -> InvalidConfiguration | PartitionGone | SourceUnavailable:
+    def missing(self, client: Any, stream_arn: str, shard: str) -> MillstreamError:
         """Why something was not found, within `work`."""
         try:
-            shards = describe_stream(client, self.arn)["Shards"]
-        except InvalidConfiguration as gone:
+            shards = describe_stream(client, stream_arn)["Shards"]
+        except (Refused, SourceUnavailable) as gone:
             return gone
         if any(found["ShardId"] == shard for found in shards):
             return SourceUnavailable(f"{self.name}: {shard} is listed, but not found")
@@ -116,33 +131,38 @@ class DynamoDbCalls:
         with self._lock:
             if self._closed and not self._users:
                 self._client.close()
+                if self.tables is not None:
+                    self.tables.close()
 
 
-def open_stream(declared: str, host: Host) -> DynamoDbCalls:
-    """Find the stream of an ARN, or the latest one of a table's name or ARN. Blocks.
+def open_calls(declared: str, host: Host) -> DynamoDbCalls:
+    """The clients for a stream's ARN, or for a table's name or ARN. Blocks, but asks nothing yet.
 
     Raises:
-        InvalidConfiguration: there is no such stream or table, or the table has no stream.
-        SourceUnavailable: no answer.
+        Refused: this host's AWS settings are wrong.
+        InvalidConfiguration: the endpoint is no URL.
     """
     arn = parse_arn(declared)
-    if arn is None or "/stream/" not in arn.resource:
-        arn = _latest_stream(declared, arn, host)
-    client = _new_client("dynamodbstreams", host, arn.region)
-    try:
-        describe_stream(client, str(arn), limit=1)
-    except (InvalidConfiguration, SourceUnavailable):
-        client.close()
-        raise
-    return DynamoDbCalls(client, arn)
+    region = host.region if arn is None else arn.region or host.region
+    config = client_config(THREADS).merge(Config(read_timeout=READ_TIMEOUT_S))
+    with dynamodb_errors(declared), ExitStack() as undo:
+        client = new_client("dynamodbstreams", host.endpoint_url, region, config, DynamoDbParsers())
+        undo.callback(client.close)
+        tables = None
+        if arn is None or "/stream/" not in arn.resource:
+            tables = new_client("dynamodb", host.endpoint_url, region, config)
+            undo.callback(tables.close)
+        calls = DynamoDbCalls(client, declared, tables)
+        undo.pop_all()
+    return calls
 
 
 def describe_stream(client: Any, arn: str, limit: int | None = None) -> dict[str, Any]:
     """The stream's description with all of its shards (the first `limit`, if that is given) as `Shards`,
-    and the `date` that the service gave with its first page.
+    and the `time` that the service gave with its first page.
 
     Raises:
-        InvalidConfiguration: there is no such stream.
+        Refused: there is no such stream.
         SourceUnavailable: no answer.
     """
     request: dict[str, Any] = {"StreamArn": arn} if limit is None else {"StreamArn": arn, "Limit": limit}
@@ -152,48 +172,14 @@ def describe_stream(client: Any, arn: str, limit: int | None = None) -> dict[str
         try:
             with dynamodb_errors(arn):
                 answer = client.describe_stream(**request)
+                page = answer.get("StreamDescription")
+                if not isinstance(page, dict):
+                    raise SourceUnavailable(f"{arn}: an answer without a description")
+                description = description or {**page, "time": service_time(answer)}
+                shards |= {shard["ShardId"]: shard for shard in page.get("Shards", ())}
         except NotFound as error:
-            raise _no(f"a stream that is there ({arn})", "none") from error
-        page = answer.get("StreamDescription")
-        if not isinstance(page, dict):
-            raise SourceUnavailable(f"{arn}: an answer without a description")
-        description = description or {**page, "date": _date(answer)}
-        shards |= {shard["ShardId"]: shard for shard in page.get("Shards", ())}
+            raise Refused(f"no stream {arn!r}") from error
         last = page.get("LastEvaluatedShardId")
         if last is None or limit is not None:
             return {**description, "Shards": list(shards.values())}
         request["ExclusiveStartShardId"] = last
-
-
-def _date(answer: dict[str, Any]) -> str | None:
-    date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
-    return date if isinstance(date, str) else None
-
-
-def _latest_stream(table: str, arn: Arn | None, host: Host) -> Arn:
-    with closing(_new_client("dynamodb", host, arn.region if arn is not None else None)) as client:
-        try:
-            with dynamodb_errors(table):
-                found = client.describe_table(TableName=table).get("Table", {})
-        except NotFound as error:
-            raise _no(f"a table that is there ({table})", "none") from error
-    latest = parse_arn(found.get("LatestStreamArn") or "")
-    if latest is None:
-        raise _no(f"a table whose stream is enabled ({table})", "one without a stream")
-    return latest
-
-
-def _new_client(service: str, host: Host, region: str | None) -> Any:
-    make: Any = new_session().client  # by name, which the stubs cannot follow
-    config = client_config(THREADS).merge(Config(read_timeout=READ_TIMEOUT_S))
-    with dynamodb_errors("DynamoDB"):
-        try:
-            return make(
-                service, endpoint_url=host.endpoint_url, region_name=region or host.region, config=config
-            )
-        except ValueError as error:  # of botocore, for an endpoint that is no URL
-            raise InvalidConfiguration([Problem("", "endpoint_url", "a URL", str(error))]) from error
-
-
-def _no(wanted: str, found: str) -> InvalidConfiguration:
-    return InvalidConfiguration([Problem("", "stream", wanted, found)])

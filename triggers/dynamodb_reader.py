@@ -16,10 +16,12 @@ from millstream.triggers.dynamodb_client import (
     DynamoDbCalls,
     IteratorRefused,
     NotFound,
+    PageUnreadable,
     Trimmed,
     dynamodb_errors,
 )
-from millstream.triggers.dynamodb_records import RecordMaker, created_at
+from millstream.triggers.dynamodb_records import RecordMaker
+from millstream.triggers.dynamodb_wire import FOUND, Found, created_at, sequence_of
 
 logger = logging.getLogger(__name__)
 
@@ -55,12 +57,12 @@ class Place:
         if not self.searching or self.since is None:
             return found
         since = self.since
-        first = next((n for n, one in enumerate(found) if created_at(one) >= since), len(found))
+        first = next((n for n, one in enumerate(found) if _not_before(one, since)), len(found))
         return found[first:]
 
     def passed(self, found: list[dict[str, Any]], wanted: int, iterator: str | None) -> Place:
         """The place behind a page, of which the last records were `wanted`."""
-        last = found[-1]["dynamodb"]["SequenceNumber"] if found else self.after
+        last = sequence_of(found[-1]) if found else self.after
         if wanted:
             return Place(last, iterator=iterator)
         return replace(self, after=last, iterator=iterator)
@@ -94,6 +96,7 @@ class DynamoDbReader:
         self._hurries = closed  # pages of a closed shard may be empty before its end, and none is waited for
         self._due = -math.inf  # when the next call may be made
         self._awake_until = -math.inf
+        self._most = PAGE  # records of one call, fewer while a page cannot be read as a whole
         self._ended = False
         self._lag_s: float | None = None
         self._stopped = False
@@ -106,7 +109,7 @@ class DynamoDbReader:
                 await self._clock.sleep(until - now)
                 break
             await self._clock.sleep(self._due - now)
-            records = await self._fetch(min(limit, PAGE))
+            records = await self._fetch(min(limit, self._most))
             if records:
                 return Page(records, self._ended, self._lag_s)
         return Page((), self._ended, self._lag_s)
@@ -117,7 +120,12 @@ class DynamoDbReader:
     async def _fetch(self, limit: int) -> list[Record]:
         asked_at = self._clock.monotonic()
         self._due = asked_at + IDLE_S
-        fetched = await self._calls.call(partial(self._get, self._place, limit))
+        try:
+            fetched = await self._calls.call(partial(self._get, self._place, limit))
+        except PageUnreadable as unreadable:
+            self._ask_for_less(limit, unreadable)
+            return []
+        self._most = min(self._most * 2, PAGE)
         # Nothing of ours has changed until here, where no cancellation can come between.
         now = self._clock.monotonic()
         if fetched.found:
@@ -129,6 +137,20 @@ class DynamoDbReader:
         self._ended = fetched.ended
         self._lag_s = None if fetched.found or self._hurries else 0.0
         return fetched.records
+
+    def _ask_for_less(self, limit: int, unreadable: PageUnreadable) -> None:
+        """Have the next call bring the records before the one that makes a page unreadable.
+
+        That record itself is never passed, for nobody knows where it ends.
+        """
+        self._most = max(limit // 2, 1)
+        self._lag_s = None
+        if limit > 1:
+            return
+        if self._maker.seldom.due("page"):
+            about = self._about(after=self._place.after, why=str(unreadable))
+            logger.warning("record that makes its page unreadable, asked for again", extra=about)
+        raise unreadable
 
     def _get(self, place: Place, limit: int, client: Any) -> _Fetched:
         """In a thread: the page at a place."""
@@ -152,7 +174,7 @@ class DynamoDbReader:
                 iterator = self._new_iterator(client, place)
             return self._page(client, place, iterator, limit)
         except NotFound as error:
-            raise self._calls.missing(client, self._shard) from error
+            raise self._calls.missing(client, self._maker.stream_arn, self._shard) from error
 
     def _moved(self, place: Place) -> Place:
         logger.warning("position not in the stream any more: from the oldest record", extra=self._about())
@@ -162,15 +184,12 @@ class DynamoDbReader:
         kind = {"ShardIteratorType": "TRIM_HORIZON"}
         if place.after is not None:
             kind = {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "SequenceNumber": place.after}
-        return new_iterator(self._calls, client, self._shard, kind)
+        return new_iterator(self._calls, client, self._maker.stream_arn, self._shard, kind)
 
     def _page(self, client: Any, place: Place, iterator: str, limit: int) -> _Fetched:
         with dynamodb_errors(self._calls.name):
-            answer = client.get_records(ShardIterator=iterator, Limit=limit)
-        found = answer.get("Records")
-        if not isinstance(found, list):
-            raise SourceUnavailable(f"{self._calls.name}: an answer without records")
-        onward = answer.get("NextShardIterator")
+            page: Found = client.get_records(ShardIterator=iterator, Limit=limit)[FOUND]
+        found, onward = page.records, page.next_shard_iterator
         wanted = place.wanted(found)
         return _Fetched(
             self._maker.records(wanted, self._clock.now()),
@@ -183,16 +202,22 @@ class DynamoDbReader:
         return {"stream": self._calls.name, "shard": self._shard, **fields}
 
 
-def new_iterator(calls: DynamoDbCalls, client: Any, shard: str, kind: dict[str, str]) -> str:
+def new_iterator(calls: DynamoDbCalls, client: Any, stream_arn: str, shard: str, kind: dict[str, str]) -> str:
     """A shard iterator, within a call's `work`.
 
     Raises:
         SourceUnavailable: no answer; its subclasses where it matters why.
-        InvalidConfiguration: the stream refuses us.
+        Refused: the stream refuses us.
     """
     with dynamodb_errors(calls.name):
-        answer = client.get_shard_iterator(StreamArn=calls.arn, ShardId=shard, **kind)
-    iterator = answer.get("ShardIterator")
+        answer = client.get_shard_iterator(StreamArn=stream_arn, ShardId=shard, **kind)
+        iterator = answer.get("ShardIterator")
     if not isinstance(iterator, str):
         raise SourceUnavailable(f"{calls.name}: no iterator of {shard}")
     return iterator
+
+
+def _not_before(one: dict[str, Any], since: float) -> bool:
+    """True for a record of unknown age, too: better twice than not at all."""
+    at = created_at(one)
+    return at is None or at >= since

@@ -6,12 +6,14 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from typing import Any, assert_never
 
+from millstream.aws.seldom import Seldom
 from millstream.contract.clock import Clock
 from millstream.contract.streams import After, At, Oldest, Partition, Start
-from millstream.triggers.dynamodb_client import DynamoDbCalls, NotFound, describe_stream
+from millstream.triggers import dynamodb_lineage
+from millstream.triggers.dynamodb_client import DynamoDbCalls, NotFound
+from millstream.triggers.dynamodb_lineage import Lineage
 from millstream.triggers.dynamodb_reader import DynamoDbReader, Place, new_iterator
 from millstream.triggers.dynamodb_records import RecordMaker
 
@@ -30,31 +32,50 @@ class _Mark:
 
 
 class DynamoDbSource:
-    """Implements StreamSource."""
+    """Implements StreamSource. `look` is called once before anything else."""
 
     def __init__(self, calls: DynamoDbCalls, clock: Clock) -> None:
         self._calls = calls
         self._clock = clock
+        self._lineage = Lineage(calls)
+        self._latest = calls.declared  # ARN of the stream
+        self._identity: str | None = None
+        self._stream_of: dict[str, str] = {}  # ARNs by shard
         self._mark = _Mark()
-        self._said_disabled = False
+        self._said_disabled = ""  # ARN of the stream
+        self._seldom = Seldom(clock.monotonic)
 
     @property
     def identity(self) -> str | None:
-        return None
+        return self._identity
 
     @property
     def event_source_arn(self) -> str:
-        return self._calls.arn
+        return self._latest
+
+    async def look(self) -> None:
+        """Find the stream. Raises as `partitions`."""
+        await self.partitions()
 
     async def partitions(self) -> Sequence[Partition]:
-        description = await self._calls.call(self._described)
-        if description.get("StreamStatus") == "DISABLED" and not self._said_disabled:
-            self._said_disabled = True
+        streams = await self._calls.call(self._lineage.streams)
+        self._take(streams)
+        return dynamodb_lineage.partitions(streams)
+
+    def _take(self, streams: Sequence[dict[str, Any]]) -> None:
+        self._identity = dynamodb_lineage.identity(streams)
+        self._latest = streams[-1]["StreamArn"]
+        self._stream_of = {
+            shard["ShardId"]: description["StreamArn"]
+            for description in streams
+            for shard in description["Shards"]
+        }
+        if streams[-1].get("StreamStatus") == "DISABLED" and self._said_disabled != self._latest:
+            self._said_disabled = self._latest
             logger.warning(
                 "stream is disabled: it is read to its end, and brings nothing new",
                 extra={"stream": self._calls.name},
             )
-        return [_partition(shard) for shard in description["Shards"]]
 
     async def mark(self) -> float:
         """The time now, by whichever clock is behind: ours or the service's.
@@ -64,13 +85,14 @@ class DynamoDbSource:
         that were created before the second of the mark.
         """
         ours = self._clock.now()
-        date, iterators = await self._calls.call(self._latest)
-        at = ours if date is None else min(ours, date)
+        theirs, iterators = await self._calls.call(self._ends)
+        at = ours if theirs is None else min(ours, theirs)
         self._mark = _Mark(at, iterators)
         return at
 
     async def reader(self, partition: Partition, start: Start) -> DynamoDbReader:
-        maker = RecordMaker(partition.id, self._calls.arn)
+        stream = self._stream_of.get(partition.id, self._latest)
+        maker = RecordMaker(partition.id, stream, self._seldom)
         place = self._place(partition.id, start)
         return DynamoDbReader(self._calls, maker, place, self._clock, closed=partition.closed)
 
@@ -90,34 +112,20 @@ class DynamoDbSource:
             case _:
                 assert_never(start)
 
-    def _described(self, client: Any) -> dict[str, Any]:
-        return describe_stream(client, self._calls.arn)
-
-    def _latest(self, client: Any) -> tuple[float | None, dict[str, str]]:
+    def _ends(self, client: Any) -> tuple[float | None, dict[str, str]]:
         """The service's time before, and an iterator for each open shard."""
-        description = self._described(client)
+        streams = self._lineage.streams(client)
         iterators: dict[str, str] = {}
-        for shard in description["Shards"]:
-            if not _closed(shard):
+        for description in streams:
+            for shard in description["Shards"]:
+                if dynamodb_lineage.closed(shard):
+                    continue
                 try:
                     kind = {"ShardIteratorType": "LATEST"}
-                    iterators[shard["ShardId"]] = new_iterator(self._calls, client, shard["ShardId"], kind)
+                    found = new_iterator(
+                        self._calls, client, description["StreamArn"], shard["ShardId"], kind
+                    )
                 except NotFound:  # gone in between, and its records with it
                     continue
-        return _seconds(description["date"]), iterators
-
-
-def _partition(shard: dict[str, Any]) -> Partition:
-    parent = shard.get("ParentShardId")
-    return Partition(shard["ShardId"], frozenset({parent} if parent else ()), _closed(shard))
-
-
-def _closed(shard: dict[str, Any]) -> bool:
-    return bool(shard.get("SequenceNumberRange", {}).get("EndingSequenceNumber"))
-
-
-def _seconds(date: str | None) -> float | None:
-    try:
-        return None if date is None else parsedate_to_datetime(date).timestamp()
-    except ValueError:
-        return None
+                iterators[shard["ShardId"]] = found
+        return streams[0]["time"], iterators

@@ -9,7 +9,6 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field
@@ -30,6 +29,7 @@ from millstream.contract.ports import (
 from millstream.contract.records import Record
 from millstream.contract.stream_options import ShardOptions, TimedStreamOptions
 from millstream.contract.streams import StartingPosition, StreamPolicy
+from millstream.contract.times import iso_ms
 from millstream.triggers.kinesis_client import (
     KinesisCalls,
     Stream,
@@ -98,7 +98,7 @@ class KinesisTrigger:
         """Find the stream, and the consumer if one is declared.
 
         Raises:
-            InvalidConfiguration: there is no such stream or consumer, or it is being deleted.
+            Refused: there is no such stream or consumer, or it is being deleted.
             SourceUnavailable: the endpoint does not answer now, or the stream is being created.
         """
         opening = BlockingClient(f"kinesis-open-{self._name}", 1)
@@ -128,8 +128,8 @@ class KinesisTrigger:
                 "shardId": first.partition,
                 "startSequenceNumber": first.item_id,
                 "endSequenceNumber": last.item_id,
-                "approximateArrivalOfFirstRecord": _iso(first.arrived_at),
-                "approximateArrivalOfLastRecord": _iso(last.arrived_at),
+                "approximateArrivalOfFirstRecord": iso_ms(first.arrived_at),
+                "approximateArrivalOfLastRecord": iso_ms(last.arrived_at),
                 "batchSize": len(records),
                 "streamArn": self._found_arn,
             }
@@ -156,7 +156,3 @@ def _look(client: Any, declared: str, name: str, arn: Arn | None) -> Stream:
     else:
         called, consumer = {"StreamARN": declared}, None
     return Stream(name, find_stream(client, called, name)["StreamARN"], called, consumer)
-
-
-def _iso(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

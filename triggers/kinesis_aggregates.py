@@ -18,6 +18,13 @@ import msgspec
 MAGIC = b"\xf3\x89\x9a\xc2"
 DIGEST_BYTES = 16
 
+MOST_RECORDS = 100_000
+"""An aggregate that says to hold more is a plain record: six bytes of it would become an event each."""
+
+LONGEST_KEY_BYTES = 1024
+"""Of a partition key of 256 characters, the longest that there is; each packed record may name it again.
+Source: AWS, PutRecord, PartitionKey."""
+
 _MAGIC_BASE64 = b'"84maw'  # the five characters that do not depend on what follows the magic
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types of protobuf
@@ -39,7 +46,7 @@ def unpack_base64(text: bytes) -> list[UserRecord] | None:
         return None
     try:
         return unpack(msgspec.json.decode(text, type=bytes))
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeError):
         return None
 
 
@@ -62,11 +69,13 @@ def _aggregate(body: bytes) -> list[UserRecord]:
     packed: list[bytes] = []
     for field, value in _fields(body):
         if field == 1:
-            keys.append(_of_bytes(value).decode())
+            keys.append(_key(value))
         elif field == 2:
-            hash_keys.append(_of_bytes(value).decode())
+            hash_keys.append(_key(value))
         elif field == 3:
             packed.append(_of_bytes(value))
+        if max(len(keys), len(hash_keys), len(packed)) > MOST_RECORDS:
+            raise ValueError("more records than an aggregate may hold")
     return [_user_record(one, keys, hash_keys) for one in packed]
 
 
@@ -115,6 +124,13 @@ def _varint(body: bytes, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, at + count + 1
     raise ValueError("a number that is too long")
+
+
+def _key(value: int | bytes | None) -> str:
+    key = _of_bytes(value)
+    if len(key) > LONGEST_KEY_BYTES:
+        raise ValueError("a key that is too long")
+    return key.decode()
 
 
 def _of_bytes(value: int | bytes | None) -> bytes:

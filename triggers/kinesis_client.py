@@ -9,16 +9,15 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from botocore.config import Config
-from botocore.eventstream import ParserError
 from botocore.exceptions import ClientError
-from urllib3.exceptions import HTTPError
 
-from millstream.aws.clients import client_config, new_session
-from millstream.aws.source_errors import source_errors
+from millstream.aws.clients import client_config, service_time
+from millstream.aws.clients import new_client as client_of
+from millstream.aws.source_errors import code_of, source_errors
 from millstream.contract.blocking import BlockingClient
-from millstream.contract.errors import InvalidConfiguration, PartitionGone, Problem, SourceUnavailable
+from millstream.contract.errors import MillstreamError, PartitionGone, Refused, SourceUnavailable
 from millstream.contract.ports import Host
-from millstream.triggers.kinesis_wire import KinesisParsers
+from millstream.triggers.kinesis_wire import KinesisParsers, UnreadablePage
 
 THREADS = 16
 """Calls of one mapping at once; one call brings up to 10 MB, and takes well below a second."""
@@ -26,8 +25,16 @@ THREADS = 16
 RETRIES: Any = {"mode": "standard", "total_max_attempts": 2}
 """One in place, for what passes at once; for the rest the runner asks again, and holds no thread."""
 
-REFUSED = frozenset({"KMSAccessDeniedException", "KMSDisabledException", "KMSNotFoundException"})
-"""Errors of Kinesis that no retry mends. Source: AWS, GetRecords, Errors."""
+REFUSED = frozenset(
+    {
+        "KMSAccessDeniedException",
+        "KMSDisabledException",
+        "KMSInvalidStateException",
+        "KMSNotFoundException",
+        "KMSOptInRequired",
+    }
+)
+"""Errors of Kinesis that stay until somebody mends something. Source: AWS, GetRecords, Errors."""
 
 T = TypeVar("T")
 
@@ -42,6 +49,10 @@ class PlaceRefused(SourceUnavailable):
 
 class NotFound(SourceUnavailable):
     """The stream, the consumer or the shard is not there: the service's error does not say which."""
+
+
+class PageUnreadable(SourceUnavailable):
+    """An answer of records that is none as a whole."""
 
 
 class ConsumerBusy(SourceUnavailable):
@@ -74,31 +85,37 @@ class Stream:
 @contextmanager
 def kinesis_errors(stream: str) -> Iterator[None]:
     """Turns botocore's faults into ours, and those of a response that is read as it comes."""
-    try:
-        with source_errors("stream", stream, REFUSED):
-            try:
-                yield
-            except ClientError as error:
-                code = error.response.get("Error", {}).get("Code", "unknown")
-                if code in _MEANT:
-                    raise _MEANT[code](f"{stream}: {code}") from error
-                raise
-    except (HTTPError, OSError, ParserError) as error:
-        raise SourceUnavailable(f"{stream}: {type(error).__name__}") from error
+    with source_errors("stream", stream, REFUSED):
+        try:
+            yield
+        except ClientError as error:
+            code = code_of(error)
+            if code in _MEANT:
+                raise _MEANT[code](f"{stream}: {code}") from error
+            raise
+        except UnreadablePage as error:
+            raise PageUnreadable(f"{stream}: {error}") from error
 
 
 def new_client(host: Host, region: str | None) -> Any:
     """A client of the region. Raises InvalidConfiguration for an endpoint that is no URL."""
-    make: Any = new_session(KinesisParsers()).client  # by name, which the stubs cannot follow
-    try:
-        return make(
-            "kinesis",
-            endpoint_url=host.endpoint_url,
-            region_name=region or host.region,
-            config=client_config(THREADS).merge(Config(retries=RETRIES)),
-        )
-    except ValueError as error:  # of botocore
-        raise InvalidConfiguration([Problem("", "endpoint_url", "a URL", str(error))]) from error
+    config = client_config(THREADS).merge(Config(retries=RETRIES))
+    return client_of("kinesis", host.endpoint_url, region or host.region, config, KinesisParsers())
+
+
+class SameStream:
+    """Tells a reader that its stream was made anew; `identity` is the source's, as of its last list."""
+
+    def __init__(self, shard: str, identity: Callable[[], str | None] = lambda: None) -> None:
+        self._shard = shard
+        self._identity = identity
+        self._known = identity()
+
+    def check(self) -> None:
+        """Raises PartitionGone if the stream is another one than when this was made."""
+        now = self._identity()
+        if None not in (self._known, now) and self._known != now:
+            raise PartitionGone(f"{self._shard} is of a stream that was made anew")
 
 
 class KinesisCalls:
@@ -120,7 +137,10 @@ class KinesisCalls:
         """
         if self._closed:
             raise SourceUnavailable(f"{self.stream.name}: closed")
-        return await self._threads.call(self._work, work)
+        try:
+            return await self._threads.call(self._work, work)
+        except RuntimeError as error:  # this host can have no further thread now
+            raise SourceUnavailable(f"{self.stream.name}: {error}") from error
 
     def _work(self, work: Callable[[Any], T]) -> T:
         with self.client() as client:
@@ -148,15 +168,41 @@ class KinesisCalls:
         """Maps what a call of the client raises."""
         return kinesis_errors(self.stream.name)
 
-    def missing(self, client: Any, shard: str) -> InvalidConfiguration | PartitionGone:
-        """Why something was not found: the consumer, the stream, or else the shard."""
+    def shards(self, client: Any) -> list[dict[str, Any]]:
+        """All shards that the stream lists.
+
+        Raises:
+            NotFound: there is no such stream.
+            SourceUnavailable: no answer.
+        """
+        shards: list[dict[str, Any]] = []
+        asked = self.stream.called
+        while True:
+            with self.errors():
+                answer = client.list_shards(**asked)
+                shards += answer["Shards"]
+                token = answer.get("NextToken")
+            if not token:
+                return shards
+            asked = {**self.stream.by_arn, "NextToken": token}
+
+    def missing(self, client: Any, shard: str) -> MillstreamError:
+        """Why something was not found: the consumer, the stream, or else the shard.
+
+        A shard is gone only if the list does not have it any more: one answer alone proves nothing. The list
+        leaves out what is past its retention. Source: AWS, ListShards, "does not list expired shards".
+        """
+        name = self.stream.name
         try:
             if self.stream.consumer_arn is not None:
                 find_consumer(client, self.stream.consumer_arn)
-            find_stream(client, self.stream.called, self.stream.name)
-        except InvalidConfiguration as gone:
+            find_stream(client, self.stream.called, name)
+            listed = {found.get("ShardId") for found in self.shards(client)}
+        except (Refused, SourceUnavailable) as gone:
             return gone
-        return PartitionGone(f"{self.stream.name}: {shard} is not there any more")
+        if shard in listed:
+            return SourceUnavailable(f"{name}: {shard} is listed, but not found")
+        return PartitionGone(f"{name}: {shard} is not there any more")
 
     def close(self) -> None:
         """Let calls end that are in flight, and take no more."""
@@ -172,20 +218,20 @@ class KinesisCalls:
 
 
 def find_stream(client: Any, called: dict[str, str], name: str) -> dict[str, Any]:
-    """The stream's summary.
+    """The stream's summary, and the service's `time` in Unix seconds, or None.
 
     Raises:
-        InvalidConfiguration: there is no such stream, or it is being deleted.
+        Refused: there is no such stream, or it is being deleted.
         SourceUnavailable: no answer, or it is being created.
     """
     try:
         with kinesis_errors(name):
-            found: dict[str, Any] = client.describe_stream_summary(**called)
+            found = client.describe_stream_summary(**called)
+            summary: dict[str, Any] = {**found["StreamDescriptionSummary"], "time": service_time(found)}
+            _check_status(summary["StreamStatus"], f"stream {name!r}")
+            return summary
     except (NotFound, PlaceRefused) as error:
-        raise _no(f"a stream that is there ({name})", "none") from error
-    summary: dict[str, Any] = found["StreamDescriptionSummary"]
-    _check_status(summary["StreamStatus"], f"a stream that stays ({name})", name)
-    return {**summary, "Date": found["ResponseMetadata"]["HTTPHeaders"].get("date")}
+        raise Refused(f"no stream {name!r}") from error
 
 
 def find_consumer(client: Any, arn: str) -> dict[str, Any]:
@@ -193,19 +239,15 @@ def find_consumer(client: Any, arn: str) -> dict[str, Any]:
     try:
         with kinesis_errors(arn):
             found = client.describe_stream_consumer(ConsumerARN=arn)
+            description: dict[str, Any] = found["ConsumerDescription"]
+            _check_status(description["ConsumerStatus"], f"consumer {arn!r}")
+            return description
     except (NotFound, PlaceRefused) as error:
-        raise _no(f"a consumer that is there ({arn})", "none") from error
-    description: dict[str, Any] = found["ConsumerDescription"]
-    _check_status(description["ConsumerStatus"], f"a consumer that stays ({arn})", arn)
-    return description
+        raise Refused(f"no consumer {arn!r}") from error
 
 
-def _check_status(status: str, wanted: str, name: str) -> None:
+def _check_status(status: str, what: str) -> None:
     if status == "CREATING":
-        raise SourceUnavailable(f"{name}: is being created")
+        raise SourceUnavailable(f"{what} is being created")
     if status == "DELETING":
-        raise _no(wanted, "one that is being deleted")
-
-
-def _no(wanted: str, found: str) -> InvalidConfiguration:
-    return InvalidConfiguration([Problem("", "stream", wanted, found)])
+        raise Refused(f"{what} is being deleted")

@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from millstream.contract.clock import Clock
-from millstream.contract.errors import InvalidConfiguration, PartitionGone, SourceUnavailable
+from millstream.contract.errors import MillstreamError, SourceUnavailable
 from millstream.contract.records import Record
 from millstream.contract.streams import Page, Start
-from millstream.triggers.kinesis_client import ConsumerBusy, KinesisCalls, NotFound, PlaceRefused
+from millstream.triggers.kinesis_client import ConsumerBusy, KinesisCalls, NotFound, PlaceRefused, SameStream
 from millstream.triggers.kinesis_places import OLDEST, Place, after, place_of
 from millstream.triggers.kinesis_records import Backlog, RecordMaker
 from millstream.triggers.kinesis_wire import EVENT, Found
@@ -48,9 +48,6 @@ class _Event:
     sent_at: float  # monotonic, the latest that is certain
 
 
-_Fault = SourceUnavailable | PartitionGone | InvalidConfiguration
-
-
 class Subscriptions:
     """Subscribes to a shard again and again, in a thread, and hands the events over; resumes behind them.
 
@@ -70,21 +67,30 @@ class Subscriptions:
         self._loop = asyncio.get_running_loop()
         self._arrived = arrived
         self._changed = threading.Condition()
-        self._waiting: deque[_Event | _Fault] = deque()
+        self._waiting: deque[_Event | MillstreamError] = deque()
         self._running = False
         self._over = False
         self._streaming: Any = None  # the response that the thread reads
 
     def start(self) -> None:
-        """Let the thread run, if it does not; not before what it left is taken."""
+        """Let the thread run, if it does not; not before what it left is taken.
+
+        Raises:
+            SourceUnavailable: this host can have no further thread now.
+        """
         with self._changed:
             if self._running or self._over or self._waiting:
                 return
             self._running = True
         name = f"kinesis-fanout-{self._shard}"
-        threading.Thread(target=self._run, name=name, daemon=True).start()
+        try:
+            threading.Thread(target=self._run, name=name, daemon=True).start()
+        except RuntimeError as error:
+            with self._changed:
+                self._running = False
+            raise SourceUnavailable(f"{self._calls.stream.name}: no thread for {self._shard}") from error
 
-    def take(self) -> _Event | _Fault | None:
+    def take(self) -> _Event | MillstreamError | None:
         """What waits, in order. None: nothing does."""
         with self._changed:
             if not self._waiting:
@@ -101,12 +107,15 @@ class Subscriptions:
                 _shut(self._streaming)
 
     def _run(self) -> None:
-        fault: _Fault | None = None
+        fault: MillstreamError | None = None
         try:
             with self._calls.client() as client:
                 self._subscribe_on_and_on(client)
-        except (SourceUnavailable, PartitionGone, InvalidConfiguration) as raised:
+        except MillstreamError as raised:
             fault = raised
+        except Exception as raised:
+            logger.exception("subscription failed, it is made again", extra=self._about())
+            fault = SourceUnavailable(f"{self._calls.stream.name}: {type(raised).__name__} in {self._shard}")
         finally:
             with self._changed:
                 self._running = False
@@ -161,7 +170,7 @@ class Subscriptions:
     def _opened(self, client: Any) -> Any:
         try:
             return self._ask(client, self._place)
-        except (PlaceRefused, NotFound):
+        except PlaceRefused:
             if self._place.sequence is None:
                 raise
         stream = self._ask(client, OLDEST)  # not found either, if the shard itself is gone
@@ -203,7 +212,15 @@ class Subscriptions:
 class FanoutReader:
     """Implements StreamReader. A cancelled read takes nothing."""
 
-    def __init__(self, calls: KinesisCalls, maker: RecordMaker, start: Start, clock: Clock) -> None:
+    def __init__(
+        self,
+        calls: KinesisCalls,
+        maker: RecordMaker,
+        start: Start,
+        clock: Clock,
+        same: SameStream | None = None,
+    ) -> None:
+        self._same = same or SameStream(maker.shard)
         self._clock = clock
         self._arrived = asyncio.Event()
         self._subscriptions = Subscriptions(calls, maker, start, clock, self._arrived)
@@ -212,6 +229,7 @@ class FanoutReader:
         self._closed = False
 
     async def read(self, limit: int, wait_s: float) -> Page:
+        self._same.check()
         asked_at = self._clock.monotonic()
         self._subscriptions.start()
         with suppress(TimeoutError):

@@ -10,6 +10,8 @@ from typing import Any, Literal, assert_never
 from millstream.contract.records import Record
 from millstream.contract.streams import After, At, Oldest, Start
 
+_LATEST = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -32,7 +34,7 @@ class Place:
 
     def _named(self, sequence: str) -> dict[str, Any]:
         if self.at is not None:
-            return {"Timestamp": datetime.fromtimestamp(self.at, UTC)}
+            return {"Timestamp": datetime.fromtimestamp(min(max(self.at, 0.0), _LATEST), UTC)}
         return {} if self.sequence is None else {sequence: self.sequence}
 
     def wanted(self, records: list[Record]) -> list[Record]:

@@ -16,7 +16,9 @@ from millstream.triggers.kinesis_client import (
     IteratorExpired,
     KinesisCalls,
     NotFound,
+    PageUnreadable,
     PlaceRefused,
+    SameStream,
 )
 from millstream.triggers.kinesis_places import OLDEST, Place, place_of
 from millstream.triggers.kinesis_records import Backlog, RecordMaker
@@ -51,19 +53,29 @@ class _Fetched:
 class PollingReader:
     """Implements StreamReader. What a cancelled read brings is dropped, and read again by the next."""
 
-    def __init__(self, calls: KinesisCalls, maker: RecordMaker, start: Start, clock: Clock) -> None:
+    def __init__(
+        self,
+        calls: KinesisCalls,
+        maker: RecordMaker,
+        start: Start,
+        clock: Clock,
+        same: SameStream | None = None,
+    ) -> None:
         self._calls = calls
         self._maker = maker
         self._shard = maker.shard
+        self._same = same or SameStream(maker.shard)
         self._clock = clock
         self._place = place_of(start)
         self._iterator: str | None = None
         self._backlog = Backlog()
         self._due = -math.inf  # when the next call may be made
         self._awake_until = -math.inf
+        self._most = PAGE  # records of one call, fewer while a page cannot be read as a whole
         self._closed = False
 
     async def read(self, limit: int, wait_s: float) -> Page:
+        self._same.check()
         until = self._clock.monotonic() + wait_s
         while self._backlog.empty and not self._backlog.ended and not self._closed:
             now = self._clock.monotonic()
@@ -71,7 +83,7 @@ class PollingReader:
                 await self._clock.sleep(until - now)
                 break
             await self._clock.sleep(self._due - now)
-            await self._fetch(min(limit, PAGE))
+            await self._fetch(min(limit, self._most))
         return self._backlog.take(limit)
 
     async def aclose(self) -> None:
@@ -80,7 +92,12 @@ class PollingReader:
     async def _fetch(self, limit: int) -> None:
         asked_at = self._clock.monotonic()
         self._due = asked_at + BUSY_S  # if it fails or is cancelled; the runner backs off itself
-        fetched = await self._calls.call(partial(self._get, self._place, self._iterator, limit))
+        try:
+            fetched = await self._calls.call(partial(self._get, self._place, self._iterator, limit))
+        except PageUnreadable as unreadable:
+            self._ask_for_less(limit, unreadable)
+            return
+        self._most = min(self._most * 2, PAGE)
         # Nothing of ours has changed until here, where no cancellation can come between.
         now = self._clock.monotonic()
         if fetched.found or fetched.lag_s:
@@ -90,13 +107,27 @@ class PollingReader:
         self._iterator = fetched.iterator
         self._backlog.add(fetched.records, fetched.lag_s, ended=fetched.iterator is None)
 
+    def _ask_for_less(self, limit: int, unreadable: PageUnreadable) -> None:
+        """Have the next call bring the records before the one that makes a page unreadable.
+
+        That record itself is never passed, for nobody knows where it ends.
+        """
+        self._most = max(limit // 2, 1)
+        if limit > 1:
+            self._backlog.add([], None)
+            return
+        if self._maker.seldom.due("page"):
+            about = self._about(after=self._place.sequence, why=str(unreadable))
+            logger.warning("record that makes its page unreadable, asked for again", extra=about)
+        raise unreadable
+
     def _get(self, place: Place, iterator: str | None, limit: int, client: Any) -> _Fetched:
         """In a thread: the page at the iterator, or else at the place."""
         try:
             if iterator is not None:
                 try:
                     return self._page(client, place, iterator, limit)
-                except (IteratorExpired, PlaceRefused) as refused:
+                except (IteratorExpired, PlaceRefused, NotFound) as refused:
                     extra = self._about(why=type(refused).__name__)
                     logger.debug("shard iterator renewed", extra=extra)
             place, iterator = self._new_iterator(client, place)
@@ -107,9 +138,21 @@ class PollingReader:
     def _new_iterator(self, client: Any, place: Place) -> tuple[Place, str]:
         try:
             return place, self._ask_iterator(client, place)
-        except (PlaceRefused, NotFound):
+        except NotFound:
             if place.sequence is None:
                 raise
+        except PlaceRefused:
+            if place.sequence is None:
+                raise
+            return self._from_the_oldest(client)
+        try:
+            return place, self._ask_iterator(
+                client, place
+            )  # once more: it may pass, and all would come twice
+        except (NotFound, PlaceRefused):
+            return self._from_the_oldest(client)
+
+    def _from_the_oldest(self, client: Any) -> tuple[Place, str]:
         iterator = self._ask_iterator(client, OLDEST)  # not found either, if the shard itself is gone
         logger.warning("position not in the stream any more: from the oldest record", extra=self._about())
         return OLDEST, iterator
@@ -119,7 +162,7 @@ class PollingReader:
             answer = client.get_shard_iterator(
                 **self._calls.stream.called, ShardId=self._shard, **place.iterator_arguments
             )
-        iterator = answer.get("ShardIterator")
+            iterator = answer.get("ShardIterator")
         if not isinstance(iterator, str):
             raise SourceUnavailable(f"{self._calls.stream.name}: no iterator of {self._shard}")
         return iterator
@@ -127,7 +170,7 @@ class PollingReader:
     def _page(self, client: Any, place: Place, iterator: str, limit: int) -> _Fetched:
         with self._calls.errors():
             answer = client.get_records(ShardIterator=iterator, Limit=limit, **self._calls.stream.by_arn)
-        found: Found = answer[FOUND]
+            found: Found = answer[FOUND]
         wanted = place.wanted(self._maker.records(found.records, self._clock.now()))
         return _Fetched(
             wanted,

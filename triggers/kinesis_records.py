@@ -7,17 +7,25 @@ failed one is retried with those before it.
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import md5
 
 import msgspec
 
 from millstream.aws.arn import parse_arn
-from millstream.contract.records import Position, Record
+from millstream.aws.seldom import Seldom
+from millstream.contract.records import Position, Reason, Record
 from millstream.contract.streams import Page
 from millstream.triggers.kinesis_aggregates import UserRecord, unpack_base64
 from millstream.triggers.kinesis_wire import KinesisRecord
+
+logger = logging.getLogger(__name__)
+
+HASH_KEY_DIGITS = 39
+"""Of the largest hash key, 2^128 - 1. Source: AWS, PutRecord, ExplicitHashKey."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -35,14 +43,16 @@ class HashRange:
         if key is None:
             digest = md5(record.partition_key.encode(errors="surrogatepass"), usedforsecurity=False).digest()
             return self.first <= int.from_bytes(digest, "big") <= self.last
-        return not key.isdecimal() or self.first <= int(key) <= self.last
+        if len(key) > HASH_KEY_DIGITS or not key.isdecimal():
+            return True  # of no shard at all; better here than nowhere
+        return self.first <= int(key) <= self.last
 
 
 class KinesisData(msgspec.Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
     """The `kinesis` object of an event's record. `sub_sequence_number` is ours."""
 
     kinesis_schema_version: str
-    partition_key: str
+    partition_key: str | msgspec.Raw
     sequence_number: str
     data: msgspec.Raw
     approximate_arrival_timestamp: float
@@ -76,27 +86,60 @@ class RecordMaker:
     role_arn: str
     unpacks: bool = False  # records that a producer packed into one are taken apart
     hash_range: HashRange | None = None  # packed records outside of it are left out. None: all are taken
+    seldom: Seldom = field(default_factory=Seldom)
 
     @classmethod
-    def of(cls, shard: str, source_arn: str, unpacks: bool, hash_range: HashRange | None) -> RecordMaker:
+    def of(
+        cls,
+        shard: str,
+        source_arn: str,
+        unpacks: bool,
+        hash_range: HashRange | None,
+        seldom: Seldom | None = None,
+    ) -> RecordMaker:
         """A maker for a shard of the stream or consumer of that ARN."""
         arn = parse_arn(source_arn)
         partition, region, account = (arn.partition, arn.region, arn.account) if arn else ("aws", "", "")
         role = f"arn:{partition}:iam::{account}:role/millstream"
-        return cls(shard, source_arn, region, role, unpacks, hash_range)
+        return cls(shard, source_arn, region, role, unpacks, hash_range, seldom or Seldom())
 
     def records(self, found: Sequence[KinesisRecord], received_at: float) -> list[Record]:
-        """The records of a page, in its order."""
+        """The records of a page, in its order. One that makes no sense is refused, and the others are not."""
+        try:
+            return self._made(found, received_at)
+        except Exception:  # noqa: BLE001  of one of them, which is found below
+            return [record for one in found for record in self._made_surely(one, received_at)]
+
+    def _made(self, found: Sequence[KinesisRecord], received_at: float) -> list[Record]:
         if self.unpacks:
             return [record for one in found for record in self._unpacked(one, received_at)]
         return [self._plain(one, received_at) for one in found]
 
+    def _made_surely(self, one: KinesisRecord, received_at: float) -> list[Record]:
+        try:
+            return self._made([one], received_at)
+        except Exception as error:  # noqa: BLE001  of bytes from outside
+            unreadable = msgspec.structs.replace(one, partition_key="")
+            return [self._refused(unreadable, received_at, error)]
+
     def _plain(self, one: KinesisRecord, received_at: float) -> Record:
+        if one.__class__ is not KinesisRecord:
+            return self._refused(one, received_at)
         at = one.approximate_arrival_timestamp
         return self._record(one.partition_key, one.sequence_number, one.data, at, received_at)
 
+    def _refused(self, one: KinesisRecord, received_at: float, error: Exception | None = None) -> Record:
+        reason = Reason.DESERIALIZATION_ERROR
+        if self.seldom.due(reason.value):
+            about = {"stream": self.source_arn, "shard": self.shard, "position": one.sequence_number}
+            why = "fields of a wrong form" if error is None else type(error).__name__
+            logger.warning("record that cannot be read is given up", extra={**about, "why": why})
+        at = one.approximate_arrival_timestamp
+        made = self._record(one.partition_key, one.sequence_number, one.data, at, received_at)
+        return msgspec.structs.replace(made, refused=reason)
+
     def _unpacked(self, one: KinesisRecord, received_at: float) -> list[Record]:
-        packed = unpack_base64(bytes(one.data))
+        packed = None if one.__class__ is not KinesisRecord else unpack_base64(bytes(one.data))
         if packed is None:
             return [self._plain(one, received_at)]
         sequence, at = one.sequence_number, one.approximate_arrival_timestamp
@@ -117,6 +160,8 @@ class RecordMaker:
         received_at: float,
         sub: int | msgspec.UnsetType = msgspec.UNSET,
     ) -> Record:
+        if arrived_at != arrived_at:  # NaN: the service did not say
+            arrived_at = received_at
         event = KinesisEvent(
             KinesisData("1.0", key, sequence, data, arrived_at, sub),
             "aws:kinesis",
@@ -127,11 +172,18 @@ class RecordMaker:
             self.region,
             self.source_arn,
         )
+        try:
+            text = _encode(event)
+        except UnicodeEncodeError:  # half a surrogate pair: JSON can hold it, escaped
+            escaped = msgspec.Raw(json.dumps(key).encode())
+            kinesis = msgspec.structs.replace(event.kinesis, partition_key=escaped)
+            text = _encode(msgspec.structs.replace(event, kinesis=kinesis))
+            key = key.encode(errors="backslashreplace").decode()
         return Record(
             partition=self.shard,
             position=Position(sequence if sub is msgspec.UNSET else f"{sequence}:{sub}"),
             item_id=sequence,
-            event=_encode(event),
+            event=text,
             arrived_at=arrived_at,
             received_at=received_at,
             ordering_key=key,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from email.utils import parsedate_to_datetime
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+from millstream.aws.seldom import Seldom
 from millstream.contract.clock import Clock
 from millstream.contract.streams import Partition, Start, StreamReader
-from millstream.triggers.kinesis_client import KinesisCalls, NotFound, find_stream
+from millstream.triggers.kinesis_client import KinesisCalls, NotFound, SameStream, find_stream
 from millstream.triggers.kinesis_fanout import FanoutReader
 from millstream.triggers.kinesis_polling import PollingReader
 from millstream.triggers.kinesis_records import HashRange, RecordMaker
@@ -24,54 +25,60 @@ class KinesisSource:
         self._stream = calls.stream
         self._clock = clock
         self._unpacks = unpacks
+        self._identity: str | None = None
         self._ranges: dict[str, HashRange] = {}  # by shard
+        self._seldom = Seldom(clock.monotonic)
 
     @property
     def identity(self) -> str | None:
-        return None
+        """When the stream was made: shard ids begin at 0 again in one that is made anew."""
+        return self._identity
 
     @property
     def event_source_arn(self) -> str:
         return self._stream.consumer_arn or self._stream.arn
 
     async def partitions(self) -> Sequence[Partition]:
-        shards = await self._calls.call(self._shards)
+        identity, shards = await self._calls.call(self._listed)
+        self._identity = identity
         self._ranges = {shard["ShardId"]: _hash_range(shard) for shard in shards if "HashKeyRange" in shard}
         return [_partition(shard) for shard in shards]
 
     async def mark(self) -> float:
         """Our time or the service's, in whole seconds, whichever is earlier: a clock ahead misses nothing."""
-        now = self._clock.now()
         find = partial(find_stream, called=self._stream.called, name=self._stream.name)
-        date: str | None = (await self._calls.call(find))["Date"]
-        if date is not None:
-            now = min(now, parsedate_to_datetime(date).timestamp())
+        theirs: float | None = (await self._calls.call(find))["time"]
+        ours = self._clock.now()
+        now = ours if theirs is None else min(ours, theirs)
         return math.floor(now * 1000) / 1000  # arrival times have no more
 
     async def reader(self, partition: Partition, start: Start) -> StreamReader:
         polled = self._stream.consumer_arn is None
         # The service, too, leaves packed records of another shard out with fan-out only.
         hash_range = None if polled else self._ranges.get(partition.id)
-        maker = RecordMaker.of(partition.id, self.event_source_arn, self._unpacks, hash_range)
+        maker = RecordMaker.of(partition.id, self.event_source_arn, self._unpacks, hash_range, self._seldom)
         kind = PollingReader if polled else FanoutReader
-        return kind(self._calls, maker, start, self._clock)
+        same = SameStream(partition.id, lambda: self._identity)
+        return kind(self._calls, maker, start, self._clock, same)
 
     async def aclose(self) -> None:
         self._calls.close()
 
-    def _shards(self, client: Any) -> list[dict[str, Any]]:
-        shards: list[dict[str, Any]] = []
-        asked = self._stream.called
+    def _listed(self, client: Any) -> tuple[str | None, list[dict[str, Any]]]:
+        """The stream's identity, and its shards.
+
+        Asked in this order: of a stream that is made anew in between, the next list tells.
+        """
+        stream = self._stream
+        created = find_stream(client, stream.called, stream.name).get("StreamCreationTimestamp")
         try:
-            while True:
-                with self._calls.errors():
-                    answer = client.list_shards(**asked)
-                shards += answer["Shards"]
-                if not answer.get("NextToken"):
-                    return shards
-                asked = {**self._stream.by_arn, "NextToken": answer["NextToken"]}
+            return _identity(created), self._calls.shards(client)
         except NotFound as error:
             raise self._calls.missing(client, "its shards") from error
+
+
+def _identity(created: object) -> str | None:
+    return created.astimezone(UTC).isoformat() if isinstance(created, datetime) else None
 
 
 def _partition(shard: dict[str, Any]) -> Partition:

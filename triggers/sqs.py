@@ -9,18 +9,17 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
-from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import AfterValidator, Field
 
 from millstream.aws.arn import Arn, parse_arn
-from millstream.aws.clients import client_config, new_session
+from millstream.aws.clients import client_config, new_client
 from millstream.contract.blocking import BlockingClient
-from millstream.contract.errors import InvalidConfiguration, Problem
+from millstream.contract.errors import Problem, Refused
 from millstream.contract.functions import FunctionSpec
 from millstream.contract.options import Options, parse_options
 from millstream.contract.ports import (
@@ -34,8 +33,10 @@ from millstream.contract.ports import (
     QueuePolicy,
 )
 from millstream.contract.records import Record
+from millstream.contract.times import iso_ms
+from millstream.triggers.sqs_client import source_errors
 from millstream.triggers.sqs_messages import Queue
-from millstream.triggers.sqs_reader import THREADS, SqsReader, source_errors
+from millstream.triggers.sqs_reader import THREADS, SqsReader
 
 FIFO = ".fifo"
 FIFO_BATCH = 10
@@ -129,7 +130,8 @@ class SqsTrigger:
         """Find the queue, and check that its visibility timeout lasts as long as the function may.
 
         Raises:
-            InvalidConfiguration: no such queue, or its visibility timeout is too short.
+            InvalidConfiguration: the endpoint is no URL.
+            Refused: no such queue, or its visibility timeout is too short.
             SourceUnavailable: the endpoint does not answer now.
         """
         opening = BlockingClient(f"sqs-open-{self._name}", 1)
@@ -137,11 +139,11 @@ class SqsTrigger:
             client, found = await opening.call(_find, self.options.queue, self._name, host)
         finally:
             opening.close()
-        try:
-            return SqsReader(client, self._checked(found, function), host.clock)
-        except InvalidConfiguration:
-            client.close()
-            raise
+        with ExitStack() as undo:
+            undo.callback(client.close)
+            reader = SqsReader(client, self._checked(found, function), host.clock)
+            undo.pop_all()
+        return reader
 
     @property
     def _name(self) -> str:
@@ -151,8 +153,10 @@ class SqsTrigger:
         timeout_s = function.timeout_s
         visibility_s = int(found["VisibilityTimeout"])
         if visibility_s < timeout_s:
-            wanted = f"a visibility timeout of at least the function's timeout, {timeout_s:g} s"
-            raise InvalidConfiguration([Problem("", "queue", wanted, f"{visibility_s} s")])
+            raise Refused(
+                f"queue {self._name!r}: its visibility timeout, {visibility_s} s, "
+                f"is below the function's timeout, {timeout_s:g} s"
+            )
         window_s = self.options.batching_window
         if window_s and window_s + timeout_s > visibility_s:
             visibility_s = window_s + math.ceil(timeout_s) + EXTRA_VISIBILITY_S
@@ -173,8 +177,8 @@ class SqsTrigger:
                 "queueArn": records[0].partition,
                 "batchSize": len(records),
                 "messageIds": [record.item_id for record in records],
-                "sentTimestampOfFirstMessage": _iso(min(sent)),
-                "sentTimestampOfLastMessage": _iso(max(sent)),
+                "sentTimestampOfFirstMessage": iso_ms(min(sent)),
+                "sentTimestampOfLastMessage": iso_ms(max(sent)),
             }
         }
 
@@ -183,18 +187,14 @@ def _find(queue: str, name: str, host: Host) -> tuple[Any, dict[str, str]]:
     """A client, and the queue's URL, ARN and visibility timeout."""
     arn = parse_arn(queue)
     region = arn.region if arn is not None else host.region
-    with source_errors(name):
-        try:
-            client = new_session().client(
-                "sqs", endpoint_url=host.endpoint_url, region_name=region, config=client_config(THREADS)
-            )
-        except ValueError as error:  # of botocore, for an endpoint that is no URL
-            raise InvalidConfiguration([Problem("", "endpoint_url", "a URL", str(error))]) from error
-        try:
-            return client, _attributes(client, queue, arn)
-        except (BotoCoreError, ClientError):
-            client.close()
-            raise
+    config = client_config(THREADS)
+    with source_errors(name), ExitStack() as undo:
+        client = new_client("sqs", host.endpoint_url, region, config)
+        undo.callback(client.close)
+        found = _attributes(client, queue, arn)
+        int(found["VisibilityTimeout"])
+        undo.pop_all()
+    return client, found
 
 
 def _attributes(client: Any, queue: str, arn: Arn | None) -> dict[str, str]:
@@ -206,7 +206,3 @@ def _attributes(client: Any, queue: str, arn: Arn | None) -> dict[str, str]:
         url = client.get_queue_url(QueueName=queue)["QueueUrl"]
     wanted = ["QueueArn", "VisibilityTimeout"]
     return {**client.get_queue_attributes(QueueUrl=url, AttributeNames=wanted)["Attributes"], "QueueUrl": url}
-
-
-def _iso(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

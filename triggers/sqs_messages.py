@@ -12,6 +12,7 @@ import msgspec
 from millstream.contract.records import Position, Record
 
 _NO_ATTRIBUTES: dict[str, MessageAttribute] = {}
+_DIGITS = 18
 _encode = msgspec.json.Encoder().encode
 
 
@@ -60,19 +61,24 @@ class Message(msgspec.Struct, frozen=True, gc=False, rename="camel"):
 
 
 def record(message: dict[str, Any], queue: Queue, received_at: float) -> Record:
-    """The record of a message as boto3 gives it."""
-    attributes: dict[str, str] = message.get("Attributes", {})
+    """The record of a message as boto3 gives it; only its id and receipt handle must be there.
+
+    What the service says of a message and makes no sense is left out, or is that of a first delivery now.
+    """
+    attributes: dict[str, Any] = message.get("Attributes") or {}
     sent = message.get("MessageAttributes")
     item_id = message["MessageId"]
     receipt = message["ReceiptHandle"]
+    body = message.get("Body", "")
+    sent_ms = _whole(attributes.get("SentTimestamp"))
     event = Message(
         item_id,
         receipt,
-        message["Body"],
+        body,
         attributes,
         {name: _attribute(sent[name]) for name in sent} if sent else _NO_ATTRIBUTES,
         _md5(message, queue),
-        message["MD5OfBody"],
+        message.get("MD5OfBody") or _md5_of(body),
         "aws:sqs",
         queue.arn,
         queue.region,
@@ -82,9 +88,9 @@ def record(message: dict[str, Any], queue: Queue, received_at: float) -> Record:
         position=Position(item_id),
         item_id=item_id,
         event=_event(event),
-        arrived_at=int(attributes.get("SentTimestamp", 0)) / 1000,
+        arrived_at=received_at if sent_ms is None else sent_ms / 1000,
         received_at=received_at,
-        delivery_count=int(attributes.get("ApproximateReceiveCount", 1)),
+        delivery_count=max(_whole(attributes.get("ApproximateReceiveCount")) or 1, 1),
         ordering_key=attributes.get("MessageGroupId") if queue.fifo else None,
         receipt=receipt,
     )
@@ -116,15 +122,30 @@ def _attribute(attribute: dict[str, Any]) -> MessageAttribute:
         attribute.get("BinaryValue", msgspec.UNSET),
         (),
         (),
-        attribute["DataType"],
+        attribute.get("DataType", "String"),
     )
 
 
 def _md5(message: dict[str, Any], queue: Queue) -> str | msgspec.UnsetType | None:
     """The hash; with no attributes null where the mapping has a window, else absent."""
     if message.get("MessageAttributes"):
-        return message.get("MD5OfMessageAttributes") or attributes_md5(message["MessageAttributes"])
+        try:
+            return message.get("MD5OfMessageAttributes") or attributes_md5(message["MessageAttributes"])
+        except (KeyError, UnicodeEncodeError):  # of an attribute without type or value
+            return msgspec.UNSET
     return None if queue.windowed else msgspec.UNSET
+
+
+def _md5_of(body: str) -> str:
+    return md5(body.encode(errors="surrogatepass"), usedforsecurity=False).hexdigest()
+
+
+def _whole(text: Any) -> int | None:
+    """A whole number written as text. None: it is none, or more than a time or a count can be."""
+    try:
+        return int(text) if len(str(text)) <= _DIGITS else None
+    except (TypeError, ValueError):
+        return None
 
 
 def _event(message: Message) -> bytes:

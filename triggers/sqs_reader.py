@@ -4,54 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import threading
-import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from millstream.aws.source_errors import source_errors as errors_of
 from millstream.contract.blocking import BlockingClient
 from millstream.contract.clock import Clock
-from millstream.contract.errors import InvalidConfiguration, SourceUnavailable
+from millstream.contract.errors import MillstreamError, SourceUnavailable
 from millstream.contract.records import Record, Resolution, Returned
+from millstream.triggers.sqs_client import PAGE, SqsCalls
 from millstream.triggers.sqs_messages import Queue, record
+from millstream.triggers.sqs_visibility import Visibility
 
 logger = logging.getLogger(__name__)
 
 POLL_THREADS = 5
-SETTLE_THREADS = 5
-THREADS = POLL_THREADS + SETTLE_THREADS
-"""Threads of one mapping; polls and settlements have their own, so neither waits for the other."""
+SETTLE_THREADS = 8
+BEAT_THREADS = 16
+THREADS = POLL_THREADS + SETTLE_THREADS + BEAT_THREADS
+"""Threads of one mapping, at most: polls, settlements and heartbeats wait for none of the others."""
 
-PAGE = 10
-"""Most messages of one call. Source: AWS, ReceiveMessage and DeleteMessageBatch."""
-
-LONGEST_POLL_S = 20
-
-DELETE_WAITS_S = (0.0, 0.1, 0.5)
-"""Before each try to delete what the service, itself at fault, did not delete."""
-
-REFUSED = frozenset(
-    {
-        "AWS.SimpleQueueService.NonExistentQueue",
-        "QueueDoesNotExist",
-        "InvalidAddress",
-        "InvalidSecurity",
-        "KMS.AccessDeniedException",
-        "KmsAccessDenied",
-    }
-)
-"""Errors of SQS that no retry mends. Source: the service model of SQS."""
+PAGES_A_BEAT_THREAD = 50
+"""Calls of a heartbeat that are made one after the other before another thread helps."""
 
 T = TypeVar("T")
-
-
-def source_errors(queue: str) -> AbstractContextManager[None]:
-    """Turns botocore's faults into ours."""
-    return errors_of("queue", queue, REFUSED)
 
 
 @dataclass(slots=True)
@@ -66,12 +43,13 @@ class SqsReader:
     """Implements QueueReader. The client is its own, and closed with it."""
 
     def __init__(self, client: Any, queue: Queue, clock: Clock) -> None:
-        self._client = client
+        self._calls = SqsCalls(client, queue, clock)
         self._queue = queue
-        self._name = queue.name
         self._clock = clock
         self._polling = BlockingClient(f"sqs-poll-{queue.name}", POLL_THREADS)
         self._settling = BlockingClient(f"sqs-settle-{queue.name}", SETTLE_THREADS)
+        self._beating = BlockingClient(f"sqs-beat-{queue.name}", BEAT_THREADS)
+        self._visibility = Visibility(queue.visibility_s)  # used by the event loop alone
         self._lock = threading.Lock()
         self._in_flight = 0  # polls
         self._closed = False
@@ -83,13 +61,23 @@ class SqsReader:
     async def receive(self, limit: int, wait_s: float) -> Sequence[Record]:
         poll = _Poll()
         try:
-            return await self._polling.call(self._receive, poll, min(limit, PAGE), wait_s)
+            records = await self._polling.call(self._receive, poll, min(limit, PAGE), wait_s)
         except asyncio.CancelledError:
             with self._lock:
                 poll.abandoned = True
             if poll.brought and not self._closed:
-                await self._settling.call(self._give_back, poll.brought)
+                await self._give_back_surely(poll.brought)
             raise
+        except RuntimeError as error:  # this host can have no further thread now
+            raise SourceUnavailable(f"{self._queue.name}: {error}") from error
+        self._visibility.received((record.item_id for record in records), self._clock.monotonic())
+        return records
+
+    async def _give_back_surely(self, messages: Sequence[dict[str, Any]]) -> None:
+        try:
+            await self._settling.call(self._give_back, messages)
+        except Exception:  # whoever cancelled the poll is told of the cancellation, and of nothing else
+            logger.exception("messages not given back", extra=self._about(records=len(messages)))
 
     def _receive(self, poll: _Poll, limit: int, wait_s: float) -> Sequence[Record]:
         with self._lock:
@@ -97,16 +85,7 @@ class SqsReader:
                 return ()
             self._in_flight += 1
         try:
-            with source_errors(self._name):
-                answer = self._client.receive_message(
-                    QueueUrl=self._queue.url,
-                    MaxNumberOfMessages=limit,
-                    WaitTimeSeconds=min(math.ceil(wait_s), LONGEST_POLL_S),
-                    VisibilityTimeout=self._queue.visibility_s,
-                    MessageAttributeNames=["All"],
-                    MessageSystemAttributeNames=["All"],
-                )
-            messages = answer.get("Messages", ())
+            messages = self._calls.receive(limit, wait_s)
             if not messages:
                 return ()
             with self._lock:
@@ -125,91 +104,104 @@ class SqsReader:
 
     def _give_back(self, messages: Sequence[dict[str, Any]]) -> None:
         """Make messages visible that came after the mapping had stopped."""
-        entries = [
-            {"Id": str(n), "ReceiptHandle": m["ReceiptHandle"], "VisibilityTimeout": 0}
-            for n, m in enumerate(messages)
-        ]
-        with source_errors(self._name):
-            self._client.change_message_visibility_batch(QueueUrl=self._queue.url, Entries=entries)
+        try:
+            self._calls.change([(message["ReceiptHandle"], 0) for message in messages])
+        except MillstreamError as error:
+            extra = self._about(records=len(messages), why=str(error))
+            logger.warning("messages not given back, they come after their visibility timeout", extra=extra)
 
     async def extend(self, records: Sequence[Record]) -> None:
-        await self._by_page(self._extend, records)
+        by_id = {record.item_id: record.receipt for record in records}
+        due = self._visibility.due(by_id, self._clock.monotonic())
+        waiting = ((one, by_id[one]) for one in due)
+        threads = min(max(len(due) // (PAGE * PAGES_A_BEAT_THREAD), 1), BEAT_THREADS)
+        await _all_of([self._extend_on(waiting) for _ in range(threads)])
 
-    def _extend(self, records: Sequence[Record]) -> None:
-        entries = [
-            {
-                "Id": str(n),
-                "ReceiptHandle": held.receipt,
-                "VisibilityTimeout": self._queue.visibility_s,
-            }
-            for n, held in enumerate(records)
-        ]
-        with source_errors(self._name):  # entries that fail are gone already: nobody needs to hide them
-            self._client.change_message_visibility_batch(QueueUrl=self._queue.url, Entries=entries)
+    async def _extend_on(self, waiting: Iterator[tuple[str, str]]) -> None:
+        """Extend page after page, of what has not been settled by the time that its turn comes."""
+        failed: MillstreamError | None = None
+        while True:
+            now = self._clock.monotonic()
+            page: list[tuple[str, str, int]] = []
+            while len(page) < PAGE and (held := next(waiting, None)) is not None:
+                if for_s := self._visibility.extension_s(held[0], now):
+                    page.append((*held, for_s))
+            if not page:
+                break
+            try:
+                await self._beating.call(self._calls.change, [(receipt, for_s) for _, receipt, for_s in page])
+            except MillstreamError as error:
+                failed = error
+                continue
+            for one, _, for_s in page:
+                self._visibility.extended(one, now + for_s)
+        if failed is not None:
+            raise failed
 
     async def settle(self, resolution: Resolution) -> None:
         """Delete what is Done or Discarded, tried again after faults.
 
+        What is returned comes again after a visibility timeout, however long it had been hidden ahead.
+
         Raises:
             SourceUnavailable: some of it is not deleted, and comes again.
         """
-        pairs = zip(resolution.batch.records, resolution.verdicts, strict=True)
+        pairs = list(zip(resolution.batch.records, resolution.verdicts, strict=True))
         done = [item.receipt for item, verdict in pairs if not isinstance(verdict, Returned)]
-        await self._by_page(self._delete, done)
-
-    async def _by_page(self, work: Callable[[Sequence[T]], None], items: Sequence[T]) -> None:
-        """Work on pages side by side; a page that fails does not stop the others."""
-        if len(items) <= PAGE:
-            if items:
-                await self._settling.call(work, items)
-            return
-        try:
-            async with asyncio.TaskGroup() as group:
-                for first in range(0, len(items), PAGE):
-                    group.create_task(self._settling.call(work, items[first : first + PAGE]))
-        except* (SourceUnavailable, InvalidConfiguration) as failed:
-            raise failed.exceptions[0] from None
-
-    def _delete(self, receipts: Sequence[str]) -> None:
-        left = receipts
-        codes: set[str] = set()
-        for wait_s in DELETE_WAITS_S:
-            time.sleep(wait_s)
-            entries = [{"Id": str(n), "ReceiptHandle": receipt} for n, receipt in enumerate(left)]
-            with source_errors(self._name):
-                answer = self._client.delete_message_batch(QueueUrl=self._queue.url, Entries=entries)
-            failed = answer.get("Failed")
-            if not failed:
-                return
-            stale = [entry for entry in failed if entry.get("SenderFault")]
-            if stale:  # deleted before, or hidden no longer and read by another: no retry mends it
-                logger.warning("messages no longer ours to delete", extra=self._about(records=len(stale)))
-            left = [left[int(entry["Id"])] for entry in failed if not entry.get("SenderFault")]
-            codes = {str(entry.get("Code")) for entry in failed}
-            if not left:
-                return
-        raise SourceUnavailable(f"{self._name}: {len(left)} messages not deleted: {', '.join(sorted(codes))}")
+        ids = [item.item_id for item, _ in pairs]
+        too_long = self._visibility.settled(ids, self._clock.monotonic())
+        visibility_s = self._queue.visibility_s
+        again = [
+            (item.receipt, visibility_s)
+            for item, verdict in pairs
+            if isinstance(verdict, Returned) and item.item_id in too_long
+        ]
+        await _all_of(
+            [
+                *[self._settling.call(self._calls.delete, page) for page in _pages(done)],
+                *[self._settling.call(self._calls.change, page) for page in _pages(again)],
+            ]
+        )
 
     def _about(self, **fields: object) -> dict[str, object]:
-        return {"queue": self._name, **fields}
+        return {"queue": self._queue.name, **fields}
 
     async def backlog(self) -> int | None:
-        return await self._settling.call(self._waiting)
-
-    def _waiting(self) -> int:
-        name = "ApproximateNumberOfMessages"
-        with source_errors(self._name):
-            answer = self._client.get_queue_attributes(QueueUrl=self._queue.url, AttributeNames=[name])
-        return int(answer["Attributes"][name])
+        return await self._settling.call(self._calls.waiting)
 
     async def aclose(self) -> None:
         with self._lock:
             self._closed = True
         self._polling.close()
         self._settling.close()
+        self._beating.close()
         self._close_if_unused()
 
     def _close_if_unused(self) -> None:
         with self._lock:
             if self._closed and not self._in_flight:
-                self._client.close()
+                self._calls.close()
+
+
+def _pages(items: Sequence[T]) -> list[Sequence[T]]:
+    return [items[first : first + PAGE] for first in range(0, len(items), PAGE)]
+
+
+async def _all_of(works: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Do all of it side by side; what fails does not stop the others, and its first fault is raised."""
+    if len(works) == 1:
+        await works[0]
+        return
+    faults: list[MillstreamError] = []
+
+    async def one(work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except MillstreamError as fault:
+            faults.append(fault)
+
+    async with asyncio.TaskGroup() as group:
+        for work in works:
+            group.create_task(one(work))
+    if faults:
+        raise faults[0]

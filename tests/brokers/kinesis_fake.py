@@ -14,8 +14,6 @@ from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
-import msgspec
-
 from millstream.contract.records import Record
 
 NAME = "orders"
@@ -52,7 +50,7 @@ def shard(shard_id: str = SHARD, **more: Any) -> dict[str, Any]:
 
 def data(records: Sequence[Record]) -> list[str]:
     """The data that were put, taken from the records' events."""
-    events = [msgspec.json.decode(record.event) for record in records]
+    events = [json.loads(record.event) for record in records]
     return [base64.b64decode(event["kinesis"]["data"]).decode() for event in events]
 
 
@@ -63,11 +61,13 @@ class KinesisFake:
     records: list[dict[str, Any]] = field(default_factory=list)
     shards: list[dict[str, Any]] = field(default_factory=lambda: [shard()])
     status: str | None = "ACTIVE"  # None: there is no such stream
+    created_at: float = 1_750_000_000.123
     consumer_status: str | None = "ACTIVE"
     closed: bool = False  # the shard ends after its records
     behind_ms: int = 0
     list_page: int = 100
     date: float | None = None  # of responses; None: now
+    date_text: str | None = None  # the same as it is written
     body: bytes | None = None  # of GetRecords, in place of the true one
     clock: Callable[[], float] = time.monotonic
     refusals: defaultdict[str, deque[Refusal]] = field(default_factory=lambda: defaultdict(deque))
@@ -126,7 +126,7 @@ class KinesisFake:
             return Refusal("ResourceNotFoundException", message=f"Stream {NAME} not found")
         if operation == "DescribeStreamSummary":
             found = {"StreamName": NAME, "StreamARN": ARN, "StreamStatus": self.status}
-            return {"StreamDescriptionSummary": found}
+            return {"StreamDescriptionSummary": {**found, "StreamCreationTimestamp": self.created_at}}
         if operation == "ListShards":
             return self._list(request)
         if operation == "GetShardIterator":
@@ -162,7 +162,7 @@ class KinesisFake:
             return len(early)
         if number is None:
             return 0
-        before = [one for one in self.records if int(one["SequenceNumber"]) < int(number)]
+        before = [one for one in self.records if int(one.get("SequenceNumber", 0)) < int(number)]
         return len(before) + (kind == "AFTER_SEQUENCE_NUMBER" and int(number) >= FIRST_SEQUENCE)
 
     def _page(self, request: dict[str, Any]) -> dict[str, Any] | Refusal:
@@ -213,6 +213,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._reply(200, json.dumps(answer).encode())
 
     def date_time_string(self, timestamp: float | None = None) -> str:
+        if self.kinesis.date_text is not None:
+            return self.kinesis.date_text
         return formatdate(self.kinesis.date if self.kinesis.date is not None else time.time(), usegmt=True)
 
     def log_message(self, *_: object) -> None:

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from millstream.contract.clock import SystemClock
-from millstream.contract.errors import DestinationUnavailable, InvalidConfiguration
+from millstream.contract.errors import DestinationUnavailable, DocumentTooLarge, InvalidConfiguration, Refused
 from millstream.contract.functions import Outcome
 from millstream.contract.ports import Destination, Host, InvocationRecord, Invoker
 from millstream.destinations.registry import parse_destination
@@ -45,6 +45,10 @@ class Target(ABC):
     def read(self, count: int) -> Sequence[bytes]:
         """The documents that the target holds, once there are `count` of them."""
 
+    def shrink(self) -> int | None:
+        """Let the target take documents of so many bytes at most. None: it cannot."""
+        return None
+
     @abstractmethod
     def die(self) -> None:
         """Make the target not answer, for good."""
@@ -66,6 +70,12 @@ def record_of(
         request_id="request-1",
         written_at=1_764_088_532.123,
     )
+
+
+def record_of_size(size_bytes: int) -> InvocationRecord:
+    """A record whose document has exactly so many bytes."""
+    empty = len(record_of({"pad": ""}).body)
+    return record_of({"pad": "x" * (size_bytes - empty)})
 
 
 AWKWARD = record_of(
@@ -127,10 +137,36 @@ class DestinationsKit:
             pytest.skip("known with the first delivery alone")
         destination = parse_destination({**target.options, **target.missing})
         before = threading.active_count()
-        with pytest.raises(InvalidConfiguration) as invalid:
+        with pytest.raises(Refused) as refused:
             await destination.open(host(target))
-        assert [problem.field for problem in invalid.value.problems] == ["target"]
+        assert SECRET not in str(refused.value)
         await until_threads(before)
+
+    async def test_a_document_of_the_limit_is_taken_and_a_larger_one_is_said_to_be_too_large(
+        self, target: Target
+    ) -> None:
+        limit = target.shrink()
+        async with self.opened(target) as destination, asyncio.timeout(WITHIN_S):
+            limit = limit or destination.limit_bytes
+            if limit is None:
+                pytest.skip("a target without a limit")
+            await destination.deliver(record_of_size(limit))
+            with pytest.raises(DocumentTooLarge) as too_large:
+                await destination.deliver(record_of_size(limit + 1))
+            assert destination.name in str(too_large.value)
+            await destination.deliver(record_of_size(limit))
+
+    async def test_a_limit_that_is_lowered_while_it_is_open_is_learned(self, target: Target) -> None:
+        async with self.opened(target) as destination, asyncio.timeout(WITHIN_S):
+            before = destination.limit_bytes
+            limit = target.shrink()
+            if limit is None:
+                pytest.skip("a target whose limit stays")
+            with pytest.raises(DocumentTooLarge):
+                await destination.deliver(record_of_size(limit + 1))
+            assert destination.limit_bytes in (None, before, limit)
+            await destination.deliver(record_of_size(limit))
+        assert target.read(1) == [record_of_size(limit).body]
 
     async def test_a_destination_can_be_opened_again(self, target: Target) -> None:
         destination = self.parsed(target)

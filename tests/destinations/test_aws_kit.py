@@ -67,6 +67,10 @@ class SqsSide(AwsSide):
         missing = f"{self.options['target']}-missing"
         self.missing = {"kind": "sqs", "target": missing}
 
+    def shrink(self) -> int | None:
+        self._sqs.set_queue_attributes(QueueUrl=self._queue, Attributes={"MaximumMessageSize": "2000"})
+        return 2000
+
     def read(self, count: int) -> Sequence[bytes]:
         return [body.encode() for body in self.bodies(count)]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from millstream.contract.errors import DestinationUnavailable, InvalidConfiguration
+from millstream.contract.errors import DestinationUnavailable, Refused
 from millstream.contract.ports import InvocationRecord
 from millstream.destinations import file
 from millstream.destinations.file import FileDestination
@@ -178,7 +178,23 @@ async def test_a_writer_that_holds_the_file_is_not_waited_for_for_ever(
 async def test_only_a_regular_file_is_taken(target: FileSide, make: object) -> None:
     assert callable(make)
     make(target.path)
-    with pytest.raises(InvalidConfiguration):
+    with pytest.raises(Refused, match="cannot be appended to"):
+        await deliver(target, AWKWARD)
+
+
+async def test_a_file_that_another_writer_holds_at_open_is_asked_for_again(
+    target: FileSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file, "LOCKED_S", 0.05)
+    with target.path.open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(DestinationUnavailable):
+            await deliver(target, AWKWARD)
+
+
+async def test_a_path_that_the_host_cannot_say_is_a_fault(target: FileSide) -> None:
+    target.options = {"target": f"{target.options['target']}\ud83d"}
+    with pytest.raises(DestinationUnavailable):
         await deliver(target, AWKWARD)
 
 

@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from millstream.contract.errors import DestinationUnavailable
-from millstream.contract.functions import FunctionFailed, Outcome, Success, Throttled
+from millstream.contract.functions import (
+    MAX_PAYLOAD_BYTES,
+    FunctionFailed,
+    Outcome,
+    Success,
+    Throttled,
+    TooLarge,
+)
 from millstream.contract.ports import Host
 from millstream.destinations.function import ATTEMPTS, FunctionDestination
 from tests.clock import VirtualClock
@@ -27,8 +34,11 @@ class Answering:
         self.answers = list(answers)
         self.invoked: list[tuple[str, bytes]] = []
         self.dead = False
+        self.most_bytes = MAX_PAYLOAD_BYTES
 
     async def invoke(self, function: str, event: bytes) -> Outcome:
+        if len(event) > self.most_bytes:
+            return TooLarge(len(event), self.most_bytes)
         self.invoked.append((function, event))
         await asyncio.sleep(0)
         if self.dead:
@@ -44,6 +54,10 @@ class FunctionSide(Target):
     def read(self, count: int) -> Sequence[bytes]:
         assert {function for function, _ in self.invoker.invoked} == {"on_failed"}
         return [event for _, event in self.invoker.invoked]
+
+    def shrink(self) -> int | None:
+        self.invoker.most_bytes = 2000
+        return 2000
 
     def die(self) -> None:
         self.invoker.dead = True

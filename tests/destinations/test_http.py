@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from millstream.contract.errors import DestinationUnavailable, InvalidConfiguration
+from millstream.contract.errors import DestinationUnavailable, DocumentTooLarge, InvalidConfiguration
 from millstream.destinations.http import RETRIES, HttpDestination
 from tests.contract.destinations_kit import AWKWARD, SECRET, WITHIN_S, DestinationsKit, Target, host
 from tests.destinations.http_server import Answer, HttpServer, http_server
@@ -27,6 +27,10 @@ class HttpSide(Target):
         assert all(sent.headers["Authorization"] == SECRET for sent in self._server.sent)
         assert all(sent.headers["Content-Type"] == "application/json" for sent in self._server.sent)
         return [sent.body for sent in self._server.sent]
+
+    def shrink(self) -> int | None:
+        self._server.most_bytes = 2000
+        return 2000
 
     def die(self) -> None:
         self._server.close()
@@ -97,9 +101,31 @@ async def test_a_server_that_stays_at_fault_is_given_up(server: HttpServer) -> N
 @pytest.mark.parametrize("status", [400, 401, 404, 413, 429])
 async def test_a_refusal_is_not_tried_again(server: HttpServer, status: int) -> None:
     server.usual = Answer(status)
-    with pytest.raises(DestinationUnavailable, match=f"HTTP status {status}"):
+    with pytest.raises(DestinationUnavailable, match=f"HTTP status {status}") as refused:
         await delivered(server)
     assert len(server.sent) == 1
+    assert isinstance(refused.value, DocumentTooLarge) is (status == 413)
+
+
+@pytest.mark.parametrize(
+    "target", [f"http://{'a' * 64}.localhost/", "http://a..localhost/", "http://xn--a.localhost:1/"]
+)
+async def test_a_name_that_no_resolver_takes_is_a_fault(target: str) -> None:
+    destination = HttpDestination.parse({"target": target})
+    with http_server() as server:
+        await destination.open(host(HttpSide(server)))
+    with pytest.raises(DestinationUnavailable):
+        await destination.deliver(AWKWARD)
+    await destination.aclose()
+
+
+@pytest.mark.parametrize("headers", [{f"X-{n}": "x" for n in range(200)}, {"X": "x" * 100_000}])
+async def test_an_answer_with_headers_that_no_client_reads_is_a_fault(
+    server: HttpServer, headers: dict[str, str]
+) -> None:
+    server.usual = Answer(headers=headers)
+    with pytest.raises(DestinationUnavailable):
+        await delivered(server)
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])

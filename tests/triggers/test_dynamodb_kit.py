@@ -156,6 +156,25 @@ class TestDynamoDbFake(StreamKit):
         return FakeStreamOfKit(dynamodb_fake)
 
 
+async def test_a_stream_enabled_again_is_another_one_by_its_identity(ministack: Ministack) -> None:
+    """The emulator has one shard id for all streams, so that its shards do not tell."""
+    stream = EmulatorStream(ministack)
+    source = await DynamoDbTrigger.parse(stream.options).open(host(stream.broker_url), FUNCTION)
+    await source.partitions()
+    assert source.identity == stream.stream_arn
+    for enabled in (False, True):
+        specification = {"StreamEnabled": enabled, **({"StreamViewType": "NEW_IMAGE"} if enabled else {})}
+        stream.client.update_table(TableName=stream.table, StreamSpecification=specification)
+    latest = stream.client.describe_table(TableName=stream.table)["Table"]["LatestStreamArn"]
+    stream.put("new")
+    stream.client.close()
+    partition = await the_partition(source)
+    assert source.identity == source.event_source_arn == latest != stream.stream_arn
+    reader = await source.reader(partition, Oldest())
+    assert [stream.data(record) for record in await read(reader, 1)] == ["new"]
+    await source.aclose()
+
+
 async def test_changes_of_items_come_through_the_emulator_as_aws_writes_them(ministack: Ministack) -> None:
     stream = EmulatorStream(ministack)
     key: dict[str, Any] = {"pk": {"S": "a"}}

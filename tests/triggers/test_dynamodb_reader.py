@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from millstream.contract.clock import Clock, SystemClock
-from millstream.contract.errors import InvalidConfiguration, PartitionGone, SourceUnavailable
+from millstream.contract.errors import PartitionGone, Refused, SourceUnavailable
 from millstream.contract.records import Position, Record
 from millstream.contract.streams import After, Oldest, Partition, Start, StreamReader
 from millstream.triggers.dynamodb import DynamoDbTrigger
@@ -285,25 +285,50 @@ async def test_a_shard_that_is_listed_but_not_found_is_unavailable(
         assert ids(await read(reader, 1)) == sent
 
 
-async def test_a_stream_deleted_while_it_is_read_is_a_wrong_configuration(
+async def test_a_stream_deleted_while_it_is_read_is_refused(
     dynamodb_fake: DynamoDbFake, stream: FakeStream
 ) -> None:
     async with reading(dynamodb_fake, stream) as reader:
         await reader.read(10, 0.0)
         stream.delete()
-        with pytest.raises(
-            InvalidConfiguration, match=r"^stream: wanted a stream that is there .*found none"
-        ):
+        with pytest.raises(Refused, match=f"^no stream '{stream.arn}'$"):
             await reader.read(10, 1.0)
 
 
-async def test_a_stream_that_refuses_us_is_a_wrong_configuration(
-    dynamodb_fake: DynamoDbFake, stream: FakeStream
-) -> None:
+async def test_a_stream_that_refuses_us_is_refused(dynamodb_fake: DynamoDbFake, stream: FakeStream) -> None:
     async with reading(dynamodb_fake, stream) as reader:
         dynamodb_fake.fail("GetRecords", "AccessDeniedException")
-        with pytest.raises(InvalidConfiguration, match="AccessDeniedException"):
+        with pytest.raises(Refused, match="AccessDeniedException"):
             await reader.read(10, 1.0)
+
+
+async def test_what_is_before_a_record_that_spoils_its_page_is_read_and_nothing_behind_it(
+    dynamodb_fake: DynamoDbFake, stream: FakeStream, shard: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    sent = put(stream, *range(9))
+    change = stream.shards[shard].records[5]["dynamodb"]
+    change["SequenceNumber"] = 7
+    async with reading(dynamodb_fake, stream) as reader:
+        assert ids(await read(reader, 5)) == sent[:5]
+        for _ in range(3):
+            with pytest.raises(SourceUnavailable, match="without a sequence number"):
+                await reader.read(1000, 20.0)
+        change["SequenceNumber"] = sent[5]
+        assert ids(await read(reader, 4)) == sent[5:]
+    told = [line.getMessage() for line in caplog.records if line.levelno == logging.WARNING]
+    assert told == ["record that makes its page unreadable, asked for again"]
+
+
+async def test_an_answer_without_records_is_no_end_of_the_shard(
+    dynamodb_fake: DynamoDbFake, stream: FakeStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = put(stream, 1)
+    async with reading(dynamodb_fake, stream) as reader:
+        with monkeypatch.context() as patch:
+            patch.setattr(dynamodb_fake, "_get_records", lambda body: {})
+            with pytest.raises(SourceUnavailable):
+                await reader.read(10, 20.0)
+        assert ids(await read(reader, 1)) == sent
 
 
 async def test_what_a_cancelled_read_brings_is_brought_by_the_next(

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import boto3
 import pytest
 
-from millstream.contract.records import Record
+from millstream.aws.clients import client_config, new_client
+from millstream.cli.embedded import TEST_CREDENTIALS
+from millstream.contract.records import Reason, Record
 from millstream.mappings.filters import compile_filters
 from millstream.triggers.dynamodb import DynamoDbTrigger
 from millstream.triggers.dynamodb_records import RecordMaker
+from millstream.triggers.dynamodb_wire import FOUND, DynamoDbParsers
 from tests.brokers.dynamodb_fake import DynamoDbFake
 from tests.brokers.dynamodb_streams import FakeStream
 
@@ -31,8 +34,9 @@ class Service:
 
     def __init__(self, fake: DynamoDbFake) -> None:
         self._fake = fake
-        make: Any = boto3.session.Session("test", "test", region_name="us-east-1").client
-        self.client = make("dynamodbstreams", endpoint_url=fake.url)
+        os.environ.update(TEST_CREDENTIALS)
+        config = client_config(1)
+        self.client = new_client("dynamodbstreams", fake.url, "us-east-1", config, DynamoDbParsers())
 
     def stream(self, view: str = "NEW_AND_OLD_IMAGES") -> FakeStream:
         return self._fake.stream("orders", view)
@@ -42,7 +46,7 @@ class Service:
         (shard,) = stream.shards
         asked = {"StreamArn": stream.arn, "ShardId": shard, "ShardIteratorType": "TRIM_HORIZON"}
         iterator = self.client.get_shard_iterator(**asked)["ShardIterator"]
-        found = self.client.get_records(ShardIterator=iterator)["Records"]
+        found = self.client.get_records(ShardIterator=iterator)[FOUND].records
         return RecordMaker(shard, stream.arn).records(found, 5.0)
 
 
@@ -126,6 +130,62 @@ def test_each_type_of_value_is_written_as_aws_writes_it(
 
 def test_half_a_surrogate_pair_reaches_the_function_escaped(service: Service) -> None:
     assert images(service, value={"S": "half \ud83d"}) == {"value": {"S": "half \ud83d"}}
+
+
+@pytest.mark.parametrize(
+    ("written", "seen"),
+    [
+        (1760000000.9, 1760000000),
+        ("1760000000", 1760000000),
+        (1e18, 10**18),
+        ("soon", 5),
+        ("1e400", 5),
+        (None, 5),
+        ([], 5),
+    ],
+    ids=str,
+)
+def test_a_time_that_makes_no_sense_spoils_nothing(service: Service, written: object, seen: int) -> None:
+    stream = service.stream()
+    stream.put(KEY, NEW)
+    stream.shards[next(iter(stream.shards))].records[0]["dynamodb"]["ApproximateCreationDateTime"] = written
+    (record,) = service.read(stream)
+    assert json.loads(record.event)["dynamodb"]["ApproximateCreationDateTime"] == seen
+    assert record.refused is None
+    details = DynamoDbTrigger.parse(OPTIONS).failure_details([record])
+    assert details["DDBStreamBatchInfo"]["streamArn"] == stream.arn
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda record: record["dynamodb"].pop("Keys"),
+        lambda record: record.pop("eventName"),
+    ],
+)
+def test_a_record_that_makes_no_sense_is_refused_and_spoils_no_other(service: Service, spoil: Any) -> None:
+    stream = service.stream()
+    sent = [stream.put(KEY, NEW) for _ in range(3)]
+    spoil(stream.shards[next(iter(stream.shards))].records[1])
+    records = service.read(stream)
+    assert [record.position for record in records] == sent
+    assert [record.refused for record in records] == [None, Reason.DESERIALIZATION_ERROR, None]
+    details = DynamoDbTrigger.parse(OPTIONS).failure_details([records[1]])
+    assert details["DDBStreamBatchInfo"]["streamArn"] == stream.arn
+
+
+@pytest.mark.parametrize("missing", ["SizeBytes", "StreamViewType"])
+def test_what_only_an_emulator_leaves_out_is_left_out(service: Service, missing: str) -> None:
+    stream = service.stream()
+    stream.put(KEY, NEW)
+    del stream.shards[next(iter(stream.shards))].records[0]["dynamodb"][missing]
+    (record,) = service.read(stream)
+    assert record.refused is None
+    assert missing not in json.loads(record.event)["dynamodb"]
+
+
+def test_binary_values_that_are_no_base64_reach_the_function_as_they_are(service: Service) -> None:
+    assert images(service, value={"B": "no base64!"}) == {"value": {"B": "no base64!"}}
 
 
 def test_an_image_keeps_the_order_of_its_attributes(service: Service) -> None:

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from millstream.contract.errors import InvalidConfiguration, SourceUnavailable
+from millstream.contract.errors import InvalidConfiguration, Refused, SourceUnavailable
 from millstream.contract.streams import At, Latest, Oldest, Partition, Start
 from millstream.triggers.dynamodb import DynamoDbTrigger
 from millstream.triggers.dynamodb_source import DynamoDbSource
@@ -112,16 +112,16 @@ async def test_a_stream_is_found_by_its_arn_or_by_its_tables_name_or_arn(
 @pytest.mark.parametrize(
     ("declared", "says"),
     [
-        ("plain", "stream: wanted a table whose stream is enabled (plain), found one without a stream"),
-        ("missing", "stream: wanted a table that is there (missing), found none"),
-        (STREAM_ARN, f"stream: wanted a stream that is there ({STREAM_ARN}), found none"),
+        ("plain", "table 'plain' has no stream: it is to be enabled"),
+        ("missing", "no table 'missing'"),
+        (STREAM_ARN, f"no stream '{STREAM_ARN}'"),
     ],
 )
 async def test_a_stream_that_is_not_there_is_said_in_one_line(
     dynamodb_fake: DynamoDbFake, declared: str, says: str
 ) -> None:
     dynamodb_fake.table("plain")
-    with pytest.raises(InvalidConfiguration) as caught:
+    with pytest.raises(Refused) as caught:
         await trigger(declared).open(host(dynamodb_fake.url), FUNCTION)
     assert str(caught.value) == says
 
@@ -131,9 +131,9 @@ async def test_an_endpoint_that_is_no_url_is_a_wrong_configuration() -> None:
         await trigger("orders").open(host("not a url"), FUNCTION)
 
 
-async def test_settings_that_reach_no_aws_are_a_wrong_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_settings_that_reach_no_aws_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_PROFILE", "no-such-profile")
-    with pytest.raises(InvalidConfiguration, match="no-such-profile"):
+    with pytest.raises(Refused, match="no-such-profile"):
         await trigger("orders").open(host("http://127.0.0.1:1"), FUNCTION)
 
 
@@ -166,14 +166,12 @@ async def test_a_list_of_shards_that_breaks_off_is_unavailable(
         assert len(await source.partitions()) == 2
 
 
-async def test_a_deleted_stream_is_a_wrong_configuration(
-    dynamodb_fake: DynamoDbFake, stream: FakeStream
-) -> None:
+async def test_a_deleted_stream_is_refused(dynamodb_fake: DynamoDbFake, stream: FakeStream) -> None:
     async with opened(dynamodb_fake, "orders") as source:
         stream.delete()
-        with pytest.raises(InvalidConfiguration, match="wanted a stream that is there"):
+        with pytest.raises(Refused, match=r"^no stream"):
             await source.partitions()
-        with pytest.raises(InvalidConfiguration, match="wanted a stream that is there"):
+        with pytest.raises(Refused, match=r"^no stream"):
             await source.mark()
 
 

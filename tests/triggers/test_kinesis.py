@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from millstream.cli.embedded import TEST_CREDENTIALS
-from millstream.contract.errors import InvalidConfiguration, SourceUnavailable
+from millstream.contract.errors import InvalidConfiguration, Refused, SourceUnavailable
 from millstream.contract.records import Position, Record
 from millstream.contract.streams import At, Latest, Oldest, Partition, StreamPolicy
 from millstream.triggers.kinesis import KinesisTrigger
@@ -187,22 +187,26 @@ async def test_a_stream_that_is_being_made_is_waited_for(fake: KinesisFake, stre
         await trigger(stream=stream).open(host(fake.url), FUNCTION)
 
 
-@pytest.mark.parametrize(("status", "says"), [(None, "found none"), ("DELETING", "being deleted")])
+@pytest.mark.parametrize(
+    ("status", "says"), [(None, "no stream 'orders'"), ("DELETING", "stream 'orders' is being deleted")]
+)
 @pytest.mark.parametrize("stream", [NAME, ARN, CONSUMER_ARN])
 async def test_a_stream_that_is_not_there_or_goes_is_named(
     fake: KinesisFake, status: str | None, says: str, stream: str
 ) -> None:
     fake.status = status
-    with pytest.raises(InvalidConfiguration, match=rf"stream: .*{NAME}.*{says}"):
+    with pytest.raises(Refused, match=f"^{says}$"):
         await trigger(stream=stream).open(host(fake.url), FUNCTION)
 
 
-@pytest.mark.parametrize(("status", "says"), [(None, "found none"), ("DELETING", "being deleted")])
+@pytest.mark.parametrize(
+    ("status", "says"), [(None, "no consumer '{}'"), ("DELETING", "consumer '{}' is being deleted")]
+)
 async def test_a_consumer_that_is_not_there_or_goes_is_named(
     fake: KinesisFake, status: str | None, says: str
 ) -> None:
     fake.consumer_status = status
-    with pytest.raises(InvalidConfiguration, match=rf"stream: .*/consumer/c:1760000000.*{says}"):
+    with pytest.raises(Refused, match=f"^{says.format(CONSUMER_ARN)}$"):
         await trigger(stream=CONSUMER_ARN).open(host(fake.url), FUNCTION)
 
 
@@ -214,7 +218,7 @@ async def test_a_consumer_that_is_being_made_is_waited_for(fake: KinesisFake) ->
 
 async def test_a_refusal_at_the_start_names_its_code(fake: KinesisFake) -> None:
     fake.refusals["DescribeStreamSummary"].append(Refusal("AccessDeniedException"))
-    with pytest.raises(InvalidConfiguration, match="AccessDeniedException"):
+    with pytest.raises(Refused, match=rf"^stream {NAME}: AccessDeniedException$"):
         await trigger().open(host(fake.url), FUNCTION)
 
 
@@ -253,6 +257,45 @@ async def test_a_merged_shard_has_both_parents_and_a_closed_one_is_told(fake: Ki
         Partition("c", frozenset({"a", "b"})),
     ]
     await source.aclose()
+
+
+@pytest.mark.parametrize("stream", [NAME, ARN, CONSUMER_ARN])
+async def test_a_stream_that_is_made_anew_has_another_identity_from_the_next_list_on(
+    fake: KinesisFake, stream: str
+) -> None:
+    source = await trigger(stream=stream).open(host(fake.url), FUNCTION)
+    identities = []
+    for created_at in (1_750_000_000.123, 1_750_000_000.123, 1_750_000_000.124):
+        fake.created_at = created_at
+        await source.partitions()
+        identities.append(source.identity)
+    await source.aclose()
+    assert identities[0] == identities[1] == "2025-06-15T15:06:40.123000+00:00"
+    assert identities[2] != identities[0]
+
+
+async def test_a_list_of_shards_costs_one_call_beside_its_own(fake: KinesisFake) -> None:
+    source = await trigger().open(host(fake.url), FUNCTION)
+    fake.requests.clear()
+    await source.partitions()
+    await source.aclose()
+    assert [operation for operation, _ in fake.requests] == ["DescribeStreamSummary", "ListShards"]
+
+
+@pytest.mark.parametrize("date", ["", "soon", "Thu, 99 Foo 20255 25:00:00 GMT"])
+async def test_a_date_that_cannot_be_read_leaves_the_mark_to_our_clock(fake: KinesisFake, date: str) -> None:
+    fake.date_text = date
+    source = await trigger().open(host(fake.url, LeapingClock(1_760_000_000.25)), FUNCTION)
+    assert await source.mark() == 1_760_000_000.25
+    await source.aclose()
+
+
+@pytest.mark.parametrize("digits", [40, 5000])
+def test_a_packed_record_with_a_hash_key_of_no_shard_is_delivered(digits: int) -> None:
+    aggregate = found(packed(("a", "9" * digits, b"0"), ("b", None, b"1")))
+    made = maker(unpacks=True, hash_range=HashRange(0, 2**128 - 1)).records([aggregate], 5.0)
+    assert {one.item_id for one in made} == {SEQUENCE}
+    assert all(one.refused is None for one in made)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from millstream.triggers.kinesis_aggregates import MAGIC, UserRecord, unpack, unpack_base64
+from millstream.triggers.kinesis_aggregates import (
+    LONGEST_KEY_BYTES,
+    MAGIC,
+    MOST_RECORDS,
+    UserRecord,
+    unpack,
+    unpack_base64,
+)
 from millstream.triggers.kinesis_records import HashRange
 from tests.triggers.aggregates import number, packed, sealed, sized, varint
 
@@ -82,6 +89,21 @@ def test_what_is_broken_or_empty_is_a_plain_record(data: bytes) -> None:
 @pytest.mark.parametrize("text", [b'""', b'"84maw', b'"84maw!!!"', b'"84mawg"', b"null"])
 def test_text_that_is_no_base64_is_a_plain_record(text: bytes) -> None:
     assert unpack_base64(text) is None
+
+
+def test_an_aggregate_of_more_records_than_one_may_hold_is_a_plain_record() -> None:
+    one = sized(3, number(1, 0) + sized(3, b""))
+    assert len(unpack(sealed(sized(1, b"key") + one * MOST_RECORDS)) or ()) == MOST_RECORDS
+    assert unpack(sealed(sized(1, b"key") + one * (MOST_RECORDS + 1))) is None
+
+
+@pytest.mark.parametrize("field", [1, 2])
+def test_a_key_that_is_longer_than_any_key_makes_it_a_plain_record(field: int) -> None:
+    """Each packed record may name it again: a thousand would have it a thousand times."""
+    record = sized(3, number(1, 0) + sized(3, b"x"))
+    longest, longer = b"k" * LONGEST_KEY_BYTES, b"k" * (LONGEST_KEY_BYTES + 1)
+    assert unpack(sealed(sized(1, b"key") + sized(field, longest) + record)) is not None
+    assert unpack(sealed(sized(1, b"key") + sized(field, longer) + record)) is None
 
 
 def test_fields_that_are_not_known_are_passed_over() -> None:

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from millstream.cli.embedded import TEST_CREDENTIALS
-from millstream.contract.errors import InvalidConfiguration, PartitionGone, SourceUnavailable
-from millstream.contract.records import Position
+from millstream.contract.clock import Clock, SystemClock
+from millstream.contract.errors import PartitionGone, Refused, SourceUnavailable
+from millstream.contract.records import Position, Reason
 from millstream.contract.streams import After, At, Oldest, Partition, Start, StreamReader
 from millstream.triggers.kinesis import KinesisTrigger
 from tests.brokers.kinesis_fake import CONSUMER_ARN, NAME, SHARD, KinesisFake, Refusal, data, sequence, shard
@@ -36,10 +37,10 @@ def fake() -> Iterator[KinesisFake]:
 
 @asynccontextmanager
 async def reading(
-    fake: KinesisFake, start: Start | None = None, **options: object
+    fake: KinesisFake, start: Start | None = None, clock: Clock | None = None, **options: object
 ) -> AsyncIterator[StreamReader]:
     declared = {"stream": CONSUMER_ARN, "starting_position": "TRIM_HORIZON", **options}
-    source = await KinesisTrigger.parse(declared).open(host(fake.url), FUNCTION)
+    source = await KinesisTrigger.parse(declared).open(host(fake.url, clock), FUNCTION)
     await source.partitions()
     reader = await source.reader(Partition(SHARD), start or Oldest())
     try:
@@ -128,6 +129,82 @@ async def test_records_before_a_time_within_their_second_are_left_out(fake: Kine
         assert data(await read(reader, 1)) == ["1760000000.7"]
 
 
+class BrokenInThreads(SystemClock):
+    """A clock that fails where a subscription's thread asks it, while `broken`."""
+
+    broken = True
+
+    def monotonic(self) -> float:
+        if self.broken and threading.current_thread().name.startswith("kinesis-fanout"):
+            raise ZeroDivisionError
+        return super().monotonic()
+
+
+async def test_any_fault_in_the_thread_is_handed_over_and_read_over(
+    fake: KinesisFake, caplog: pytest.LogCaptureFixture
+) -> None:
+    fake.put(b"x")
+    clock = BrokenInThreads()
+    async with reading(fake, clock=clock) as reader:
+        with pytest.raises(SourceUnavailable, match="ZeroDivisionError"):
+            await reader.read(10, 5.0)
+        clock.broken = False
+        assert data(await read(reader, 1)) == ["x"]
+    assert "subscription failed, it is made again" in [line.getMessage() for line in caplog.records]
+
+
+async def test_a_host_that_has_no_thread_left_is_told_and_read_over(
+    fake: KinesisFake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.put(b"x")
+
+    def none_left(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async with reading(fake) as reader:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", none_left)
+            with pytest.raises(SourceUnavailable, match="thread"):
+                await reader.read(10, 5.0)
+        assert data(await read(reader, 1)) == ["x"]
+
+
+async def test_a_reader_of_a_stream_that_was_made_anew_reads_nothing_of_the_new_one(
+    fake: KinesisFake,
+) -> None:
+    declared = {"stream": CONSUMER_ARN, "starting_position": "TRIM_HORIZON"}
+    source = await KinesisTrigger.parse(declared).open(host(fake.url), FUNCTION)
+    (shard_of_both,) = await source.partitions()
+    reader = await source.reader(shard_of_both, Oldest())
+    fake.put(b"new")
+    fake.created_at += 1
+    await source.partitions()
+    with pytest.raises(PartitionGone, match="made anew"):
+        await reader.read(10, 0.0)
+    await reader.aclose()
+    await source.aclose()
+
+
+async def test_a_shard_that_is_listed_but_not_found_is_unavailable(fake: KinesisFake) -> None:
+    fake.put(b"0")
+    fake.put(b"1")
+    fake.refusals["SubscribeToShard"].append(Refusal("ResourceNotFoundException"))
+    async with reading(fake, After(Position(sequence(0)))) as reader:
+        with pytest.raises(SourceUnavailable, match="listed, but not found"):
+            await read(reader, 1)
+        assert data(await read(reader, 1)) == ["1"]
+
+
+async def test_a_record_that_cannot_be_read_is_refused_and_spoils_no_other(fake: KinesisFake) -> None:
+    spoiled = event(0, 1, 2)
+    spoiled["Records"][1]["PartitionKey"] = None
+    fake.scripts.append([spoiled])
+    async with reading(fake) as reader:
+        records = await read(reader, 3)
+    assert [record.position for record in records] == [sequence(number) for number in range(3)]
+    assert [record.refused for record in records] == [None, Reason.DESERIALIZATION_ERROR, None]
+
+
 async def test_a_shard_whose_children_are_named_has_ended(fake: KinesisFake) -> None:
     fake.put(b"last")
     fake.closed = True
@@ -150,7 +227,7 @@ async def test_a_stream_that_is_deleted_in_mid_run_is_named(fake: KinesisFake) -
     async with reading(fake) as reader:
         await read(reader, 1)
         fake.status = "DELETING"
-        with pytest.raises(InvalidConfiguration, match=NAME):
+        with pytest.raises(Refused, match=NAME):
             await read(reader, 1)
 
 
@@ -159,7 +236,7 @@ async def test_a_consumer_that_is_deleted_in_mid_run_is_named(fake: KinesisFake)
     async with reading(fake) as reader:
         await read(reader, 1)
         fake.consumer_status = None
-        with pytest.raises(InvalidConfiguration, match="consumer/c"):
+        with pytest.raises(Refused, match="consumer/c"):
             await read(reader, 1)
 
 

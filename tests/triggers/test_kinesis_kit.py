@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import time
 import uuid
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 import pytest
 
+from millstream.contract.errors import PartitionGone
 from millstream.contract.records import Position, Record
+from millstream.contract.streams import After, Oldest
 from millstream.triggers.kinesis import KinesisTrigger
 from tests.brokers.kinesis_local import KinesisLocal
 from tests.brokers.ministack import Ministack
+from tests.contract.queue_kit import FUNCTION, until
 from tests.contract.stream_kit import StreamKit
-from tests.contract.streams import Stream, read, read_to_the_end
+from tests.contract.streams import Stream, host, read, read_to_the_end, the_partition
 
 pytestmark = pytest.mark.broker
 
@@ -148,6 +153,49 @@ class TestFanout(StreamKit):
             assert [stream.data(record) for record in await read(reader, 1)] == ["last"]
             stream.split(SHARD)
             assert await read_to_the_end(reader) == []
+
+
+async def anew(stream: KinesisStream) -> None:
+    """Delete a stream and make it anew, in another second."""
+    before = stream.active()["StreamCreationTimestamp"]
+    stream.client.delete_stream(StreamName=stream.name, EnforceConsumerDeletion=True)
+    await until(lambda: datetime.now(UTC) > before + timedelta(seconds=1.1))
+    async with asyncio.timeout(ACTIVE_WITHIN_S):
+        while True:
+            try:
+                stream.client.create_stream(StreamName=stream.name, ShardCount=1)
+                break
+            except stream.client.exceptions.ResourceInUseException:  # still being deleted
+                await asyncio.sleep(0.05)
+    stream.active()
+
+
+@pytest.mark.parametrize("broker", ["ministack", "kinesis_local"])
+async def test_a_stream_made_anew_is_another_one_and_is_read_from_its_beginning(
+    request: pytest.FixtureRequest, broker: str
+) -> None:
+    running = request.getfixturevalue(broker)
+    client = running.client("kinesis") if broker == "ministack" else running.client()
+    stream = KinesisStream(running.endpoint_url, client)
+    source = await KinesisTrigger.parse(stream.options).open(host(stream.broker_url), FUNCTION)
+    stream.put("old")
+    old = await source.reader(await the_partition(source), Oldest())
+    (last,) = await read(old, 1)
+    before = source.identity
+    await the_partition(source)
+    assert source.identity == before
+    await anew(stream)
+    for data in ("new", "newer"):
+        stream.put(data)
+    partition = await the_partition(source)
+    assert source.identity not in (None, before)
+    with pytest.raises(PartitionGone):
+        await old.read(10, 0.0)
+    for start in (Oldest(), After(last.position)):  # a cursor of the old stream passes nothing of the new one
+        reader = await source.reader(partition, start)
+        assert [stream.data(record) for record in await read(reader, 2)] == ["new", "newer"]
+    await source.aclose()
+    client.close()
 
 
 class ReshardingStream(KinesisStream):

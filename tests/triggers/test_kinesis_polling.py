@@ -7,25 +7,20 @@ import itertools
 import logging
 import os
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Sequence
 
 import pytest
 
 from millstream.cli.embedded import TEST_CREDENTIALS
-from millstream.contract.clock import Clock
-from millstream.contract.errors import InvalidConfiguration, PartitionGone, SourceUnavailable
+from millstream.contract.errors import PartitionGone, Refused, SourceUnavailable
 from millstream.contract.records import Position
-from millstream.contract.streams import After, At, Oldest, Partition, Start, StreamReader
-from millstream.triggers.kinesis import KinesisTrigger
-from millstream.triggers.kinesis_source import KinesisSource
+from millstream.contract.streams import After, At, Oldest, Partition, Start
 from tests.brokers.kinesis_fake import ARN, NAME, SHARD, KinesisFake, Refusal, data, sequence, shard
-from tests.contract.queue_kit import FUNCTION, until
-from tests.contract.streams import host, read
+from tests.contract.queue_kit import until
+from tests.contract.streams import read
 from tests.triggers.aggregates import packed
+from tests.triggers.kinesis_rig import opened, reading
 from tests.triggers.leaping_clock import LeapingClock
-
-WITHIN_S = 10.0
 
 
 @pytest.fixture
@@ -33,31 +28,6 @@ def fake() -> Iterator[KinesisFake]:
     os.environ.update(TEST_CREDENTIALS)
     with KinesisFake() as running:
         yield running
-
-
-@asynccontextmanager
-async def opened(
-    fake: KinesisFake, clock: Clock | None = None, stream: str = NAME, **options: object
-) -> AsyncIterator[KinesisSource]:
-    trigger = KinesisTrigger.parse({"stream": stream, "starting_position": "TRIM_HORIZON", **options})
-    async with asyncio.timeout(WITHIN_S):
-        source = await trigger.open(host(fake.url, clock), FUNCTION)
-        try:
-            yield source
-        finally:
-            await source.aclose()
-
-
-@asynccontextmanager
-async def reading(
-    fake: KinesisFake, start: Start | None = None, clock: Clock | None = None, **options: object
-) -> AsyncIterator[StreamReader]:
-    async with opened(fake, clock, **options) as source:  # type: ignore[arg-type]  # options, no stream
-        reader = await source.reader(Partition(SHARD), start or Oldest())
-        try:
-            yield reader
-        finally:
-            await reader.aclose()
 
 
 async def test_the_first_read_is_made_at_once_and_an_idle_shard_is_read_once_a_second(
@@ -199,21 +169,11 @@ async def test_a_throttle_is_a_source_that_does_not_answer_and_loses_nothing(
         assert data(await read(reader, 1)) == ["x"]
 
 
-async def test_an_answer_that_is_no_json_is_a_source_that_does_not_answer(fake: KinesisFake) -> None:
-    fake.body = b'{"Records": [{"Seq'
-    fake.put(b"x")
-    async with reading(fake, clock=LeapingClock()) as reader:
-        with pytest.raises(SourceUnavailable):
-            await reader.read(10, 0.0)
-        fake.body = None
-        assert data(await read(reader, 1)) == ["x"]
-
-
 @pytest.mark.parametrize("code", ["AccessDeniedException", "KMSAccessDeniedException"])
-async def test_a_refusal_for_good_names_its_code(fake: KinesisFake, code: str) -> None:
+async def test_a_refusal_names_its_code(fake: KinesisFake, code: str) -> None:
     fake.refusals["GetRecords"].append(Refusal(code))
     async with reading(fake) as reader:
-        with pytest.raises(InvalidConfiguration, match=code):
+        with pytest.raises(Refused, match=code):
             await reader.read(10, 0.0)
 
 
@@ -221,9 +181,10 @@ async def test_a_refusal_for_good_names_its_code(fake: KinesisFake, code: str) -
 async def test_a_stream_that_is_deleted_in_mid_run_is_named(fake: KinesisFake, status: str | None) -> None:
     async with reading(fake, clock=LeapingClock()) as reader:
         await reader.read(10, 0.0)
-        fake.refusals["GetRecords"].append(Refusal("ResourceNotFoundException"))
+        for operation in ("GetRecords", "GetShardIterator"):
+            fake.refusals[operation].append(Refusal("ResourceNotFoundException"))
         fake.status = status
-        with pytest.raises(InvalidConfiguration, match=NAME):
+        with pytest.raises(Refused, match=NAME):
             await reader.read(10, 1.0)
 
 
@@ -237,6 +198,55 @@ async def test_a_shard_that_leaves_the_list_is_gone_while_its_stream_stays(fake:
         assert left.parents == {SHARD}
         with pytest.raises(PartitionGone, match=SHARD):
             await reader.read(10, 0.0)
+
+
+async def test_a_reader_of_a_stream_that_was_made_anew_reads_nothing_of_the_new_one(
+    fake: KinesisFake,
+) -> None:
+    fake.put(b"old")
+    async with opened(fake, LeapingClock()) as source:
+        (shard_of_both,) = await source.partitions()
+        reader = await source.reader(shard_of_both, Oldest())
+        assert data(await read(reader, 1)) == ["old"]
+        fake.created_at += 1
+        fake.records.clear()
+        fake.put(b"new")
+        fake.put(b"newer")
+        await source.partitions()
+        with pytest.raises(PartitionGone, match="made anew"):
+            await reader.read(10, 0.0)
+        fresh = await source.reader(shard_of_both, Oldest())
+        assert data(await read(fresh, 2)) == ["new", "newer"]
+
+
+async def test_an_iterator_that_is_not_found_is_renewed_behind_the_last_record(fake: KinesisFake) -> None:
+    for number in range(3):
+        fake.put(str(number).encode())
+    async with reading(fake, clock=LeapingClock()) as reader:
+        records = await read(reader, 2, limit=2)
+        fake.refusals["GetRecords"].append(Refusal("ResourceNotFoundException"))
+        records += await read(reader, 1)
+    assert data(records) == list("012")
+
+
+async def test_a_shard_that_is_listed_but_not_found_is_unavailable(fake: KinesisFake) -> None:
+    fake.put(b"x")
+    async with reading(fake, clock=LeapingClock()) as reader:
+        fake.refusals["GetShardIterator"].append(Refusal("ResourceNotFoundException"))
+        with pytest.raises(SourceUnavailable, match="listed, but not found"):
+            await reader.read(10, 0.0)
+        assert data(await read(reader, 1)) == ["x"]
+
+
+async def test_a_position_that_is_not_found_for_once_is_read_on_from(
+    fake: KinesisFake, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(3):
+        fake.put(str(number).encode())
+    fake.refusals["GetShardIterator"].append(Refusal("ResourceNotFoundException"))
+    async with reading(fake, After(Position(sequence(1)))) as reader:
+        assert data(await read(reader, 1)) == ["2"]
+    assert not [line for line in caplog.records if line.name.startswith("millstream")]
 
 
 async def test_a_shard_with_no_next_iterator_has_ended(fake: KinesisFake) -> None:
@@ -319,8 +329,8 @@ async def test_a_shard_is_asked_for_by_what_the_stream_was_declared_by(fake: Kin
             reader = await source.reader(Partition(SHARD), Oldest())
             await reader.read(10, 0.0)
         for operation in ("DescribeStreamSummary", "ListShards", "GetShardIterator"):
-            (request,) = fake.asked(operation)
-            assert {name: value for name, value in request.items() if name.startswith("Stream")} == called
+            for request in fake.asked(operation):
+                assert {name: value for name, value in request.items() if name.startswith("Stream")} == called
 
 
 def _gaps(times: Sequence[float]) -> list[float]:

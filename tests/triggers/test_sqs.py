@@ -12,13 +12,13 @@ from typing import Any
 import botocore.session
 import pytest
 
-from millstream.contract.errors import InvalidConfiguration, SourceUnavailable
+from millstream.contract.errors import InvalidConfiguration, Refused, SourceUnavailable
 from millstream.contract.ports import QueuePolicy
 from millstream.contract.records import Position, Record
 from millstream.triggers.registry import parse_trigger
 from millstream.triggers.sqs import SqsTrigger
+from millstream.triggers.sqs_client import MISSING, REFUSED
 from millstream.triggers.sqs_messages import Queue, attributes_md5, record
-from millstream.triggers.sqs_reader import REFUSED
 from tests.brokers.ministack import Ministack
 from tests.brokers.relay import Relay
 from tests.contract.queue_kit import FUNCTION, host, receive, settle
@@ -101,6 +101,38 @@ def test_attributes_have_their_hash_whether_the_service_gives_it_or_not(
 def test_a_body_reaches_the_function_as_it_was_sent(body: str) -> None:
     event = json.loads(record(message(body), QUEUE, 5.0).event)
     assert event["body"] == body
+
+
+@pytest.mark.parametrize(
+    ("attributes", "arrived_at", "count"),
+    [
+        ({"SentTimestamp": "1760000000123", "ApproximateReceiveCount": "2"}, 1760000000.123, 2),
+        ({"SentTimestamp": 1760000000123, "ApproximateReceiveCount": 2}, 1760000000.123, 2),
+        ({"SentTimestamp": "1760000000123456", "ApproximateReceiveCount": "0"}, 1760000000123.456, 1),
+        ({"SentTimestamp": "soon", "ApproximateReceiveCount": "many"}, 5.0, 1),
+        ({"SentTimestamp": "9" * 5000, "ApproximateReceiveCount": "9" * 5000}, 5.0, 1),
+        ({"SentTimestamp": "-1", "ApproximateReceiveCount": "-1"}, -0.001, 1),
+        ({"SentTimestamp": None, "ApproximateReceiveCount": None}, 5.0, 1),
+        ({}, 5.0, 1),
+        (None, 5.0, 1),
+    ],
+    ids=lambda value: repr(value)[:60],
+)
+def test_attributes_that_make_no_sense_spoil_nothing(
+    attributes: dict[str, Any] | None, arrived_at: float, count: int
+) -> None:
+    made = record(message(Attributes=attributes), QUEUE, 5.0)
+    assert (made.arrived_at, made.delivery_count) == (arrived_at, count)
+    assert json.loads(made.event)["attributes"] == (attributes or {})
+    assert SqsTrigger.parse({"queue": "q"}).failure_details([made])
+
+
+def test_what_an_emulator_leaves_out_is_made_up_or_left_out() -> None:
+    bare = {"MessageId": "m-1", "ReceiptHandle": "r-1", "MessageAttributes": {"a": {"StringValue": "x"}}}
+    event = json.loads(record(bare, QUEUE, 5.0).event)
+    assert (event["body"], event["md5OfBody"]) == ("", md5(b"").hexdigest())
+    assert event["messageAttributes"]["a"]["dataType"] == "String"
+    assert "md5OfMessageAttributes" not in event
 
 
 def test_a_record_is_known_by_its_message_id_and_settled_by_its_receipt() -> None:
@@ -186,7 +218,9 @@ def test_an_unknown_kind_names_the_known_ones() -> None:
 def test_refusals_are_spelled_as_the_service_spells_them() -> None:
     model = botocore.session.get_session().get_service_model("sqs")
     modelled = {shape.name for shape in model.error_shapes}
-    assert {"QueueDoesNotExist", "InvalidAddress", "InvalidSecurity", "KmsAccessDenied"} <= REFUSED & modelled
+    assert {"QueueDoesNotExist"} == MISSING & modelled
+    kms = {name for name in modelled if name.startswith("Kms")} - {"KmsThrottled"}
+    assert {"InvalidAddress", "InvalidSecurity", *kms} == REFUSED & modelled
 
 
 async def opened(trigger: SqsTrigger, url: str, timeout_s: float = 1) -> float | None:
@@ -209,7 +243,7 @@ async def test_a_queue_is_found_by_name_url_or_arn(ministack: Ministack, form: s
 @pytest.mark.parametrize("account", ["", ":123456789012"])
 async def test_a_queue_that_is_not_there_is_refused(ministack: Ministack, account: str) -> None:
     queue = f"arn:aws:sqs:us-east-1{account}:gone" if account else "gone"
-    with pytest.raises(InvalidConfiguration, match=r"^queue: wanted .*gone.*, found .*NonExistentQueue"):
+    with pytest.raises(Refused, match=r"^no queue 'gone'$"):
         await opened(SqsTrigger.parse({"queue": queue}), ministack.endpoint_url)
 
 
@@ -219,7 +253,7 @@ async def test_a_visibility_timeout_below_the_functions_is_refused_with_both_num
 ) -> None:
     trigger = SqsTrigger.parse({"queue": ministack.queue(VisibilityTimeout="5")})
     assert await opened(trigger, ministack.endpoint_url, timeout_s=5) == 5.0
-    with pytest.raises(InvalidConfiguration, match=r"^queue: .* 6\.5 s, found 5 s$"):
+    with pytest.raises(Refused, match=r"^queue '.*': its visibility timeout, 5 s, is below .* 6\.5 s$"):
         await opened(trigger, ministack.endpoint_url, timeout_s=6.5)
 
 
@@ -234,11 +268,11 @@ async def test_a_window_that_does_not_fit_the_visibility_timeout_lengthens_it(
 
 
 @pytest.mark.broker
-async def test_a_queue_deleted_while_it_is_read_is_a_wrong_configuration(ministack: Ministack) -> None:
+async def test_a_queue_deleted_while_it_is_read_is_refused(ministack: Ministack) -> None:
     url = ministack.queue()
     reader = await SqsTrigger.parse({"queue": url}).open(host(ministack.endpoint_url), FUNCTION)
     ministack.client("sqs").delete_queue(QueueUrl=url)
-    with pytest.raises(InvalidConfiguration, match="NonExistentQueue"):
+    with pytest.raises(Refused, match=r"^no queue "):
         await reader.receive(10, 0.0)
     await reader.aclose()
 
@@ -303,9 +337,9 @@ class Garbage(Relay):
             await writer.drain()
 
 
-async def test_settings_that_reach_no_aws_are_a_wrong_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_settings_that_reach_no_aws_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_PROFILE", "no-such-profile")
-    with pytest.raises(InvalidConfiguration, match="no-such-profile"):
+    with pytest.raises(Refused, match="no-such-profile"):
         await SqsTrigger.parse({"queue": "q"}).open(host("http://127.0.0.1:1"), FUNCTION)
 
 

@@ -6,34 +6,52 @@ what fails past them is ours to map, in the file that made the call.
 
 from __future__ import annotations
 
+from email.utils import parsedate_to_datetime
 from functools import cache
+from typing import Any
 
 import boto3
 import botocore.session
 from botocore.config import Config
+from botocore.exceptions import BotoCoreError
 from botocore.loaders import Loader, create_loader
 from botocore.parsers import ResponseParserFactory
+
+from millstream.contract.errors import InvalidConfiguration, Problem
 
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 30.0  # above the longest long poll, 20 s
 MAX_ATTEMPTS = 3
 
-FAULTS = frozenset(
-    {
-        "InternalError",
-        "InternalFailure",
-        "InternalServiceError",
-        "RequestThrottled",
-        "RequestTimeout",
-        "ServiceUnavailable",
-        "SlowDown",
-        "ThrottledException",
-        "Throttling",
-        "ThrottlingException",
-        "TooManyRequestsException",
-    }
-)
-"""Error codes of any AWS service that pass by themselves."""
+
+def new_client(
+    service: str,
+    endpoint_url: str | None,
+    region: str | None,
+    config: Config,
+    parsers: ResponseParserFactory | None = None,
+) -> Any:
+    """A client of a session of its own, which finds credentials as they are now.
+
+    Raises:
+        InvalidConfiguration: the endpoint is no URL.
+        BotoCoreError: this host's AWS settings are wrong.
+    """
+    make: Any = new_session(parsers).client  # by name, which the stubs cannot follow
+    try:
+        return make(service, endpoint_url=endpoint_url, region_name=region, config=config)
+    except BotoCoreError:
+        raise
+    except ValueError as error:  # of botocore, for an endpoint that is no URL; it may hold a password
+        raise InvalidConfiguration([Problem("", "endpoint_url", "a URL", "none")]) from error
+
+
+def service_time(answer: dict[str, Any]) -> float | None:
+    """The service's time when it gave an answer: Unix seconds. None: the answer does not say."""
+    try:
+        return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"]).timestamp()
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
 
 
 def new_session(parsers: ResponseParserFactory | None = None) -> boto3.session.Session:
