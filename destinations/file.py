@@ -177,7 +177,7 @@ def _mended(descriptor: int) -> int:
 
 def _is_json(text: bytes) -> bool:
     try:
-        outside_json.check(text)
+        outside_json.read(text)
     except outside_json.NotJson:
         return False
     return True
