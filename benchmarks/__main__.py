@@ -23,6 +23,7 @@ from benchmarks import (
     runtime,
     shards,
     sqs,
+    stall,
 )
 from benchmarks.report import Result
 
@@ -38,6 +39,7 @@ BENCHMARKS: dict[str, Callable[..., Result]] = {
     "neighbours": neighbours.run,
     "idle": idle.run,
     "flat": flat.run,
+    "stall": stall.run,
 }
 
 

@@ -6,10 +6,9 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from millstream.contract.functions import Success
 from millstream.runtime.api.http import Server
 from millstream.runtime.api.runtime import VERSION, RuntimeApi
-from millstream.runtime.link import Answer, Invocation, Link, success
+from millstream.runtime.link import Answer, Invocation, Link
 from millstream.runtime.processes import Process, Processes
 
 
@@ -72,8 +71,7 @@ class ApiLink:
         return await self._api.loaded()
 
     async def run(self, invocation: Invocation) -> Answer:
-        answer = await self._api.run(invocation)
-        return await success(answer.payload, answer.request_id) if isinstance(answer, Success) else answer
+        return await self._api.run(invocation)
 
     def peak_kb(self) -> int:
         return 0 if self.process is None else self._processes.peak_kb(self.process)

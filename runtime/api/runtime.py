@@ -27,6 +27,7 @@ from millstream.runtime.link import (
     Answer,
     Broken,
     Invocation,
+    success,
     too_large,
     trace_header,
 )
@@ -119,7 +120,8 @@ class RuntimeApi:
             raise Broken
         self.state = State.RUNNING
         self._deliver(invocation, reply)
-        return await self._outcome
+        answer = await self._outcome
+        return await success(answer.payload, answer.request_id) if isinstance(answer, Success) else answer
 
     def end(self, status: int | None) -> None:
         """The runtime is gone."""
@@ -188,7 +190,7 @@ class RuntimeApi:
             if request.header(ERROR_TYPE):  # announced by a trailer, behind a part of the response
                 self._answer(_failed(request, _trailer_body(request), identity))
             else:
-                self._answer(Success(request.body, identity))  # the link looks whether it is JSON
+                self._answer(Success(request.body, identity))  # whether it is JSON is looked at in `run`
 
     def _take_error(self, identity: str, request: Request, reply: Reply) -> None:
         if not self._current(identity):

@@ -26,6 +26,7 @@ from millstream.contract.state import MappingRow, MappingStatus, StateStore
 from millstream.daemon import control, data_dir
 from millstream.daemon.attendance import Attendance, Retirement
 from millstream.daemon.deployment import deployed
+from millstream.daemon.known import called_otherwise
 from millstream.daemon.metrics import metrics
 from millstream.daemon.opening import Opening
 from millstream.daemon.plan import Plan, PlannedMapping
@@ -133,17 +134,24 @@ class Daemon:
     async def _prepare(
         self, store: StateStore, host: Host, functions: Mapping[str, FunctionSpec], planned: PlannedMapping
     ) -> Live:
-        row = await store.put_mapping(
-            MappingRow(
-                uuid=str(uuid.uuid4()),
-                app=self._plan.app,
-                function=planned.function,
-                kind=planned.kind,
-                source=planned.trigger.source,
-                enabled=planned.enabled,
-                last_modified=self._clock.now(),
-            )
+        wanted = MappingRow(
+            uuid=str(uuid.uuid4()),
+            app=self._plan.app,
+            function=planned.function,
+            kind=planned.kind,
+            source=planned.trigger.source,
+            enabled=planned.enabled,
+            last_modified=self._clock.now(),
         )
+        declared = {(each.function, each.kind, each.trigger.source) for each in self._plan.mappings}
+        before_it = called_otherwise(await store.mappings(), wanted, declared)
+        if before_it is not None:
+            names = {"before": before_it.source, "now": wanted.source}
+            logger.info(
+                "mapping known by another name of its source", extra={"mapping": wanted.kind, **names}
+            )
+            await store.name_source(before_it.uuid, wanted.source)
+        row = await store.put_mapping(wanted)
         before = {status.uuid: status for status in await store.statuses(self._owner)}
         self.board.add(row.uuid, f"{row.kind} {row.source} → {row.function}", before.get(row.uuid))
         share = self._settings.buffer_mb * 1024 * 1024 // len(self._plan.mappings)
