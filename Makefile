@@ -35,7 +35,7 @@ test: $(VENV)/.dev
 	@$(BIN)/pytest -n 2 --dist loadfile
 
 unit: $(VENV)/.dev
-	@$(BIN)/pytest -q -n auto -m "not broker" --hypothesis-profile quick
+	@$(BIN)/pytest -q -n auto -m "not broker" --hypothesis-profile quick --schedules 200
 
 check: format lint types layers unit
 

@@ -1,5 +1,6 @@
 """Fixtures that every test can use."""
 
+import pytest
 from hypothesis import settings
 
 from tests.brokers.docker_engine import docker_engine
@@ -29,3 +30,10 @@ __all__ = [
 ]
 
 settings.register_profile("quick", max_examples=25)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--schedules N`: how many whole schedules the simulation tries."""
+    parser.addoption(
+        "--schedules", default="2000", help="schedules that tests/simulation tries, of all kinds"
+    )

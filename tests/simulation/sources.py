@@ -1,0 +1,266 @@
+"""The three kinds of source in a simulation: a queue, a stream that is leased, a group's partitions."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+
+from millstream.contract.ports import BatchLimits, QueuePolicy, RetryInPlace
+from millstream.contract.records import Record
+from millstream.contract.state import Lease
+from millstream.contract.streams import Oldest, Page, Partition, Start, StreamPolicy, StreamReader
+from millstream.mappings.batcher import room_bytes
+from millstream.mappings.filters import compile_filters
+from millstream.mappings.group import GroupRunner
+from millstream.mappings.lanes import ReadAhead
+from millstream.mappings.partitions import PartitionsRunner
+from millstream.mappings.process import Processor, Route
+from millstream.mappings.queue import QueueRunner, QueueSettings
+from millstream.mappings.scaling import scaler_of
+from millstream.mappings.stream import StreamRunner
+from millstream.mappings.stream_process import StreamRoute
+from millstream.mappings.supervise import Runner
+from millstream.mappings.tenure import Tenure
+from tests.fakes import FUNCTION, FakeQueue, FakeTrigger
+from tests.group_fakes import FakeGroup, FakeGroupReader
+from tests.simulation.schedules import Move, Policy
+from tests.simulation.world import World, opened
+from tests.stream_fakes import FakePartition, FakeReader, FakeStream, FakeStreamTrigger, MemoryStore
+
+AHEAD = ReadAhead(records=20, span=200, bytes=60_000)
+PARTITIONS = ("a", "b", "c")
+
+
+class QueueWorld(World):
+    """A queue without an order, read by one daemon."""
+
+    def __init__(self, policy: Policy) -> None:
+        super().__init__(policy)
+        self._queue = _Queue(self.clock, 30.0, world=self)
+        retries = RetryInPlace(1.0, 60.0, 900.0) if policy.in_place else None
+        self._policy = QueuePolicy(
+            item_failures=policy.item_failures,
+            max_retries=policy.max_retries,
+            drops_too_large=True,
+            in_place=retries,
+        )
+
+    def partition_of(self, number: int) -> str:
+        return "q"
+
+    def send(self, records: Sequence[Record]) -> None:
+        self._queue.put(*records)
+
+    def at_rest(self) -> bool:
+        return not self._queue.visible and not self._queue.hidden
+
+    def runner(self, owner: str) -> AbstractAsyncContextManager[Runner]:
+        limits = BatchLimits(self.policy.size, self.policy.window_s)
+        trigger = FakeTrigger(self._queue, limits, self._policy)
+        scaler = scaler_of(self._policy, self.clock.monotonic())
+        route = Route("m", FUNCTION, self._policy, None, self.destination)
+        processor = Processor(route, trigger, self._queue, self.function, scaler, self.observer, self.clock)
+        room = room_bytes(trigger.envelope, ["q"])
+        settings = QueueSettings("m", limits, 10, False, room, 1 << 20)
+        filters = compile_filters((), trigger.filter_rules)
+        return opened(
+            QueueRunner(settings, self._queue, filters, processor, scaler, self.observer, self.clock)
+        )
+
+
+@dataclass
+class _Queue(FakeQueue):
+    world: World | None = None
+
+    async def receive(self, limit: int, wait_s: float) -> Sequence[Record]:
+        assert self.world is not None
+        until = self.clock.monotonic() + wait_s
+        while True:
+            await self.clock.sleep(0)
+            if (fault := self.world.fault()) is not None:
+                raise fault
+            self._reappear()
+            if self.visible:
+                return [self._hand_out() for _ in range(min(limit, len(self.visible)))]
+            if self.clock.monotonic() >= until:
+                return []
+            await self.clock.sleep(min(1.0, until - self.clock.monotonic()))
+
+
+class _StreamOfAll(World):
+    """What streams of both kinds share."""
+
+    def __init__(self, policy: Policy) -> None:
+        super().__init__(policy)
+        self._limits = BatchLimits(policy.size, policy.window_s)
+        self._stream_policy = StreamPolicy(
+            item_failures=policy.item_failures,
+            max_retries=policy.max_retries,
+            bisect=policy.bisect,
+            on_failure_required=policy.required,
+            lanes=1 if policy.shared else policy.lanes,
+            share_batches=policy.shared,
+        )
+
+    def partition_of(self, number: int) -> str:
+        return PARTITIONS[number % len(PARTITIONS)]
+
+    def _reading(
+        self, reader: StreamReader, cursors: MemoryStore | FakeGroup, leases: Sequence[Lease], tenure: Tenure
+    ) -> StreamRunner:
+        trigger = FakeStreamTrigger(FakeStream(self.clock), self._limits, self._stream_policy)
+        return StreamRunner(
+            StreamRoute("m", FUNCTION, self._stream_policy, None, self.destination),
+            trigger,
+            reader,
+            "arn",
+            compile_filters((), trigger.filter_rules),
+            self.function,
+            cursors,
+            leases,
+            tenure,
+            AHEAD,
+            self.observer,
+            self.clock,
+        )
+
+
+class LeasedWorld(_StreamOfAll):
+    """A stream of three partitions, which two daemons share by leases in a store."""
+
+    daemons = 2
+
+    def __init__(self, policy: Policy) -> None:
+        super().__init__(policy)
+        self._store = MemoryStore(self.clock)
+        self._stream = _Stream(self.clock, world=self)
+        for partition in PARTITIONS:
+            self._stream.add(partition)
+
+    def send(self, records: Sequence[Record]) -> None:
+        self._stream.put(*records)
+
+    def store_away(self, away: bool) -> None:
+        self._store.broken = away
+
+    def at_rest(self) -> bool:
+        last = {record.partition: record.position for record in self.sent}
+        rows = {partition: row.position for (_, partition), row in self._store.rows.items()}
+        return all(rows.get(partition) == position for partition, position in last.items())
+
+    @asynccontextmanager
+    async def runner(self, owner: str) -> AsyncIterator[Runner]:
+        def make(reader: StreamReader, lease: Lease, tenure: Tenure, share: float) -> StreamRunner:
+            return self._reading(reader, self._store, [lease], tenure)
+
+        runner = PartitionsRunner(
+            "m", owner, self._stream, Oldest(), self._store, make, self.observer, self.clock
+        )
+        await runner.begin()
+        yield runner
+
+
+@dataclass
+class _Stream(FakeStream):
+    world: World | None = None
+
+    async def partitions(self) -> Sequence[Partition]:
+        self._check()
+        return await super().partitions()
+
+    async def reader(self, partition: Partition, start: Start) -> FakeReader:
+        self._check()
+        opened_ = await super().reader(partition, start)
+        return _Reader(self, opened_.part, opened_.next)
+
+    def _check(self) -> None:
+        assert self.world is not None
+        if (fault := self.world.fault()) is not None:
+            raise fault
+
+    def add(self, partition: str, *parents: str, closed: bool = False) -> FakePartition:
+        return super().add(partition, *parents, closed=closed)
+
+
+class _Reader(FakeReader):
+    async def read(self, limit: int, wait_s: float) -> Page:
+        assert isinstance(self.stream, _Stream)
+        self.stream._check()
+        return await super().read(limit, wait_s)
+
+
+class GroupWorld(_StreamOfAll):
+    """Partitions that a broker hands out to one member, and takes away."""
+
+    def __init__(self, policy: Policy) -> None:
+        super().__init__(policy)
+        self._parts: dict[str, list[Record]] = {partition: [] for partition in PARTITIONS}
+        self._cursors: dict[str, int] = {}
+        self._member: _Group | None = None
+        self._away: set[str] = set()
+
+    def send(self, records: Sequence[Record]) -> None:
+        for record in records:
+            self._parts[record.partition].append(record)
+
+    def at_rest(self) -> bool:
+        if self._member is not None and self._away:
+            self._member.assign(*self._away)
+            self._away = set()
+        last = {record.partition: int(record.position) for record in self.sent}
+        return all(self._cursors.get(partition) == position for partition, position in last.items())
+
+    def move(self, move: Move) -> None:
+        partition = PARTITIONS[move.partition]
+        if self._member is None:
+            return
+        if partition in self._away:
+            self._away.remove(partition)
+            self._member.assign(partition)
+        else:
+            self._away.add(partition)
+            self._member.revoke(partition, within_s=0.0 if move.lost else 10.0)
+
+    @asynccontextmanager
+    async def runner(self, owner: str) -> AsyncIterator[Runner]:
+        if (fault := self.fault()) is not None:
+            raise fault
+        member = _Group(self.clock, self._parts, self._cursors, world=self)
+        store = MemoryStore(self.clock)
+
+        def make(reader: StreamReader, leases: Sequence[Lease], tenure: Tenure, share: float) -> StreamRunner:
+            return self._reading(reader, member, leases, tenure)
+
+        runner = GroupRunner(
+            "m", owner, member, Oldest(), self.policy.shared, store, make, self.observer, self.clock
+        )
+        await runner.begin()
+        member.assign(*(partition for partition in PARTITIONS if partition not in self._away))
+        self._member = member
+        try:
+            yield runner
+        finally:
+            self._member = None
+            member.dead = True
+
+
+@dataclass
+class _Group(FakeGroup):
+    world: World | None = None
+    dead: bool = False
+
+    async def reader(self, leases: Sequence[Lease]) -> FakeGroupReader:
+        behind = {lease.partition: self.cursors.get(lease.partition, -1) for lease in leases}
+        return _GroupReader(self, behind)
+
+
+class _GroupReader(FakeGroupReader):
+    async def read(self, limit: int, wait_s: float) -> Page:
+        assert isinstance(self.group, _Group)
+        assert self.group.world is not None
+        if (fault := self.group.world.fault()) is not None:
+            raise fault
+        await asyncio.sleep(0)
+        return await super().read(limit, wait_s)
