@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from millstream.contract.clock import SystemClock
-from millstream.contract.errors import DestinationUnavailable, InvalidConfiguration
+from millstream.contract.errors import DestinationUnavailable, InvalidConfiguration, Refused
 from millstream.contract.functions import Outcome
 from millstream.contract.ports import Destination, Host, InvocationRecord, Invoker
 from millstream.destinations.registry import parse_destination
@@ -127,9 +127,8 @@ class DestinationsKit:
             pytest.skip("known with the first delivery alone")
         destination = parse_destination({**target.options, **target.missing})
         before = threading.active_count()
-        with pytest.raises(InvalidConfiguration) as invalid:
+        with pytest.raises(Refused):
             await destination.open(host(target))
-        assert [problem.field for problem in invalid.value.problems] == ["target"]
         await until_threads(before)
 
     async def test_a_destination_can_be_opened_again(self, target: Target) -> None:

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from millstream.contract.clock import Clock
-from millstream.contract.errors import InvalidConfiguration, PartitionGone, SourceUnavailable
+from millstream.contract.errors import InvalidConfiguration, PartitionGone, Refused, SourceUnavailable
 from millstream.contract.groups import GroupSource
 from millstream.contract.records import Record
 from millstream.contract.stream_trigger import StreamTrigger
@@ -258,7 +258,7 @@ class StreamKit:
                 await self.source(stream, relay.url)
 
     async def test_a_stream_that_is_not_there_is_named(self, stream: Stream) -> None:
-        with pytest.raises(InvalidConfiguration, match=stream.missing_name):
+        with pytest.raises(Refused, match=stream.missing_name):
             await self.trigger.parse(stream.missing).open(host(stream.broker_url), FUNCTION)
 
     async def test_a_cancelled_read_loses_nothing(self, stream: Stream) -> None:
@@ -302,7 +302,7 @@ class StreamKit:
 
     async def test_an_open_that_fails_leaves_no_thread_and_no_socket(self, stream: Stream) -> None:
         threads, sockets = set(threading.enumerate()), open_sockets()
-        with pytest.raises(InvalidConfiguration):
+        with pytest.raises(Refused):
             await self.trigger.parse(stream.missing).open(host(stream.broker_url), FUNCTION)
         # The error's traceback, which is a cycle, refers to the connection.
         await until(lambda: gc.collect() >= 0 and open_sockets() <= sockets)
