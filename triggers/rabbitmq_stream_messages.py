@@ -40,6 +40,11 @@ _MESSAGE_ID, _USER_ID, _REPLY_TO, _CORRELATION_ID, _CONTENT_TYPE, _CONTENT_ENCOD
 """Places in the header and in the properties. Source: AMQP 1.0, part 3, sections 3.2.1 and 3.2.4."""
 
 
+_NO_PROPERTIES: dict[str, Any] = {
+    name: None for name in BasicProperties.__struct_fields__ if name not in ("headers", "body_size")
+}
+
+
 class StreamRecordMaker:
     """Makes the records of one stream, or of one partition of a super stream."""
 
@@ -52,10 +57,10 @@ class StreamRecordMaker:
 
         A message that looks like one of AMQP 1.0 and cannot be taken apart is delivered as it came.
         """
-        properties, body = _properties({STREAM_OFFSET: offset}, len(data)), data
+        found: tuple[BasicProperties, bytes] | None = None
         if data[:2] in _SECTION:
             try:
-                properties, body = _taken_apart(read_message(data), offset)
+                found = _taken_apart(read_message(data), offset)
             except Unreadable as unreadable:
                 about = {"stream": self.stream, "offset": offset}
                 self._warn.warning(
@@ -64,6 +69,7 @@ class StreamRecordMaker:
                     received_at,
                     **about,
                 )
+        properties, body = found or (_properties({STREAM_OFFSET: offset}, len(data)), data)
         return self._record(offset, timestamp_ms, properties, body, received_at, None)
 
     def refused(
@@ -134,8 +140,7 @@ def _taken_apart(message: Sections, offset: int) -> tuple[BasicProperties, bytes
 
 
 def _properties(headers: dict[str, Any], body_bytes: int, **given: Any) -> BasicProperties:
-    names = (name for name in BasicProperties.__struct_fields__ if name not in ("headers", "body_size"))
-    return BasicProperties(headers=headers, body_size=body_bytes, **{name: given.get(name) for name in names})
+    return BasicProperties(**(_NO_PROPERTIES | given), headers=headers, body_size=body_bytes)
 
 
 def _body(message: Sections) -> bytes:
