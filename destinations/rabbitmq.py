@@ -10,12 +10,12 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 from pydantic import AfterValidator, Field
 
 from millstream.amqp.address import AMQP, Address, declared_url, parse_address
-from millstream.amqp.faults import problem_of, why
+from millstream.amqp.faults import refusal, why
 from millstream.amqp.options import SECRET_FIELDS, LoginOptions
-from millstream.contract.errors import DestinationUnavailable, InvalidConfiguration, Problem
+from millstream.contract.errors import DestinationUnavailable, DocumentTooLarge, Problem, Refused
 from millstream.contract.ports import Host, InvocationRecord, Payload
 from millstream.contract.records import DestinationReceipt
-from millstream.destinations.rabbitmq_publisher import Publisher, Route
+from millstream.destinations.rabbitmq_publisher import NotTaken, Publisher, Route, TooLarge
 from millstream.destinations.targets import parse_target
 
 LIMIT_BYTES = 16 * 1024 * 1024
@@ -91,10 +91,10 @@ class RabbitMqDestinationOptions(LoginOptions):
 class RabbitMqDestination:
     """Implements Destination. A lost connection is made anew with the next delivery."""
 
-    limit_bytes = LIMIT_BYTES
     payload = Payload.EVENT
 
     def __init__(self, options: RabbitMqDestinationOptions) -> None:
+        self.limit_bytes = LIMIT_BYTES  # or less, once the broker has said so
         self._route = _route(options.target)
         address = _address(options.target)
         assert address is not None  # checked as the options were made
@@ -116,17 +116,17 @@ class RabbitMqDestination:
         """Connect, and look for the exchange, or for the queue.
 
         Raises:
-            InvalidConfiguration: it is not there, or the login is refused.
+            Refused: it is not there, or the login is refused.
             DestinationUnavailable: the broker does not answer now.
         """
-        self._window = asyncio.Semaphore(WINDOW)
         publisher = self._connecting()
+        self._window = asyncio.Semaphore(WINDOW)
         if await asyncio.shield(publisher.ready):
             return
         await self.aclose()
-        problem = problem_of(publisher.error, self._address, self.name, "target")
-        if problem is not None:
-            raise InvalidConfiguration([problem])
+        refused = refusal(publisher.error, self._address, self.name)
+        if refused is not None:
+            raise Refused(refused)
         raise DestinationUnavailable(f"{self.name}: {why(publisher.error)}")
 
     async def deliver(self, record: InvocationRecord) -> DestinationReceipt:
@@ -136,14 +136,21 @@ class RabbitMqDestination:
             async with asyncio.timeout(CONFIRMED_WITHIN_S), self._window:
                 publisher = self._connecting()
                 if await asyncio.shield(publisher.ready):
-                    refusal = await publisher.publish(record.body, record.written_at)
+                    not_taken = await publisher.publish(record.body, record.written_at)
                 else:
-                    refusal = why(publisher.error)
+                    not_taken = NotTaken(why(publisher.error))
         except TimeoutError:
             raise DestinationUnavailable(f"{self.name}: no confirm in {CONFIRMED_WITHIN_S:g} s") from None
-        if refusal is not None:
-            raise DestinationUnavailable(f"{self.name}: {refusal}")
-        return DestinationReceipt(self.name)
+        except Refused as refused:  # certificates that cannot be read any more
+            raise DestinationUnavailable(f"{self.name}: {refused}") from refused
+        match not_taken:
+            case None:
+                return DestinationReceipt(self.name)
+            case TooLarge(why=reason, most_bytes=most_bytes):
+                self.limit_bytes = min(self.limit_bytes, most_bytes)
+                raise DocumentTooLarge(f"{self.name}: {reason}")
+            case NotTaken(why=reason):
+                raise DestinationUnavailable(f"{self.name}: {reason}")
 
     async def aclose(self) -> None:
         self._window = None

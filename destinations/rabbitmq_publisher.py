@@ -12,7 +12,7 @@ import pika
 
 from millstream.amqp.address import Address
 from millstream.amqp.connection import ConnectionThread, answer
-from millstream.amqp.faults import why
+from millstream.amqp.faults import largest_message, why
 from millstream.amqp.wire import Properties
 
 PERSISTENT = 2
@@ -24,6 +24,20 @@ class Route:
 
     exchange: str
     routing_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotTaken:
+    """The broker does not hold a message, or nobody knows."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class TooLarge(NotTaken):
+    """The broker takes no message of that size."""
+
+    most_bytes: int
 
 
 class Publisher:
@@ -39,10 +53,10 @@ class Publisher:
         self._route = route
         self._thread = ConnectionThread(address, purpose, self._on_channel, self._on_over)
         self._channel: Any = None
-        self._waiting: set[asyncio.Future[str | None]] = set()  # of the event loop
+        self._waiting: set[asyncio.Future[NotTaken | None]] = set()  # of the event loop
         # Of the thread: by the number of the publish, from 1 on, and by its message id.
         self._published = 0
-        self._unconfirmed: dict[int, tuple[str, asyncio.Future[str | None]]] = {}
+        self._unconfirmed: dict[int, tuple[str, asyncio.Future[NotTaken | None]]] = {}
         self._returned: dict[str, str] = {}
 
     @property
@@ -59,16 +73,21 @@ class Publisher:
         """Connect."""
         self._thread.start()
 
-    async def publish(self, body: bytes, written_at: float) -> str | None:
+    async def publish(self, body: bytes, written_at: float) -> NotTaken | None:
         """None once the broker has taken the message over, and routed it; else why it did not."""
-        confirm: asyncio.Future[str | None] = self._loop.create_future()
+        confirm: asyncio.Future[NotTaken | None] = self._loop.create_future()
         self._waiting.add(confirm)
         try:
             if self._thread.call(partial(self._publish, body, int(written_at), confirm)):
-                return await confirm
-            return why(self.error)
+                not_taken = await confirm
+            else:
+                not_taken = NotTaken(why(self.error))
         finally:
             self._waiting.discard(confirm)
+        most_bytes = None if not_taken is None else largest_message(self.error)
+        if not_taken is not None and most_bytes is not None and len(body) > most_bytes:
+            return TooLarge(not_taken.why, most_bytes)
+        return not_taken
 
     async def aclose(self) -> None:
         """End within a second; what is not confirmed by then is not known to be taken."""
@@ -77,7 +96,7 @@ class Publisher:
     def _on_over(self) -> None:
         answer(self.ready, False)()
         for confirm in self._waiting:
-            answer(confirm, why(self.error))()
+            answer(confirm, NotTaken(why(self.error)))()
 
     # ---- called in the connection's thread
 
@@ -95,9 +114,9 @@ class Publisher:
     def _on_ready(self, _: object) -> None:
         self._thread.tell(answer(self.ready, True))
 
-    def _publish(self, body: bytes, timestamp: int, confirm: asyncio.Future[str | None]) -> None:
+    def _publish(self, body: bytes, timestamp: int, confirm: asyncio.Future[NotTaken | None]) -> None:
         if not self._channel.is_open:
-            self._thread.tell(answer(confirm, why(self.error)))
+            self._thread.tell(answer(confirm, NotTaken(why(self.error))))
             return
         message_id = str(uuid.uuid4())  # tells which message it is that comes back
         properties = pika.BasicProperties(
@@ -106,9 +125,13 @@ class Publisher:
             message_id=message_id,
             timestamp=timestamp,
         )
-        self._channel.basic_publish(
-            self._route.exchange, self._route.routing_key, body, properties, mandatory=True
-        )
+        try:
+            self._channel.basic_publish(
+                self._route.exchange, self._route.routing_key, body, properties, mandatory=True
+            )
+        except Exception as error:  # noqa: BLE001  # pika's: it was not sent
+            self._thread.tell(answer(confirm, NotTaken(why(error))))
+            return
         self._published += 1
         self._unconfirmed[self._published] = message_id, confirm
 
@@ -124,5 +147,5 @@ class Publisher:
             numbers = [number for number in self._unconfirmed if number <= method.delivery_tag]
         for number in numbers:
             message_id, confirm = self._unconfirmed.pop(number)
-            refusal = self._returned.pop(message_id, None if taken else "the broker refused the message")
-            self._thread.tell(answer(confirm, refusal))
+            reason = self._returned.pop(message_id, None if taken else "the broker refused the message")
+            self._thread.tell(answer(confirm, None if reason is None else NotTaken(reason)))

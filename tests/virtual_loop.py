@@ -24,7 +24,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def _run_once(self) -> None:
         ready: Any = self._ready  # type: ignore[attr-defined]
         timers: Any = self._scheduled  # type: ignore[attr-defined]
-        if not ready and timers:
+        # A timer that is due within the clock's resolution runs now, and must not see an earlier time.
+        resolution_s: float = self._clock_resolution  # type: ignore[attr-defined]
+        if timers and (not ready or timers[0].when() < self._virtual_s + resolution_s):
             self._virtual_s = max(self._virtual_s, timers[0].when())
         super()._run_once()  # type: ignore[misc]
 

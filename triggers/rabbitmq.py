@@ -6,10 +6,10 @@ number, which tells the connection and the delivery tag on it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field
@@ -28,9 +28,12 @@ from millstream.contract.ports import (
     JsonObject,
     Mismatch,
     QueuePolicy,
+    RetryInPlace,
 )
 from millstream.contract.records import Record
+from millstream.contract.times import iso_ms
 from millstream.triggers.rabbitmq_consumer import Subscription
+from millstream.triggers.rabbitmq_deliveries import DeliveryWatch
 from millstream.triggers.rabbitmq_messages import RecordMaker, envelope
 from millstream.triggers.rabbitmq_reader import RabbitMqReader
 
@@ -45,9 +48,19 @@ MOST_PREFETCHED = 65_535
 LONGEST_FUNCTION_S = 840
 """Source: AWS, "Using Lambda with Amazon MQ": functions of more than 14 minutes are refused."""
 
-LONGEST_HELD_S = 1200.0
-"""How long a record may be held before it is settled, if a batch is to be read ahead. RabbitMQ closes the
-channel after 30 minutes. Source: RabbitMQ, "Consumers", delivery acknowledgement timeout."""
+CONSUMER_TIMEOUT_S = 1800
+"""Source: RabbitMQ, "Consumers", delivery acknowledgement timeout: the broker closes the channel after it."""
+
+HELD_SHARE = 0.9
+"""Of the broker's patience, what records are held for: its clock runs a little ahead of ours."""
+
+READ_AHEAD_SHARE = 2 / 3
+"""Of the broker's patience, what a batch that is read ahead and the one before it may take."""
+
+RETRY_DELAY_S = 1.0
+RETRY_BACKOFF_MAX_S = 60.0
+"""Waits before a failed batch is tried again. A minute at most: a function that works again is noticed soon,
+and one that is down is invoked about 30 times before the queue has its messages back."""
 
 
 def _queue(text: str) -> str:
@@ -62,9 +75,11 @@ class RabbitMqOptions(RabbitMqConnectionOptions):
     `maximum_retry_attempts` above 1 needs a queue that counts: a quorum queue, or one that is reached
     again by way of its dead-letter exchange.
 
-    `concurrency`, `report_batch_item_failures`, `maximum_retry_attempts` and `requeue` are ours. What
-    fails goes back to the queue, or with `requeue=False` to its dead-letter exchange: without one the
-    broker drops it.
+    `concurrency`, `report_batch_item_failures`, `maximum_retry_attempts`, `requeue`, `retry_delay`,
+    `retry_backoff_max` and `consumer_timeout` are ours. What fails is held, and tried again after
+    `retry_delay`, doubled up to `retry_backoff_max`; the queue has it back when the broker's own
+    `consumer_timeout` comes near. With `requeue=False` it goes to the queue's dead-letter exchange at
+    once: without one the broker drops it.
     """
 
     queue: Annotated[str, AfterValidator(_queue)] = Field(description=QUEUE)
@@ -78,6 +93,18 @@ class RabbitMqOptions(RabbitMqConnectionOptions):
         default=None, ge=0, le=10_000, description="a whole number from 0 to 10000"
     )
     requeue: bool = Field(default=True, description="True or False")
+    retry_delay: float = Field(
+        default=RETRY_DELAY_S, ge=0.1, le=900, description="a number of seconds from 0.1 to 900"
+    )
+    retry_backoff_max: float = Field(
+        default=RETRY_BACKOFF_MAX_S, ge=0.1, le=900, description="a number of seconds from 0.1 to 900"
+    )
+    consumer_timeout: int = Field(
+        default=CONSUMER_TIMEOUT_S,
+        ge=60,
+        le=2_592_000,
+        description="the broker's consumer_timeout, a whole number of seconds from 60 to 2592000",
+    )
 
     def misfits(self) -> list[Problem]:
         problems = super().misfits()
@@ -85,7 +112,15 @@ class RabbitMqOptions(RabbitMqConnectionOptions):
         if self.concurrency > most:
             wanted = f"at most {most} beside batch_size={self.batch_size}: {MOST_PREFETCHED} records are held"
             problems.append(Problem("", "concurrency", wanted, str(self.concurrency)))
+        if self.retry_backoff_max < self.retry_delay:
+            wanted = f"at least retry_delay={self.retry_delay:g}"
+            problems.append(Problem("", "retry_backoff_max", wanted, f"{self.retry_backoff_max:g}"))
         return problems
+
+    @property
+    def held_s(self) -> float:
+        """For how long a record may be held before it is settled."""
+        return self.consumer_timeout * HELD_SHARE
 
 
 @dataclass(frozen=True)
@@ -116,7 +151,17 @@ class RabbitMqTrigger:
             concurrency=self.options.concurrency,
             page=self.options.batch_size,
             drops_too_large=True,
+            rejects=True,
+            in_place=self._in_place,
         )
+
+    @property
+    def _in_place(self) -> RetryInPlace | None:
+        """None: what fails is dead-lettered at once, as a user of `requeue=False` wants it."""
+        given = self.options
+        if not given.requeue:
+            return None
+        return RetryInPlace(given.retry_delay, given.retry_backoff_max, given.held_s)
 
     @property
     def source(self) -> str:
@@ -126,34 +171,57 @@ class RabbitMqTrigger:
         """Connect, and consume.
 
         Raises:
-            InvalidConfiguration: the queue, its virtual host or the login is refused, or the function
-                may run for too long.
+            InvalidConfiguration: the queue is a stream, or the function may run for too long.
+            Refused: the queue, its virtual host or the login is refused.
             SourceUnavailable: the broker does not answer now.
         """
-        timeout_s = function.timeout_s
-        if timeout_s > LONGEST_FUNCTION_S:
-            wanted = f"a function with a timeout of at most {LONGEST_FUNCTION_S} s"
-            raise InvalidConfiguration([Problem("", "queue", wanted, f"{timeout_s:g} s")])
+        fresh_s = self._fresh_s(function.timeout_s)
         queue, numbered = self.options.queue, self.options.report_batch_item_failures
+        retries = self.options.maximum_retry_attempts
         asked = Subscription(
             self.address,
             queue,
-            self.prefetch(timeout_s),
+            self.prefetch(function.timeout_s),
             self.options.requeue,
             f"millstream-{function.name}",
-            0 if self.options.maximum_retry_attempts is None else self.options.maximum_retry_attempts + 1,
+            fresh_s,
         )
-        reader = RabbitMqReader(asked, RecordMaker(queue, self.address.virtual_host, numbered), host.clock)
+        maker = RecordMaker(queue, self.address.virtual_host, numbered)
+        watch = DeliveryWatch(queue, 0 if retries is None else retries + 1)
+        reader = RabbitMqReader(asked, maker, watch, host.clock)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(reader.aclose)
             await reader.connect()
             stack.pop_all()
         return reader
 
+    def _fresh_s(self, timeout_s: float) -> float:
+        """For how long a record may wait before its batch begins: what the function's timeout leaves.
+
+        Raises:
+            InvalidConfiguration: it leaves nothing.
+        """
+        if timeout_s > LONGEST_FUNCTION_S:
+            wanted = f"a function with a timeout of at most {LONGEST_FUNCTION_S} s"
+            raise InvalidConfiguration([Problem("", "queue", wanted, f"{timeout_s:g} s")])
+        fresh_s = self.options.held_s - timeout_s - self.options.batching_window
+        if fresh_s < 1:
+            least = math.ceil((timeout_s + self.options.batching_window + 1) / HELD_SHARE)
+            wanted = f"at least {least} beside the function's timeout of {timeout_s:g} s"
+            raise InvalidConfiguration(
+                [Problem("", "consumer_timeout", wanted, str(self.options.consumer_timeout))]
+            )
+        return fresh_s
+
     def prefetch(self, timeout_s: float) -> int:
-        """What may run at once, and a batch ahead, so that reading goes on while functions run."""
+        """What may run at once; and one batch that rests before it is tried again, and one ahead.
+
+        So reading goes on while functions run, and while one fails. Not where functions run for so long
+        that what is read ahead would wait beyond the broker's patience.
+        """
         size, concurrency = self.options.batch_size, self.options.concurrency
-        ahead = 2 * timeout_s + self.options.batching_window <= LONGEST_HELD_S
+        longest_s = 2 * timeout_s + self.options.batching_window
+        ahead = 2 if longest_s <= self.options.consumer_timeout * READ_AHEAD_SHARE else 0
         return min(size * (concurrency + ahead), MOST_PREFETCHED)
 
     def envelope(self, records: Sequence[Record]) -> bytes:
@@ -168,11 +236,7 @@ class RabbitMqTrigger:
                 "queue": self.options.queue,
                 "virtualHost": self.address.virtual_host,
                 "batchSize": len(records),
-                "timestampOfFirstMessage": _iso(min(arrived)),
-                "timestampOfLastMessage": _iso(max(arrived)),
+                "timestampOfFirstMessage": iso_ms(min(arrived)),
+                "timestampOfLastMessage": iso_ms(max(arrived)),
             }
         }
-
-
-def _iso(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

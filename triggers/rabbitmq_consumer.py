@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import pika
+
 from millstream.amqp.address import Address
 from millstream.amqp.connection import ConnectionThread, answer
-from millstream.amqp.faults import fault
+from millstream.amqp.faults import fault, is_not_implemented
 from millstream.amqp.wire import Properties
 from millstream.contract.clock import Clock
-from millstream.contract.errors import InvalidConfiguration, Problem, SourceUnavailable
+from millstream.contract.errors import InvalidConfiguration, Problem, Refused, SourceUnavailable
 from millstream.contract.records import Record
-from millstream.triggers.rabbitmq_messages import DELIVERY_COUNT, STREAM_OFFSET, UNCOUNTED, RecordMaker
+from millstream.triggers.rabbitmq_deliveries import DeliveryWatch
+from millstream.triggers.rabbitmq_messages import STREAM_OFFSET, RecordMaker
 from millstream.triggers.rabbitmq_tags import Tags
 
 logger = logging.getLogger(__name__)
+
+LOOK_EVERY_S = 5.0
+"""How often it is looked for records that wait for too long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +39,16 @@ class Subscription:
     prefetch: int  # records that the broker sends ahead of their acknowledgement
     requeue: bool  # what is returned goes back to the queue; else to its dead-letter exchange
     purpose: str  # names the connection and the consumer in the broker's own lists
-    most_deliveries: int = 0  # of a record, before it is given up. 0: no limit
+    fresh_s: float = math.inf  # for how long a record may wait here; then the queue has it back
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What becomes of records, by their numbers."""
+
+    done: Sequence[int] = ()
+    returned: Sequence[int] = ()
+    rejected: Sequence[int] = ()
 
 
 class Consumer:
@@ -47,22 +63,30 @@ class Consumer:
     """
 
     def __init__(
-        self, asked: Subscription, maker: RecordMaker, base: int, clock: Clock, changed: Callable[[], None]
+        self,
+        asked: Subscription,
+        maker: RecordMaker,
+        watch: DeliveryWatch,
+        base: int,
+        clock: Clock,
+        changed: Callable[[], None],
     ) -> None:
         self.opened = False
         self.base = base
         self.last = base  # number of the newest record
         self._asked = asked
         self._maker = maker
+        self._watch = watch
         self._clock = clock
         self._changed = changed
         self._thread = ConnectionThread(asked.address, asked.purpose, self._on_channel, changed)
         self._channel: Any = None
         self._inbox: deque[Record] = deque()
         self._wanted = 0  # records that somebody waits for. 0: nobody waits
+        # Of the thread:
         self._tags = Tags()
-        self._misused: InvalidConfiguration | None = None
-        self._warned = False
+        self._is_stream: bool | None = None  # None: not known, and nothing looks like it
+        self._doubtful: list[Record] | None = None  # what has come since something does. None: no question
 
     # ---- called in the event loop
 
@@ -76,9 +100,12 @@ class Consumer:
         return self._thread.over
 
     @property
-    def fault(self) -> InvalidConfiguration | SourceUnavailable:
+    def fault(self) -> InvalidConfiguration | Refused | SourceUnavailable:
         """Why it is over."""
-        return self._misused or fault(self._thread.error, self._asked.address, self._asked.queue)
+        if self._doubtful is not None and is_not_implemented(self._thread.error):
+            wanted = "a classic or a quorum queue, as RabbitMqStream reads streams"
+            return InvalidConfiguration([Problem("", "queue", wanted, f"the stream {self._asked.queue}")])
+        return fault(self._thread.error, self._asked.address, self._asked.queue)
 
     def __len__(self) -> int:
         """Records that wait."""
@@ -94,9 +121,9 @@ class Consumer:
         self._wanted = 0
         return [self._inbox.popleft() for _ in range(min(limit, len(self)))]
 
-    def settle(self, done: Sequence[int], returned: Sequence[int], pause_s: float) -> None:
-        """Acknowledge records by their numbers; give others back after a pause."""
-        self._thread.call(partial(self._settle, done, returned, pause_s))
+    def settle(self, settlement: Settlement) -> None:
+        """Acknowledge records, give others back, dead-letter others."""
+        self._thread.call(partial(self._settle, settlement, self._asked.requeue))
 
     def ask_depth(self, depth: asyncio.Future[int]) -> None:
         """Let `depth` be what waits on the queue at the broker."""
@@ -105,6 +132,22 @@ class Consumer:
     async def aclose(self) -> None:
         """End once what was settled is sent, and within a second."""
         await self._thread.aclose()
+
+    def _give_back_stale(self) -> None:
+        """Give back what has waited for so long that its function might run beyond the broker's patience.
+
+        Nobody has tried it: so it goes to its queue again, whatever becomes of what fails.
+        """
+        too_old_at = self._clock.now() - self._asked.fresh_s
+        stale: list[int] = []
+        while self._inbox and self._inbox[0].received_at <= too_old_at:
+            stale.append(int(self._inbox.popleft().receipt))
+        if stale:
+            logger.warning(
+                "messages waited for too long, they go back to their queue",
+                extra={"queue": self._asked.queue, "messages": len(stale)},
+            )
+            self._thread.call(partial(self._settle, Settlement(returned=stale), True))
 
     # ---- called in the connection's thread
 
@@ -121,6 +164,13 @@ class Consumer:
     def _on_consuming(self, _: object) -> None:
         self.opened = True
         self._thread.tell(self._changed)
+        if self._asked.fresh_s != math.inf:
+            self._look_for_stale()
+
+    def _look_for_stale(self) -> None:
+        self._thread.later(min(LOOK_EVERY_S, self._asked.fresh_s), self._look_for_stale)
+        if self._inbox:
+            self._thread.tell(self._give_back_stale)
 
     def _on_cancelled(self, _: object) -> None:
         """The queue was deleted, or its node went away: asking for it again tells which."""
@@ -131,38 +181,48 @@ class Consumer:
         self._on_delivery(method.delivery_tag, method.redelivered, properties, body)
 
     def _on_delivery(self, tag: int, redelivered: bool, properties: Properties, body: bytes) -> None:
-        if properties.headers and STREAM_OFFSET in properties.headers:
-            wanted = "a classic or a quorum queue, as RabbitMqStream reads streams"
-            problem = Problem("", "queue", wanted, f"the stream {self._asked.queue}")
-            self._misused = InvalidConfiguration([problem])
-            self._thread.end()
-            return
         self.last = self.base + tag
-        now = self._clock.now()
-        record = self._maker.record(self.last, redelivered, properties, body, now)
-        if redelivered and self._asked.most_deliveries > UNCOUNTED == record.delivery_count:
-            self._warn_of_uncounted(properties)
-        self._inbox.append(record)
+        record = self._maker.record(self.last, redelivered, properties, body, self._clock.now())
+        if redelivered:
+            self._watch.look(properties, record.delivery_count)
+        if self._is_stream is None and properties.headers and STREAM_OFFSET in properties.headers:
+            self._ask_whether_stream()
+        if self._doubtful is None:
+            self._arrived([record])
+        else:
+            self._doubtful.append(record)
+
+    def _arrived(self, records: Sequence[Record]) -> None:
+        self._inbox.extend(records)
         if 0 < self._wanted <= len(self._inbox):
             self._wanted = 0
             self._thread.tell(self._changed)
 
-    def _warn_of_uncounted(self, properties: Properties) -> None:
-        if not self._warned and DELIVERY_COUNT not in (properties.headers or {}):
-            self._warned = True
-            logger.warning(
-                "queue counts no deliveries: what fails is tried again without end",
-                extra={"queue": self._asked.queue, "maximum_retry_attempts": self._asked.most_deliveries - 1},
-            )
+    def _ask_whether_stream(self) -> None:
+        """Find out whether a header is the broker's or a producer's: no message can be got from a stream."""
+        if self._doubtful is None:
+            self._doubtful = []
+            self._channel.connection.channel(on_open_callback=self._get)
 
-    def _settle(self, done: Sequence[int], returned: Sequence[int], pause_s: float) -> None:
-        if returned and self._asked.requeue and pause_s:
-            self._thread.later(pause_s, partial(self._settle, (), returned, 0.0))
-        elif self._channel.is_open:
-            for tag, multiple in self._tags.settle(number - self.base for number in returned):
-                self._channel.basic_nack(tag, multiple, self._asked.requeue)
+    def _get(self, channel: Any) -> None:
+        channel.add_callback(partial(self._on_got, channel), [pika.spec.Basic.GetEmpty])
+        channel.basic_get(self._asked.queue, self._on_got)
+
+    def _on_got(self, channel: Any, method: Any, *_: object) -> None:
+        """It is no stream; what was got to find that out goes back."""
+        if isinstance(method, pika.spec.Basic.GetOk):
+            channel.basic_nack(method.delivery_tag)
+        channel.close()
+        doubtful, self._doubtful, self._is_stream = self._doubtful, None, False
+        self._arrived(doubtful or ())
+
+    def _settle(self, settlement: Settlement, requeue: bool) -> None:
+        for numbers, again in ((settlement.returned, requeue), (settlement.rejected, False)):
+            if self._channel.is_open:
+                for tag, multiple in self._tags.settle(number - self.base for number in numbers):
+                    self._channel.basic_nack(tag, multiple, again)
         if self._channel.is_open:
-            for tag, multiple in self._tags.settle(number - self.base for number in done):
+            for tag, multiple in self._tags.settle(number - self.base for number in settlement.done):
                 self._channel.basic_ack(tag, multiple)
 
     def _ask_depth(self, depth: asyncio.Future[int]) -> None:

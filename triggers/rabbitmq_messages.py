@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -9,8 +10,11 @@ from typing import Any
 
 import msgspec
 
+from millstream.amqp.sparing import Sparing
 from millstream.amqp.wire import ByteArray, Properties, Timestamp
 from millstream.contract.records import Position, Record
+
+logger = logging.getLogger(__name__)
 
 DELIVERY_COUNT = "x-delivery-count"
 """How often a quorum queue has taken the message back. Source: RabbitMQ, "Quorum Queues", poison messages."""
@@ -27,7 +31,10 @@ STREAM_OFFSET = "x-stream-offset"
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _DAY_S = 86_400
 _FOUR_CENTURIES_S = 146_097 * _DAY_S
-_LAST_SAFE_S = 8000 * 365 * _DAY_S
+_SAFE_S = 8000 * 365 * _DAY_S
+
+MOST_DELIVERIES = 1_000_000
+"""A count above it is none of a broker's."""
 
 encode_message = msgspec.json.Encoder(decimal_format="number").encode
 
@@ -39,13 +46,30 @@ class RecordMaker:
         self.queue = queue
         self._partition = partition(queue, virtual_host)
         self._numbered = numbered
+        self._warn = Sparing(logger)
 
     def record(
         self, number: int, redelivered: bool, properties: Properties, body: bytes, received_at: float
     ) -> Record:
-        """The record of a message; `number` tells it from each other one that this daemon has had."""
+        """The record of a message; `number` tells it from each other one that this daemon has had.
+
+        Whatever a producer has set, the body is delivered: properties that cannot be written are left out.
+        """
+        why = properties.unread
+        try:
+            record = self._record(number, redelivered, properties, body, received_at)
+        except Exception as error:  # noqa: BLE001  # it is bytes from outside; the body is what counts
+            why = type(error).__name__
+            record = self._record(number, redelivered, Properties(), body, received_at)
+        if why is not None:
+            about = {"queue": self.queue, "position": record.position}
+            self._warn.warning("properties of a message not read, left out", why, received_at, **about)
+        return record
+
+    def _record(
+        self, number: int, redelivered: bool, p: Properties, body: bytes, received_at: float
+    ) -> Record:
         item_id = str(number)
-        p = properties
         event = Message(
             BasicProperties(
                 p.content_type,
@@ -128,25 +152,46 @@ def delivery_count(redelivered: bool, headers: dict[str, Any] | None, queue: str
     """How often the message was delivered, this time included.
 
     A quorum queue counts itself. Where rejected messages come back by way of a dead-letter exchange,
-    each round counts. A classic queue tells only the first delivery from the others: 1, or 2.
+    each round counts. A classic queue tells only the first delivery from the others: 1, or 2. Headers of
+    a shape that no broker writes count nothing.
     """
     if not headers:
         return UNCOUNTED if redelivered else 1
-    rounds = 0
-    for death in headers.get(DEATHS) or ():
-        if isinstance(death, dict) and death.get("reason") == b"rejected":
-            rounds += death.get("count", 0) if death.get("queue") == queue.encode() else 0
-    returned = headers.get(DELIVERY_COUNT)
-    if not isinstance(returned, int):
-        returned = 1 if redelivered else 0
-    return 1 + returned + rounds
+    rounds = sum(_rounds(death, queue) for death in _listed(headers.get(DEATHS)))
+    returned = taken_back(headers) if redelivered else 0
+    if returned is None:
+        returned = 1
+    return min(1 + returned + rounds, MOST_DELIVERIES)
+
+
+def taken_back(headers: dict[str, Any] | None) -> int | None:
+    """How often a quorum queue has taken the message back. None: it does not say."""
+    return _count((headers or {}).get(DELIVERY_COUNT))
+
+
+def _rounds(death: object, queue: str) -> int:
+    """How often the message was rejected from the queue, by one entry of its deaths."""
+    if not isinstance(death, dict) or death.get("reason") != b"rejected":
+        return 0
+    return _count(death.get("count")) or 0 if death.get("queue") == queue.encode() else 0
+
+
+def _listed(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _count(value: object) -> int | None:
+    """A count as brokers write it. None: it is none."""
+    if not isinstance(value, int) or isinstance(value, bool | Timestamp):
+        return None
+    return value if 0 <= value <= MOST_DELIVERIES else None
 
 
 @lru_cache(maxsize=1024)  # most messages of a batch have been sent within a few seconds
 def english(seconds: int) -> str:
     """A time as events have it: `Jan 1, 1970, 12:33:41 AM`, in UTC, and in English on any host."""
     cycles = 0
-    if seconds > _LAST_SAFE_S:  # a producer that gave milliseconds: the calendar repeats itself
+    if not 0 <= seconds < _SAFE_S:  # a producer that gave milliseconds, or worse: the calendar repeats itself
         cycles, seconds = divmod(seconds, _FOUR_CENTURIES_S)
     at = datetime.fromtimestamp(seconds, UTC)
     clock = f"{at.hour % 12 or 12}:{at:%M:%S} {'AM' if at.hour < 12 else 'PM'}"

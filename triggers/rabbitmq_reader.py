@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 from contextlib import suppress
 
 from millstream.contract.clock import Clock
 from millstream.contract.errors import SourceUnavailable
-from millstream.contract.records import Record, Resolution, Returned
-from millstream.triggers.rabbitmq_consumer import Consumer, Subscription
+from millstream.contract.records import Record, Rejected, Resolution, Returned
+from millstream.triggers.rabbitmq_consumer import Consumer, Settlement, Subscription
+from millstream.triggers.rabbitmq_deliveries import DeliveryWatch
 from millstream.triggers.rabbitmq_messages import RecordMaker
-
-logger = logging.getLogger(__name__)
 
 GATHER_S = 0.005
 """How long a poll waits, behind its first record, for as many as it asked for: a poll for each record
 would cost more than the record."""
-
-RETURN_FIRST_S = 0.1
-RETURN_MAX_S = 10.0
-"""How long records are held before they are given back: the first time, doubled with each further batch
-that fails, up to the longest. RabbitMQ has no visibility timeout: what is given back comes at once."""
 
 DEPTH_WITHIN_S = 5.0
 
@@ -32,13 +25,13 @@ class RabbitMqReader:
 
     lease_s = None
 
-    def __init__(self, asked: Subscription, maker: RecordMaker, clock: Clock) -> None:
+    def __init__(self, asked: Subscription, maker: RecordMaker, watch: DeliveryWatch, clock: Clock) -> None:
         self._asked = asked
         self._maker = maker
+        self._watch = watch
         self._clock = clock
         self._consumer: Consumer | None = None
         self._last = 0  # number of the last record of the connections before
-        self._failures = 0  # batches in a row of which something was returned
         self._changed = asyncio.Event()
         self._closed = False
 
@@ -46,7 +39,8 @@ class RabbitMqReader:
         """The consumer, once it is there.
 
         Raises:
-            SourceUnavailable, InvalidConfiguration: as `receive`.
+            SourceUnavailable, Refused: as `receive`.
+            InvalidConfiguration: the queue is a stream.
         """
         consumer = self._consumer
         if consumer is None or consumer.over:
@@ -68,22 +62,27 @@ class RabbitMqReader:
         """Nothing: records are ours until they are settled, or the connection is lost."""
 
     async def settle(self, resolution: Resolution) -> None:
-        """Acknowledge what is Done or Discarded; give back, or dead-letter, what is Returned.
+        """Acknowledge what is Done or Discarded; give back what is Returned, dead-letter what is Rejected.
 
         Raises:
             SourceUnavailable: some of it came over a connection that is lost, and comes again.
         """
-        pairs = list(zip(resolution.batch.records, resolution.verdicts, strict=True))
-        returned = [int(record.receipt) for record, verdict in pairs if isinstance(verdict, Returned)]
-        done = [int(record.receipt) for record, verdict in pairs if not isinstance(verdict, Returned)]
-        self._failures = self._failures + 1 if returned else 0
-        pause_s = min(RETURN_FIRST_S * 2 ** min(self._failures - 1, 16), RETURN_MAX_S) if returned else 0.0
-        consumer = self._consumer
-        lost = len(pairs)
-        if consumer is not None and not consumer.over:
-            ours = [[n for n in numbers if n > consumer.base] for numbers in (done, returned)]
-            consumer.settle(ours[0], ours[1], pause_s)
-            lost -= len(ours[0]) + len(ours[1])
+        done, returned, rejected = list[int](), list[int](), list[int]()
+        consumer, lost = self._consumer, 0
+        for record, verdict in zip(resolution.batch.records, resolution.verdicts, strict=True):
+            number = int(record.receipt)
+            if consumer is None or consumer.over or number <= consumer.base:
+                lost += 1
+                continue
+            match verdict:
+                case Returned():
+                    returned.append(number)
+                case Rejected():
+                    rejected.append(number)
+                case _:
+                    done.append(number)
+        if consumer is not None and lost < len(resolution.verdicts):
+            consumer.settle(Settlement(done, returned, rejected))
         if lost:
             raise SourceUnavailable(f"{self._asked.queue}: {lost} records of a connection that was lost")
 
@@ -108,7 +107,9 @@ class RabbitMqReader:
             raise SourceUnavailable(f"{self._asked.queue}: closed")
         if self._consumer is not None:
             self._last = self._consumer.last
-        self._consumer = Consumer(self._asked, self._maker, self._last, self._clock, self._notify)
+        self._consumer = Consumer(
+            self._asked, self._maker, self._watch, self._last, self._clock, self._notify
+        )
         self._consumer.start()
         return self._consumer
 

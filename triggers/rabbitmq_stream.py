@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Annotated, ClassVar, Self
 
 from pydantic import AfterValidator, Field
@@ -30,6 +29,7 @@ from millstream.contract.ports import (
 from millstream.contract.records import Record
 from millstream.contract.stream_options import TimedStreamOptions
 from millstream.contract.streams import StartingPosition, StreamPolicy, StreamSource
+from millstream.contract.times import iso_ms
 from millstream.triggers.rabbitmq_messages import envelope, partition
 
 STREAM_NAME = "a stream's name, of 1 to 255 bytes"
@@ -85,7 +85,8 @@ class RabbitMqStreamTrigger:
         """Find the stream.
 
         Raises:
-            InvalidConfiguration: it is not there, the login is refused, or rstream is not installed.
+            InvalidConfiguration: rstream is not installed.
+            Refused: it is not there, or the login is refused.
             SourceUnavailable: the broker does not answer now.
         """
         try:
@@ -95,7 +96,7 @@ class RabbitMqStreamTrigger:
             wanted = "the rabbitmq-streams extra (pip install 'millstream[rabbitmq-streams]')"
             raise InvalidConfiguration([Problem("", "stream", wanted, f"no {missing.name}")]) from missing
         named = Named(self.address, self.options.stream, f"millstream-{function.name}")
-        source = RabbitMqStreamSource(named, self.event_source_arn, host.clock)
+        source = RabbitMqStreamSource(named, self.event_source_arn, host.clock, host.buffer_bytes)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(source.aclose)
             await source.partitions()
@@ -115,8 +116,8 @@ class RabbitMqStreamTrigger:
                 "virtualHost": self.address.virtual_host,
                 "startOffset": first.item_id,
                 "endOffset": last.item_id,
-                "approximateArrivalOfFirstRecord": _iso(first.arrived_at),
-                "approximateArrivalOfLastRecord": _iso(last.arrived_at),
+                "approximateArrivalOfFirstRecord": iso_ms(first.arrived_at),
+                "approximateArrivalOfLastRecord": iso_ms(last.arrived_at),
                 "batchSize": len(records),
                 "eventSourceArn": self.event_source_arn,
             }
@@ -128,7 +129,3 @@ def _item_id(identifier: object) -> str | None:
     if isinstance(identifier, bool) or not isinstance(identifier, int | str):
         return None
     return str(identifier)
-
-
-def _iso(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

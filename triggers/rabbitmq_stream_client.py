@@ -28,7 +28,8 @@ from rstream.exceptions import (
 )
 
 from millstream.amqp.address import LOGIN_S, Address
-from millstream.contract.errors import InvalidConfiguration, PartitionGone, Problem, SourceUnavailable
+from millstream.amqp.faults import certificate_fault
+from millstream.contract.errors import PartitionGone, Refused, SourceUnavailable
 
 HEARTBEAT_S = 60
 """Between two heartbeats, if no other time is declared and the broker proposes none that is shorter."""
@@ -41,6 +42,10 @@ FAULTS = (ServerError, ClientError, OSError, AssertionError, ValueError)
 that it cannot read is a ValueError."""
 
 
+class Failed(ValueError):
+    """A connection cannot be used on; the message says why, and holds nothing that was sent."""
+
+
 @dataclass(frozen=True, slots=True)
 class Named:
     """A stream, and how the broker calls us who read it."""
@@ -51,9 +56,13 @@ class Named:
 
 
 class StreamClient(Client):
-    """rstream's client, with what it keeps to itself. Its failures end the task that made it."""
+    """rstream's client, with what it keeps to itself.
 
-    def __init__(self, named: Named, task: asyncio.Task[Any]) -> None:
+    A failure is final: what waits for an answer gets it at once, `check` raises it from then on. Nobody
+    is cancelled for it, as rstream's waits swallow a cancellation that comes together with an answer.
+    """
+
+    def __init__(self, named: Named) -> None:
         address = named.address
         super().__init__(
             address.host,
@@ -65,19 +74,37 @@ class StreamClient(Client):
             connection_closed_handler=lambda _: self.fail(ConnectionResetError("the connection ended")),
         )
         self.add_stream(named.stream)  # of a connection without a stream no loss is told
-        self.failure: BaseException | None = None
+        self.failure: Exception | None = None
+        self.stirred = asyncio.Event()  # set by a failure, and by whoever has something to do
         self._left = False
-        self._task = task
 
-    def fail(self, error: BaseException) -> None:
-        """End the task that made the client, with an error; unless it has left already."""
-        if self.failure is None and not self._left:
-            self.failure = error
-            self._task.cancel()
+    def fail(self, error: Exception) -> None:
+        """End the connection's use, with an error; unless it has ended or was left already."""
+        if self.failure is not None or self._left:
+            return
+        self.failure = error
+        for waiter in list(self._waiters.values()):
+            if not waiter.done():
+                waiter.set_exception(error)
+        self.stirred.set()
+
+    def check(self) -> None:
+        """Return if the connection may be used on.
+
+        Raises:
+            Exception: what `fail` was given.
+        """
+        if self.failure is not None:
+            raise self.failure
+
+    def usable(self) -> bool:
+        """Whether nothing has failed so far."""
+        return self.failure is None
 
     def on_stray_failure(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """A task of rstream's has failed, which nobody waits for."""
-        self.fail(context.get("exception") or RuntimeError("the client failed"))
+        error = context.get("exception")
+        self.fail(error if isinstance(error, FAULTS) else Failed(f"{type(error).__name__} in the client"))
 
     @property
     def heartbeat_s(self) -> int:
@@ -100,42 +127,45 @@ class StreamClient(Client):
         self._conn._writer.transport.abort()
 
 
-def fault(error: BaseException, named: Named) -> InvalidConfiguration | SourceUnavailable | PartitionGone:
+def fault(error: Exception, named: Named) -> Refused | SourceUnavailable | PartitionGone:
     """What an error of a connection means; nothing in it is secret."""
-    where, broker = f"{named.stream} at {named.address.broker}", named.address.broker
+    broker = named.address.broker
+    where = f"{named.stream} at {broker}"
     match error:
         case StreamDoesNotExist():
             return PartitionGone(f"{where}: there is no such stream")
         case AuthenticationFailure() | SASLError() | SASLAuthenticationFailureLoopback():
-            problem = Problem("", "basic_auth", f"a login that {broker} takes", type(error).__name__)
+            return Refused(f"{broker} refuses the login: {type(error).__name__}")
         case VirtualHostAccessFailure():
-            problem = Problem("", "virtual_host", f"one that {broker} lets us in", named.address.virtual_host)
+            return Refused(f"{broker} does not let us into virtual host {named.address.virtual_host!r}")
         case AccessRefused():
-            problem = Problem("", "stream", f"{named.stream}, open to us", type(error).__name__)
-        case InvalidConfiguration() | SourceUnavailable() | PartitionGone():
+            return Refused(f"{where}: AccessRefused, the stream may not be read by this login")
+        case Refused() | SourceUnavailable() | PartitionGone():
             return error
         case OSError():
+            refused = certificate_fault(error)
+            if refused is not None:
+                return Refused(f"{where}: {refused}")
             return SourceUnavailable(f"{where}: {error.strerror or error or type(error).__name__}")
+        case Failed():
+            return SourceUnavailable(f"{where}: {error}")
         case _:
             return SourceUnavailable(f"{where}: {type(error).__name__}")
-    return InvalidConfiguration([problem])
 
 
 @asynccontextmanager
 async def connected(named: Named) -> AsyncIterator[StreamClient]:
-    """A client that is logged in. When its connection ends, what runs in the context does, too.
+    """A client that is logged in.
 
     For an event loop of its own: what fails there without being waited for is the client's failure.
 
     Raises:
         ServerError: the broker refuses us.
-        OSError: it cannot be reached, does not answer, or the connection ended.
-        BaseException: what `StreamClient.fail` was given.
+        OSError: it cannot be reached, or does not answer.
+        Exception: what `StreamClient.fail` was given.
     """
     logging.getLogger("rstream").setLevel(logging.CRITICAL)  # what it logs, it also raises
-    task = asyncio.current_task()
-    assert task is not None
-    client = StreamClient(named, task)
+    client = StreamClient(named)
     asyncio.get_running_loop().set_exception_handler(client.on_stray_failure)
     try:
         async with asyncio.timeout(LOGIN_S):
@@ -143,11 +173,8 @@ async def connected(named: Named) -> AsyncIterator[StreamClient]:
             await client.authenticate(
                 named.address.virtual_host, named.address.username, named.address.password
             )
+        client.check()
         yield client
-    except asyncio.CancelledError:
-        if client.failure is None or task.uncancel():
-            raise
-        raise client.failure from None
     finally:
         await client.leave()
 
@@ -156,20 +183,23 @@ async def find(named: Named) -> None:
     """Look for the stream.
 
     Raises:
-        InvalidConfiguration: there is none, or the login is refused.
+        Refused: there is none, or the login is refused.
         SourceUnavailable: the broker does not answer now.
     """
     try:
         async with connected(named) as client:
             there = await client.stream_exists(named.stream)
+            client.check()
     except FAULTS as error:
         raise fault(error, named) from error
     if not there:
-        raise InvalidConfiguration([Problem("", "stream", "a stream that is there", named.stream)])
+        host = named.address.virtual_host
+        raise Refused(f"no stream {named.stream!r} in virtual host {host!r} at {named.address.broker}")
 
 
-async def other_node(client: Client, named: Named) -> Named:
+async def other_node(client: StreamClient, named: Named) -> Named:
     """The same stream on a node that has it, by the address that the node says it has."""
     leader, replicas = await client.query_leader_and_replicas(named.stream)
+    client.check()
     broker = replicas[0] if replicas else leader
     return replace(named, address=replace(named.address, host=broker.host, port=broker.port))

@@ -12,29 +12,55 @@ from typing import Protocol, assert_never
 
 from rstream import OffsetType, schema
 
+from millstream.contract.errors import SourceUnavailable
 from millstream.contract.records import Record
 from millstream.contract.streams import After, At, Oldest, Page, Start
+from millstream.triggers.rabbitmq_stream_chunks import Piece
 from millstream.triggers.rabbitmq_stream_messages import place_of
-from millstream.triggers.rabbitmq_stream_subscription import Chunk, StreamSubscription
+from millstream.triggers.rabbitmq_stream_subscription import Fault, Newest, Place
 
 logger = logging.getLogger(__name__)
+
+
+class Pieces(Protocol):
+    """A subscription: what it brings, in order; see `StreamSubscription`."""
+
+    changed: Callable[[], None]
+
+    @property
+    def over(self) -> bool: ...
+
+    @property
+    def fault(self) -> Fault | None: ...
+
+    @property
+    def newest(self) -> Newest | None: ...
+
+    def start(self) -> None: ...
+
+    def take(self, limit: int) -> list[Piece]: ...
+
+    def wait(self) -> bool: ...
+
+    def close(self) -> None: ...
 
 
 class Subscribe(Protocol):
     """Makes a subscription that begins at a place; `changed` is called after anything has happened."""
 
-    def __call__(self, place: schema.OffsetSpec, changed: Callable[[], None], /) -> StreamSubscription: ...
+    def __call__(self, place: Place, changed: Callable[[], None], /) -> Pieces: ...
 
 
-def offset_spec(start: Start) -> schema.OffsetSpec:
+def place_for(start: Start) -> Place:
     """Where the broker is asked to begin; it begins with a whole chunk, so what comes may be older."""
+    spec = schema.OffsetSpec.from_params
     match start:
         case Oldest():
-            return schema.OffsetSpec.from_params(OffsetType.FIRST, None)
+            return Place(spec(OffsetType.FIRST, None))
         case At(timestamp=timestamp):
-            return schema.OffsetSpec.from_params(OffsetType.TIMESTAMP, math.floor(timestamp * 1000))
+            return Place(spec(OffsetType.TIMESTAMP, math.floor(timestamp * 1000)))
         case After(position=position):
-            return schema.OffsetSpec.from_params(OffsetType.OFFSET, place_of(position)[0])
+            return Place(spec(OffsetType.OFFSET, place_of(position)[0]), there=True)
         case _:
             assert_never(start)
 
@@ -46,12 +72,10 @@ class RabbitMqStreamReader:
     tells whether the stream is still the same one.
     """
 
-    def __init__(
-        self, stream: str, start: Start, subscribe: Subscribe, held: StreamSubscription | None
-    ) -> None:
+    def __init__(self, stream: str, start: Start, subscribe: Subscribe, held: Pieces | None) -> None:
         self._stream = stream
         self._place = start  # where the next subscription begins
-        self._new = True  # nothing came over the subscription yet
+        self._next: int | None = None  # offset of what the subscription brings next. None: its first piece
         self._exact = held is not None  # it begins where we begin, and not with the chunk that holds that
         self._subscribe = subscribe
         self._subscription = held
@@ -66,7 +90,7 @@ class RabbitMqStreamReader:
         with suppress(TimeoutError):
             async with asyncio.timeout(wait_s):
                 while not self._backlog and not self._closed:
-                    await self._next(limit)
+                    await self._go_on(limit)
         return Page([self._backlog.popleft() for _ in range(min(limit, len(self._backlog)))])
 
     async def aclose(self) -> None:
@@ -75,58 +99,97 @@ class RabbitMqStreamReader:
             self._subscription.close()
         self._changed.set()
 
-    async def _next(self, limit: int) -> None:
+    async def _go_on(self, limit: int) -> None:
+        """Take what the subscription has brought, or wait for it; make one if there is none."""
         self._changed.clear()
         subscription = self._subscription
         if subscription is None:
-            subscription = self._subscription = self._subscribe(offset_spec(self._place), self._changed.set)
-            self._new, self._exact = True, False
+            subscription = self._subscription = self._subscribe(place_for(self._place), self._changed.set)
+            self._next, self._exact = None, False
             subscription.start()
-        chunks = subscription.take(limit)
-        for chunk in chunks:
-            if not self._accept(chunk):
+        pieces = subscription.take(limit)
+        for piece in pieces:
+            if not self._accept(piece):
                 return
-        if not chunks and subscription.over:
+        if pieces:
+            return
+        if subscription.over:
             self._subscription = None
             if subscription.fault is not None:
                 raise subscription.fault
-        elif not chunks and subscription.wait():
+        elif self._next is None and self._made_anew(subscription.newest):
+            self._begin_anew()
+        elif subscription.wait():
             await self._changed.wait()
 
-    def _accept(self, chunk: Chunk) -> bool:
-        """Take a chunk's records in; False if the subscription is given up, with all that it brought."""
-        if self._new and self._made_anew(chunk):
-            logger.warning(
-                "position not in the stream any more: from the oldest record", extra={"stream": self._stream}
-            )
-            self._place = Oldest()
-            if self._subscription is not None:
-                self._subscription.close()
-            self._subscription = None
+    def _accept(self, piece: Piece) -> bool:
+        """Take a piece's records in; False if the subscription is given up, with all that it brought.
+
+        Raises:
+            SourceUnavailable: records are missing before it; they are asked for again.
+        """
+        if self._next is None and self._is_of_another_stream(piece):
+            self._begin_anew()
             return False
-        records = chunk.records if self._new and self._exact else _from(self._place, chunk)
-        self._new = False
+        if self._next is not None and piece.first > self._next:
+            self._leave()
+            raise SourceUnavailable(f"{self._stream}: offsets {self._next} to {piece.first - 1} are missing")
+        if self._next is None:
+            self._warn_if_trimmed(piece)
+        records = piece.records if self._exact else _from(self._place, piece)
+        self._next = piece.last + 1
         if records:
             self._backlog.extend(records)
-            self._place = After(records[-1].position)
+            self._place, self._exact = After(records[-1].position), False
         return True
 
-    def _made_anew(self, chunk: Chunk) -> bool:
+    def _is_of_another_stream(self, piece: Piece) -> bool:
         """True if the stream is another one of the same name, where our position means nothing."""
         if not isinstance(self._place, After):
             return False
         offset, timestamp_ms = place_of(self._place.position)
-        return chunk.last < offset or (chunk.first <= offset and chunk.timestamp_ms != timestamp_ms)
+        if piece.first <= offset <= piece.chunk_last:
+            return piece.timestamp_ms != timestamp_ms
+        return self._made_anew(Newest(piece.chunk_last, piece.timestamp_ms))
+
+    def _made_anew(self, chunk: Newest | None) -> bool:
+        """True if a chunk that ends before our position was written after it.
+
+        One that was written before comes from a node that does not have our record yet.
+        """
+        if chunk is None or not isinstance(self._place, After):
+            return False
+        offset, timestamp_ms = place_of(self._place.position)
+        return chunk.last < offset and chunk.timestamp_ms > timestamp_ms
+
+    def _begin_anew(self) -> None:
+        logger.warning(
+            "stream was made anew under its name: read from its oldest record", extra={"stream": self._stream}
+        )
+        self._place = Oldest()
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._subscription is not None:
+            self._subscription.close()
+        self._subscription = None
+
+    def _warn_if_trimmed(self, piece: Piece) -> None:
+        if isinstance(self._place, After):
+            missing = piece.first - place_of(self._place.position)[0] - 1
+            if missing > 0:
+                about = {"stream": self._stream, "offset": piece.first - missing, "records": missing}
+                logger.warning("records were trimmed before they were read", extra=about)
 
 
-def _from(start: Start, chunk: Chunk) -> list[Record]:
-    """The records of a chunk that are not before the start."""
+def _from(start: Start, piece: Piece) -> list[Record]:
+    """The records of a piece that are not before the start."""
     match start:
         case Oldest():
-            return chunk.records
+            return piece.records
         case At(timestamp=timestamp):
-            return chunk.records if chunk.timestamp_ms >= round(timestamp * 1000) else []
+            return piece.records if piece.timestamp_ms >= round(timestamp * 1000) else []
         case After(position=position):
-            return chunk.records[max(0, place_of(position)[0] + 1 - chunk.first) :]
+            return piece.records[max(0, place_of(position)[0] + 1 - piece.first) :]
         case _:
             assert_never(start)

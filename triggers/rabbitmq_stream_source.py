@@ -14,28 +14,30 @@ from millstream.contract.blocking import BlockingClient
 from millstream.contract.clock import Clock
 from millstream.contract.errors import SourceUnavailable
 from millstream.contract.streams import At, Partition, Start
+from millstream.triggers.rabbitmq_stream_chunks import ChunkReader
 from millstream.triggers.rabbitmq_stream_client import Named, find
 from millstream.triggers.rabbitmq_stream_messages import StreamRecordMaker
 from millstream.triggers.rabbitmq_stream_reader import RabbitMqStreamReader
-from millstream.triggers.rabbitmq_stream_subscription import StreamSubscription
+from millstream.triggers.rabbitmq_stream_subscription import Place, StreamSubscription
 
-NEXT = schema.OffsetSpec.from_params(OffsetType.NEXT, None)
+NEXT = Place(schema.OffsetSpec.from_params(OffsetType.NEXT, None))
 
 
 class RabbitMqStreamSource:
     """Implements StreamSource. The partition is the stream itself, by its name."""
 
-    def __init__(self, named: Named, event_source_arn: str, clock: Clock) -> None:
+    def __init__(self, named: Named, event_source_arn: str, clock: Clock, buffer_bytes: int) -> None:
         self._named = named
         self._arn = event_source_arn
         self._clock = clock
+        self._buffer_bytes = buffer_bytes
         self._finding = BlockingClient(f"rabbitmq-stream-find-{named.stream}", 1)
         self._marked_at = math.nan
         self._held: StreamSubscription | None = None  # from the mark on
 
     @property
     def identity(self) -> str | None:
-        return None
+        return None  # positions carry the time of their record's chunk
 
     @property
     def event_source_arn(self) -> str:
@@ -78,8 +80,7 @@ class RabbitMqStreamSource:
             self._held.close()
             self._held = None
 
-    def _subscription(
-        self, stream: str, place: schema.OffsetSpec, changed: Callable[[], None]
-    ) -> StreamSubscription:
+    def _subscription(self, stream: str, place: Place, changed: Callable[[], None]) -> StreamSubscription:
+        reader = ChunkReader(StreamRecordMaker(stream))
         named = replace(self._named, stream=stream)
-        return StreamSubscription(named, place, StreamRecordMaker(stream), self._clock, changed)
+        return StreamSubscription(named, place, reader, self._clock, changed, self._buffer_bytes)

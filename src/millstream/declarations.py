@@ -150,6 +150,9 @@ class RabbitMqOptions(TypedDict, total=False):
     report_batch_item_failures: bool  # items are named by their deliveryTag
     maximum_retry_attempts: int
     requeue: bool
+    retry_delay: float
+    retry_backoff_max: float
+    consumer_timeout: int  # the broker's own
     event_source_arn: str
 
 

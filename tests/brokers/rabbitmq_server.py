@@ -142,6 +142,10 @@ class RabbitMqContainer(Container):
         super().__init__("rabbitmq", opened, environment, files=(folder, SHARED))
 
 
+MAX_MESSAGE_BYTES = 16_000_000
+"""Largest message that the server takes: a little less than RabbitMQ 4's default."""
+
+
 def certificate(folder: Path) -> Path:
     """The file of the server's certificate, which vouches for itself."""
     return folder / "certificate.pem"
@@ -165,6 +169,7 @@ def configure(folder: Path, ports: Ports, definitions: Mapping[str, Any], *, hos
         "stream.advertised_port": ports.stream,
         "load_definitions": f"{seen_at}/definitions.json",
         "disk_free_limit.absolute": "50MB",
+        "max_message_size": MAX_MESSAGE_BYTES,
     }
     lines = "".join(f"{setting} = {value}\n" for setting, value in settings.items())
     (folder / "rabbitmq.conf").write_text(lines)

@@ -25,6 +25,7 @@ from millstream.contract.records import (
     Done,
     Reason,
     Record,
+    Rejected,
     Returned,
     Verdict,
     resolve,
@@ -189,6 +190,18 @@ class QueueKit:
             assert source.data(again) == "returned"
             await settle(reader, [again])
             assert list(await reader.receive(10, source.lease_s)) == []
+
+    async def test_rejected_records_leave_the_queue(self, source: Source) -> None:
+        if not self.trigger.parse(source.options).policy.rejects:
+            pytest.skip("the queue cannot pass on what is rejected")
+        for data in ("rejected", "done"):
+            source.put(data, key=data)
+        async with self.opened(source) as reader:
+            for record in await receive(reader, 2):
+                rejected = source.data(record) == "rejected"
+                await settle(reader, [record], Rejected(Reason.TOO_LARGE) if rejected else Done())
+            assert list(await reader.receive(10, source.lease_s)) == []
+            assert await reader.backlog() in (0, None)
 
     async def test_more_records_are_settled_than_one_call_takes(self, source: Source) -> None:
         for number in range(35):

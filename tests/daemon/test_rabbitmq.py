@@ -211,12 +211,16 @@ def test_what_a_filter_does_not_want_is_settled_unseen(
 
 
 @pytest.mark.usefixtures("url")
-def test_a_message_that_no_event_can_hold_is_dropped(rabbitmq: RabbitMqServer, daemon: RunningDaemon) -> None:
-    queue, taken = rabbitmq.queue("classic"), Taken(daemon.folder)
-    rabbitmq.publish(queue, b"1", b"0" * 5_000_000, b"2")  # base64 makes 6.7 MB of it
+def test_a_message_that_no_event_can_hold_is_dead_lettered(
+    rabbitmq: RabbitMqServer, daemon: RunningDaemon
+) -> None:
+    dead = rabbitmq.queue("classic")
+    queue = rabbitmq.queue("classic", dead_letter_exchange="", dead_letter_routing_key=dead)
+    taken, large = Taken(daemon.folder), b"0" * 5_000_000  # base64 makes 6.7 MB of it
+    rabbitmq.publish(queue, b"1", large, b"2")
     daemon.start(app(daemon.folder, queue))
     wait_until("the others are taken", lambda: sorted(taken.numbers()) == [1, 2])
-    wait_until("it is said", lambda: daemon.status()["dropped"] == 1)
+    assert rabbitmq.bodies(dead, 1) == [large]
     assert daemon.stop() == 0
     assert rabbitmq.ready(queue) == 0
 
@@ -245,13 +249,30 @@ def test_a_single_active_consumer_hands_over_when_its_daemon_dies(
 
 
 @pytest.mark.usefixtures("url")
-def test_a_queue_that_is_deleted_disables_its_mapping(
+def test_a_queue_that_is_deleted_is_a_problem_until_it_is_there_again(
     rabbitmq: RabbitMqServer, daemon: RunningDaemon
 ) -> None:
-    queue = rabbitmq.queue()
+    queue, taken = rabbitmq.queue(), Taken(daemon.folder)
     daemon.start(app(daemon.folder, queue))
     wait_until("it runs", lambda: "state=Enabled" in daemon.text())
     rabbitmq.delete(queue)
-    wait_until("it is disabled", lambda: daemon.status()["state"] == "Disabled")
-    assert "NOT_FOUND" in daemon.status()["state_reason"]
+    problem = f"PROBLEM: {queue}: NOT_FOUND - no queue '{queue}' in vhost '/'"
+    wait_until("it is a problem", lambda: daemon.status()["state_reason"] == problem)
+    rabbitmq.queue(name=queue)
+    rabbitmq.publish_many(queue, numbers(3))
+    wait_until("it is read again", lambda: sorted(taken.numbers()) == [0, 1, 2])
     assert daemon.stop() == 0
+
+
+@pytest.mark.usefixtures("url")
+def test_a_function_that_fails_for_a_while_costs_no_delivery(
+    rabbitmq: RabbitMqServer, daemon: RunningDaemon
+) -> None:
+    """Else a queue with a delivery limit of two would drop the message."""
+    queue, taken = rabbitmq.queue(delivery_limit=2), Taken(daemon.folder)
+    rabbitmq.publish_many(queue, numbers(1))
+    body = 'handle.tries = getattr(handle, "tries", 0) + 1; assert handle.tries > 6'
+    daemon.start(app(daemon.folder, queue, "retry_delay=0.1, retry_backoff_max=0.2", body=body))
+    wait_until("it is taken", lambda: taken.numbers() == [0])
+    assert daemon.stop() == 0
+    assert rabbitmq.ready(queue) == 0

@@ -6,16 +6,19 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
 from millstream.amqp.address import AMQP
-from millstream.contract.errors import DestinationUnavailable, InvalidConfiguration
+from millstream.contract.errors import DestinationUnavailable, DocumentTooLarge, InvalidConfiguration, Refused
 from millstream.destinations.rabbitmq import RabbitMqDestination
 from millstream.destinations.registry import parse_destination
 from tests.brokers.rabbitmq import PASSWORD, POWERLESS, USER, RabbitMqServer
+from tests.brokers.rabbitmq_server import MAX_MESSAGE_BYTES
 from tests.brokers.relay import Relay
 from tests.contract.destinations_kit import (
     AWKWARD,
@@ -135,14 +138,47 @@ async def test_each_of_many_is_told_its_own_fate(rabbitmq: RabbitMqServer) -> No
     assert "the broker refused the message" in str(faults[0])
 
 
+async def test_a_record_above_what_the_broker_takes_is_too_large_and_the_limit_is_learned(
+    rabbitmq: RabbitMqServer,
+) -> None:
+    queue = rabbitmq.queue("classic")
+    large = replace(AWKWARD, body=b"x" * (MAX_MESSAGE_BYTES + 1))
+    async with opened(f"{rabbitmq.url()}?routing_key={queue}") as destination:
+        assert destination.limit_bytes > MAX_MESSAGE_BYTES
+        with pytest.raises(DocumentTooLarge, match="406 PRECONDITION_FAILED - message size 16000001"):
+            await destination.deliver(large)
+        assert destination.limit_bytes == MAX_MESSAGE_BYTES
+        await destination.deliver(AWKWARD)
+        both = [destination.deliver(record) for record in (large, AWKWARD)]
+        results = await asyncio.gather(*both, return_exceptions=True)
+    assert isinstance(results[0], DocumentTooLarge)
+    assert not isinstance(results[1], DocumentTooLarge)  # it was only on the same channel
+    assert set(rabbitmq.bodies(queue, 1)) == {AWKWARD.body}
+
+
+async def test_certificates_that_are_gone_are_said(rabbitmq: RabbitMqServer, tmp_path: Path) -> None:
+    queue, ca_file = rabbitmq.queue("classic"), tmp_path / "ca.pem"
+    ca_file.write_bytes(rabbitmq.certificate.read_bytes())
+    async with Relay(rabbitmq.url(port=rabbitmq.tls_port)) as relay:
+        url = rabbitmq.url(port=urlsplit(relay.url).port).replace("amqp:", "amqps:")
+        async with opened(f"{url}?routing_key={queue}", ca_file=str(ca_file)) as destination:
+            ca_file.unlink()
+            await relay.cut()
+            said = [await _refusal(destination) for _ in range(2)]
+            assert "no PEM certificates" in said[1]
+    with pytest.raises(Refused, match="no PEM certificates"):
+        async with opened(f"{url}?routing_key={queue}", ca_file=str(ca_file)):
+            pass
+
+
 async def test_an_exchange_that_is_not_there_is_said_at_open(rabbitmq: RabbitMqServer) -> None:
-    with pytest.raises(InvalidConfiguration, match="NOT_FOUND - no exchange 'nowhere'"):
+    with pytest.raises(Refused, match="NOT_FOUND - no exchange 'nowhere'"):
         async with opened(f"{rabbitmq.url()}?exchange=nowhere"):
             pass
 
 
 async def test_a_wrong_login_is_said_at_open_and_shows_no_password(rabbitmq: RabbitMqServer) -> None:
-    with pytest.raises(InvalidConfiguration, match="basic_auth") as caught:
+    with pytest.raises(Refused, match="refuses the login") as caught:
         async with opened(
             f"{rabbitmq.url()}?routing_key=q", basic_auth={"username": USER, "password": SECRET}
         ):

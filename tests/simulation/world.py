@@ -27,7 +27,7 @@ LIMIT_BYTES = 4000
 SMALL_BYTES = 900
 """What a small destination takes: a document without the event of any record."""
 
-HEALS_WITHIN_S = 7200.0
+HEALS_WITHIN_S = 1500.0
 
 
 def record(number: int, partition: str, key: int, *, poisoned: bool, large: bool, refused: bool) -> Record:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from millstream.amqp.wire import ByteArray, Properties, Timestamp
 from millstream.contract.records import Record
@@ -117,8 +122,67 @@ def test_a_timestamp_is_english_and_of_twelve_hours(seconds: int, text: str) -> 
     assert english(seconds) == text
 
 
-def test_a_timestamp_of_any_size_is_written() -> None:
-    assert english(2**64 - 1).endswith(" PM") or english(2**64 - 1).endswith(" AM")
+@given(st.integers(-(2**64), 2**64))
+def test_a_timestamp_of_any_size_is_written(seconds: int) -> None:
+    assert re.fullmatch(r"[A-Z][a-z]{2} \d{1,2}, -?\d+, \d{1,2}:\d\d:\d\d [AP]M", english(seconds))
+
+
+FIELDS = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-(2**63), 2**63 - 1),
+        st.floats(),
+        st.binary(max_size=20),
+        st.binary(max_size=20).map(ByteArray),
+        st.integers(0, 2**64 - 1).map(Timestamp),
+        st.decimals(-(2**31), 2**31, places=2),
+    ),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=9), inner, max_size=4),
+    max_leaves=10,
+)
+KEYS = (
+    st.sampled_from(["x-death", "x-delivery-count", "x-stream-offset", "count", "reason", "queue"])
+    | st.text()
+)
+
+
+@given(st.dictionaries(KEYS, FIELDS, max_size=5), st.integers(0, 2**64 - 1), st.booleans())
+def test_whatever_a_producer_sets_its_message_is_delivered(
+    headers: dict[str, Any], timestamp: int, redelivered: bool
+) -> None:
+    properties = Properties(headers=headers, timestamp=timestamp, message_id="m")
+    made = RecordMaker("q", "/", numbered=True).record(7, redelivered, properties, b"body", 1000.0)
+    event = msgspec.json.decode(made.event)
+    assert base64.b64decode(event["data"]) == b"body"
+    assert event["basicProperties"]["messageId"] == "m"
+    assert made.delivery_count >= 1
+
+
+def test_properties_that_cannot_be_written_are_left_out_and_the_body_is_delivered(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """None is known; whatever comes up must not end the connection."""
+    maker = RecordMaker("q", "/", numbered=False)
+    for number in (7, 8):
+        made = maker.record(number, False, Properties(headers={"h": object()}, app_id="a"), b"body", 1000.0)
+        event = msgspec.json.decode(made.event)
+        assert (event["basicProperties"]["headers"], event["basicProperties"]["appId"]) == (None, None)
+        assert base64.b64decode(event["data"]) == b"body"
+    (warning,) = caplog.records
+    assert warning.message == "properties of a message not read, left out"
+    assert (vars(warning)["queue"], vars(warning)["position"], vars(warning)["why"]) == (
+        "q",
+        "7",
+        "TypeError",
+    )
+
+
+def test_headers_that_were_not_read_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    properties = Properties(message_id="m", unread="a header of type '?'")
+    made = RecordMaker("q", "/", numbered=False).record(7, False, properties, b"body", 1000.0)
+    assert msgspec.json.decode(made.event)["basicProperties"]["messageId"] == "m"
+    assert [vars(record)["why"] for record in caplog.records] == ["a header of type '?'"]
 
 
 def test_delivery_tags_are_told_only_where_failures_are_reported_by_them() -> None:
@@ -152,6 +216,18 @@ def death(queue: bytes, reason: bytes, count: int) -> dict[str, object]:
         (False, {"x-death": [death(b"another", b"rejected", 3)]}, 1),
         (False, {"x-death": b"nonsense"}, 1),
         (False, {"x-death": [b"nonsense"]}, 1),
+        (False, {"x-death": 5}, 1),
+        (True, {"x-death": True}, 2),
+        (False, {"x-death": {"count": 5}}, 1),
+        (False, {"x-death": [{"queue": b"q", "reason": b"rejected", "count": b"7"}]}, 1),
+        (False, {"x-death": [{"queue": b"q", "reason": b"rejected", "count": True}]}, 1),
+        (False, {"x-death": [{"queue": b"q", "reason": b"rejected", "count": -7}]}, 1),
+        (False, {"x-death": [{"queue": b"q", "reason": b"rejected", "count": 2**63}]}, 1),
+        (False, {"x-death": [{"queue": b"q", "reason": b"rejected"}]}, 1),
+        (True, {"x-delivery-count": True}, 2),
+        (True, {"x-delivery-count": -5}, 2),
+        (True, {"x-delivery-count": 2**62}, 2),
+        (False, {"x-delivery-count": 50}, 1),  # a producer's: the broker has not delivered it before
     ],
 )
 def test_deliveries_are_counted_by_what_the_queue_tells(

@@ -6,6 +6,7 @@ import pytest
 
 from millstream.amqp.address import AMQP
 from millstream.contract.errors import InvalidConfiguration
+from millstream.contract.ports import RetryInPlace
 from millstream.triggers.rabbitmq import RabbitMqTrigger
 from tests.brokers.rabbitmq import PASSWORD, USER
 
@@ -53,3 +54,27 @@ def test_a_broker_that_is_not_on_aws_has_an_arn_in_the_form_of_one() -> None:
 def test_a_window_opens_with_the_first_record_and_is_half_a_second() -> None:
     limits = RabbitMqTrigger.parse({"queue": "q", "url": "amqp://h"}).limits
     assert (limits.size, limits.window_s, limits.from_first) == (100, 0.5, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "in_place"),
+    [
+        ({}, RetryInPlace(1.0, 60.0, 1620.0)),
+        ({"retry_delay": 5, "retry_backoff_max": 300}, RetryInPlace(5.0, 300.0, 1620.0)),
+        ({"consumer_timeout": 3600}, RetryInPlace(1.0, 60.0, 3240.0)),
+        ({"requeue": False}, None),  # to its dead-letter exchange at once
+    ],
+)
+def test_what_fails_is_held_for_as_long_as_the_broker_waits(
+    options: dict[str, object], in_place: RetryInPlace | None
+) -> None:
+    policy = RabbitMqTrigger.parse({"queue": "q", "url": "amqp://h", **options}).policy
+    assert policy.in_place == in_place
+    assert policy.rejects
+
+
+def test_the_longest_wait_is_not_shorter_than_the_first() -> None:
+    with pytest.raises(
+        InvalidConfiguration, match="retry_backoff_max: wanted at least retry_delay=90, found"
+    ):
+        RabbitMqTrigger.parse({"queue": "q", "url": "amqp://h", "retry_delay": 90})

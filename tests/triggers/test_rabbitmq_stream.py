@@ -24,7 +24,7 @@ from rstream._pyamqp.message import (  # type: ignore[attr-defined]  # it does n
 from rstream.client import Client
 from rstream.exceptions import StreamNotAvailable
 
-from millstream.contract.errors import InvalidConfiguration, SourceUnavailable
+from millstream.contract.errors import InvalidConfiguration, Refused, SourceUnavailable
 from millstream.contract.records import Record
 from millstream.contract.streams import After, Oldest, Partition, Start
 from millstream.triggers.rabbitmq_stream import RabbitMqStreamTrigger
@@ -63,7 +63,7 @@ async def reading(
 
 
 async def refused(url: str, stream: str, **options: Any) -> str:
-    with pytest.raises(InvalidConfiguration) as caught:
+    with pytest.raises(Refused) as caught:
         async with opened(url, stream, **options):
             pass
     assert PASSWORD not in str(caught.value)
@@ -148,7 +148,9 @@ async def test_without_rstream_the_extra_is_named(monkeypatch: pytest.MonkeyPatc
     for name in [name for name in sys.modules if name.startswith("millstream.triggers.rabbitmq_stream_")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "rstream", None)
-    assert "millstream[rabbitmq-streams]" in await refused("rabbitmq-stream://h", "s")
+    with pytest.raises(InvalidConfiguration, match=r"millstream\[rabbitmq-streams\]"):
+        async with opened("rabbitmq-stream://h", "s"):
+            pass
 
 
 @pytest.mark.broker
@@ -258,7 +260,7 @@ async def test_a_stream_that_a_node_does_not_have_is_read_from_one_that_has_it(
 async def test_a_wrong_login_is_said_and_shows_no_password(rabbitmq: RabbitMqServer) -> None:
     login = {"username": USER, "password": "wrong-7d1e"}
     said = await refused(rabbitmq.stream_url(), rabbitmq.queue("stream"), basic_auth=login)
-    assert said.startswith("basic_auth: wanted a login that 127.0.0.1:")
+    assert "refuses the login: AuthenticationFailure" in said
     assert "wrong-7d1e" not in said
 
 
@@ -268,14 +270,14 @@ async def test_a_virtual_host_that_is_not_ours_is_said(
     rabbitmq: RabbitMqServer, user: str, virtual_host: str
 ) -> None:
     said = await refused(rabbitmq.stream_url(virtual_host, user=user), "s")
-    assert said.startswith("virtual_host: wanted one that 127.0.0.1:")
+    assert said.endswith(f"does not let us into virtual host '{virtual_host}'")
 
 
 @pytest.mark.broker
 async def test_a_stream_that_we_may_not_read_is_said(rabbitmq: RabbitMqServer) -> None:
     stream = rabbitmq.queue("stream")
     async with reading(rabbitmq.stream_url(user=POWERLESS), stream) as reader:
-        with pytest.raises(InvalidConfiguration, match="AccessRefused"):
+        with pytest.raises(Refused, match="AccessRefused"):
             await reader.read(1, WITHIN_S)
 
 
@@ -329,9 +331,7 @@ async def test_an_encrypted_connection_is_checked_against_the_ca(
     rabbitmq.publish(stream, b"x")
     async with TlsRelay(rabbitmq.stream_url(), context) as relay:
         url = rabbitmq.stream_url(port=urlsplit(relay.url).port).replace("stream:", "stream+tls:", 1)
-        with pytest.raises(SourceUnavailable, match="certificate verify failed"):
-            async with opened(url, stream):
-                pass
+        assert "certificate verify failed" in await refused(url, stream)
         async with reading(url, stream, ca_file=str(certificate)) as reader:
             assert [data(record) for record in await read(reader, 1)] == [b"x"]
 

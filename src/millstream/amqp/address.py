@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 import pika
 
-from millstream.contract.errors import InvalidConfiguration, Problem
+from millstream.contract.errors import Refused
 
 DEFAULT_VIRTUAL_HOST = "/"
 DEFAULT_USER = "guest"
@@ -79,7 +79,7 @@ class Address:
         """pika's connection parameters; `purpose` names the connection in the broker's own lists.
 
         Raises:
-            InvalidConfiguration: `ca_file` cannot be read as certificates.
+            Refused: `ca_file` cannot be read as certificates.
         """
         return pika.ConnectionParameters(
             host=self.host,
@@ -97,14 +97,13 @@ class Address:
         """What checks the broker's certificate.
 
         Raises:
-            InvalidConfiguration: as `parameters`.
+            Refused: as `parameters`.
         """
         try:
             return ssl.create_default_context(cafile=self.ca_file)
         except (OSError, ssl.SSLError) as error:
             why = getattr(error, "strerror", None) or "no certificate in it"
-            problem = Problem("", "ca_file", "a file of PEM certificates", f"{self.ca_file}: {why}")
-            raise InvalidConfiguration([problem]) from error
+            raise Refused(f"no PEM certificates in the ca_file {self.ca_file}: {why}") from error
 
 
 def declared_url(url: str | None, protocol: Protocol = AMQP) -> str | None:

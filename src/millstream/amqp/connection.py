@@ -6,6 +6,7 @@ Heartbeats go on whatever the event loop is busy with, and names are looked up i
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,6 +18,8 @@ from pika.adapters.select_connection import IOLoop
 from millstream.amqp.address import Address
 from millstream.amqp.deliveries import Connection
 from millstream.amqp.faults import quiet
+
+logger = logging.getLogger(__name__)
 
 CLOSED_WITHIN_S = 0.8
 """How long the end may take: half of it in the broker's way, and half of it in ours."""
@@ -30,7 +33,7 @@ class ConnectionThread:
     The thread alone touches the connection: all else goes through `call`.
 
     Raises:
-        InvalidConfiguration: the address has a `ca_file` that cannot be read.
+        Refused: the address has a `ca_file` that cannot be read.
     """
 
     def __init__(
@@ -94,6 +97,10 @@ class ConnectionThread:
                 self._parameters, self._on_open, self._on_end, self._on_end, custom_ioloop=self._io
             )
             self._io.start()
+        except Exception as error:  # a fault of ours, or of pika's: it ends this connection alone
+            logger.exception("connection failed", extra={"connection": self._name})
+            self.error = self.error or error
+            self._close_after_fault()
         finally:
             with self._guard:
                 self.over = True
@@ -113,6 +120,14 @@ class ConnectionThread:
         if self.error is None:
             self.error = reason
         self._io.stop()
+
+    def _close_after_fault(self) -> None:
+        """Let pika close the socket, so that the broker has at once what is not settled."""
+        if self._connection is not None and not self._connection.is_closed:
+            with suppress(Exception):  # as it is in no known state
+                self._io.call_later(CLOSED_WITHIN_S, self._io.stop)
+                self._connection.abort()
+                self._io.start()
 
     def _cut_off(self) -> None:
         if not self._connection.is_closed:

@@ -26,6 +26,8 @@ _FRAME = struct.Struct(">BHI")  # type, channel, size
 _METHOD_START = struct.Struct(">BHIHH")  # the same, class, method
 _HEADER_START = struct.Struct(">BHIHHQ")  # the same, class, weight, size of the body
 _TAG = struct.Struct(">QB")  # delivery tag, redelivered
+_TAG_AT = 12
+"""Where a delivery tag is within its frame, if the consumer's tag before it were empty."""
 
 OnDelivery: TypeAlias = Callable[[int, bool, Properties, bytes], None]
 """Takes a message: delivery tag, redelivered, properties, body."""
@@ -102,6 +104,11 @@ def read_delivery(data: bytes, at: int) -> Delivery | Incomplete | None:
     if kind != _METHOD or (class_id, method_id) != _DELIVER:
         return None
     header = at + _FRAME.size + size + 1
+    if at + _TAG_AT > len(data):
+        return INCOMPLETE
+    tag_at = at + _TAG_AT + data[at + _TAG_AT - 1]  # behind the consumer's tag
+    if tag_at + _TAG.size > header - 1:
+        return None
     if len(data) < header + _HEADER_START.size:
         return INCOMPLETE
     kind, _, size, _, _, body_bytes = _HEADER_START.unpack_from(data, header)
@@ -115,8 +122,8 @@ def read_delivery(data: bytes, at: int) -> Delivery | Incomplete | None:
     body = _body(data, after, body_bytes)
     if not isinstance(body, tuple):
         return body
-    tag, redelivered = _TAG.unpack_from(data, at + 12 + data[at + 11])  # behind the consumer's tag
-    properties = read_properties(data, header + _HEADER_START.size)
+    tag, redelivered = _TAG.unpack_from(data, tag_at)
+    properties = read_properties(data, header + _HEADER_START.size, after - 1)
     return Delivery(body[0], 2 + body[1], tag, bool(redelivered & 1), properties, body[2])
 
 
@@ -148,4 +155,5 @@ def read_header_frame(data: bytes) -> tuple[int, Any] | None:
     end = _FRAME.size + size + 1
     if len(data) < end or data[end - 1] != _END:
         return None  # pika waits for the rest, or refuses it
-    return end, frame.Header(channel, body_bytes, read_properties(data, _HEADER_START.size))
+    properties = read_properties(data, _HEADER_START.size, end - 1)
+    return end, frame.Header(channel, body_bytes, properties)

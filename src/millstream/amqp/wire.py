@@ -6,7 +6,6 @@ infinite, and does not tell byte arrays from strings.
 
 from __future__ import annotations
 
-import logging
 import struct
 from collections.abc import Callable
 from decimal import Decimal
@@ -15,13 +14,8 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-logger = logging.getLogger(__name__)
-
 Field: TypeAlias = "bool | int | float | Decimal | bytes | list[Field] | dict[str, Field] | None"
 """A value of a header; a string is `bytes`, as AMQP does not promise that it is UTF-8."""
-
-_LONG = struct.Struct(">Q")
-
 
 DEEPEST = 64
 """Levels of tables and arrays within each other that a header may have."""
@@ -52,25 +46,65 @@ class Properties(msgspec.Struct, gc=False):
     user_id: str | None = None
     app_id: str | None = None
     cluster_id: str | None = None
+    unread: str | None = None  # why some of them could not be read; those are None
 
 
-def read_properties(data: bytes, at: int) -> Properties:
-    """The properties whose flags begin at `at`; without any headers, if one of them cannot be read."""
+def read_properties(data: bytes, at: int, end: int | None = None) -> Properties:
+    """The properties whose flags begin at `at`, out of the bytes before `end` (None: all). Never raises.
+
+    Without any headers, if one of them cannot be read; without what is cut short, and all behind it.
+    """
     properties = Properties()
-    flags = data[at] << 8 | data[at + 1]
-    at += 2
-    for name, read in _flagged(flags):
-        try:
-            value, at = read(data, at)
-        except Unreadable as unreadable:
-            logger.warning("headers of a message not read", extra={"why": str(unreadable)})
-            value, at = None, at + 4 + int.from_bytes(data[at : at + 4], "big")
-        setattr(properties, name, value)
+    if end is None:
+        end = len(data)
+    try:
+        flags, at = _flags(data, at, end)
+        for name, read in _flagged(flags):
+            if read is _table:
+                value, at = _headers(data, at, end, properties)
+            else:
+                value, at = read(data, at, end)
+            setattr(properties, name, value)
+    except Unreadable as unreadable:
+        properties.unread = str(unreadable)
     return properties
 
 
 class Unreadable(ValueError):
-    """A header of a type that RabbitMQ does not have, or nested too deeply to be written as JSON."""
+    """Properties that are cut short; a header of a type that RabbitMQ does not have, or nested too deeply."""
+
+
+def _flags(data: bytes, at: int, end: int) -> tuple[int, int]:
+    """The first sixteen flags; further ones, which no property has, are passed over."""
+    first = int.from_bytes(data[at : at + 2], "big")
+    following = first
+    at += 2
+    while following & 1 and at < end:
+        following = int.from_bytes(data[at : at + 2], "big")
+        at += 2
+    return first, _within(at, end)
+
+
+def _headers(data: bytes, at: int, end: int, properties: Properties) -> tuple[dict[str, Field] | None, int]:
+    """The headers, and where the next property begins, which their length says whatever is in them."""
+    stop = _end_of_long(data, at, end)
+    try:
+        return _table(data, at, stop)
+    except Unreadable as unreadable:
+        properties.unread = str(unreadable)
+        return None, stop
+
+
+def _within(at: int, end: int) -> int:
+    if at > end:
+        raise Unreadable("properties that are cut short")
+    return at
+
+
+def _end_of_long(data: bytes, at: int, end: int) -> int:
+    """Where something ends that begins with its length, in four bytes."""
+    start = _within(at + 4, end)
+    return _within(start + int.from_bytes(data[at:start], "big"), end)
 
 
 @lru_cache(maxsize=256)
@@ -79,86 +113,92 @@ def _flagged(flags: int) -> tuple[tuple[str, _Read], ...]:
     return tuple(named for bit, named in enumerate(_PROPERTIES) if flags >> (15 - bit) & 1)
 
 
-def _short_string(data: bytes, at: int) -> tuple[str, int]:
-    end = at + 1 + data[at]
-    return data[at + 1 : end].decode("utf-8", "replace"), end
+def _short_string(data: bytes, at: int, end: int) -> tuple[str, int]:
+    start = _within(at + 1, end)
+    stop = _within(start + data[at], end)
+    return data[start:stop].decode("utf-8", "replace"), stop
 
 
-def _octet(data: bytes, at: int) -> tuple[int, int]:
-    return data[at], at + 1
+def _octet(data: bytes, at: int, end: int) -> tuple[int, int]:
+    after = _within(at + 1, end)
+    return data[at], after
 
 
-def _time(data: bytes, at: int) -> tuple[int, int]:
-    seconds: int = _LONG.unpack_from(data, at)[0]
-    return seconds, at + 8
+def _time(data: bytes, at: int, end: int) -> tuple[int, int]:
+    after = _within(at + 8, end)
+    return int.from_bytes(data[at:after], "big"), after
 
 
-def _table(data: bytes, at: int, depth: int = 0) -> tuple[dict[str, Field], int]:
-    end = at + 4 + int.from_bytes(data[at : at + 4], "big")
+def _table(data: bytes, at: int, end: int, depth: int = 0) -> tuple[dict[str, Field], int]:
+    stop = _end_of_long(data, at, end)
     at += 4
     table: dict[str, Field] = {}
-    while at < end:
-        key, at = _short_string(data, at)
-        table[key], at = _value(data, at, depth)
-    return table, end
+    while at < stop:
+        key, at = _short_string(data, at, stop)
+        table[key], at = _value(data, at, stop, depth)
+    return table, stop
 
 
-def _array(data: bytes, at: int, depth: int) -> tuple[list[Field], int]:
-    end = at + 4 + int.from_bytes(data[at : at + 4], "big")
+def _array(data: bytes, at: int, end: int, depth: int) -> tuple[list[Field], int]:
+    stop = _end_of_long(data, at, end)
     at += 4
     values: list[Field] = []
-    while at < end:
-        value, at = _value(data, at, depth)
+    while at < stop:
+        value, at = _value(data, at, stop, depth)
         values.append(value)
-    return values, end
+    return values, stop
 
 
-def _value(data: bytes, at: int, depth: int) -> tuple[Field, int]:
-    kind = data[at : at + 1]
+def _value(data: bytes, at: int, end: int, depth: int) -> tuple[Field, int]:
+    after = _within(at + 1, end)
+    kind = data[at:after]
     nested = _NESTED.get(kind)
     if nested is not None:
         if depth == DEEPEST:
             raise Unreadable(f"more than {DEEPEST} tables or arrays within each other")
-        return nested(data, at + 1, depth + 1)
+        return nested(data, after, end, depth + 1)
     number = _NUMBERS.get(kind)
     if number is not None:
-        value: int | float = number.unpack_from(data, at + 1)[0]
-        return value, at + 1 + number.size
+        stop = _within(after + number.size, end)
+        value: int | float = number.unpack_from(data, after)[0]
+        return value, stop
     read = _OTHERS.get(kind)
     if read is None:
         raise Unreadable(f"a header of type {kind.decode('latin-1')!r}")
-    return read(data, at + 1)
+    return read(data, after, end)
 
 
-def _long_string(data: bytes, at: int) -> tuple[bytes, int]:
-    end = at + 4 + int.from_bytes(data[at : at + 4], "big")
-    return data[at + 4 : end], end
+def _long_string(data: bytes, at: int, end: int) -> tuple[bytes, int]:
+    stop = _end_of_long(data, at, end)
+    return data[at + 4 : stop], stop
 
 
-def _byte_array(data: bytes, at: int) -> tuple[ByteArray, int]:
-    value, end = _long_string(data, at)
-    return ByteArray(value), end
+def _byte_array(data: bytes, at: int, end: int) -> tuple[ByteArray, int]:
+    value, stop = _long_string(data, at, end)
+    return ByteArray(value), stop
 
 
-def _boolean(data: bytes, at: int) -> tuple[bool, int]:
-    return data[at] != 0, at + 1
+def _boolean(data: bytes, at: int, end: int) -> tuple[bool, int]:
+    value, stop = _octet(data, at, end)
+    return value != 0, stop
 
 
-def _decimal(data: bytes, at: int) -> tuple[Decimal, int]:
-    value = int.from_bytes(data[at + 1 : at + 5], "big", signed=True)
-    return Decimal(value).scaleb(-data[at]), at + 5
+def _decimal(data: bytes, at: int, end: int) -> tuple[Decimal, int]:
+    stop = _within(at + 5, end)
+    value = int.from_bytes(data[at + 1 : stop], "big", signed=True)
+    return Decimal(value).scaleb(-data[at]), stop
 
 
-def _timestamp(data: bytes, at: int) -> tuple[Timestamp, int]:
-    seconds, end = _time(data, at)
-    return Timestamp(seconds), end
+def _timestamp(data: bytes, at: int, end: int) -> tuple[Timestamp, int]:
+    seconds, stop = _time(data, at, end)
+    return Timestamp(seconds), stop
 
 
-def _nothing(data: bytes, at: int) -> tuple[None, int]:
+def _nothing(data: bytes, at: int, end: int) -> tuple[None, int]:
     return None, at
 
 
-_Read: TypeAlias = Callable[[bytes, int], tuple[Any, int]]
+_Read: TypeAlias = Callable[[bytes, int, int], tuple[Any, int]]
 
 _PROPERTIES: tuple[tuple[str, _Read], ...] = (
     ("content_type", _short_string),
@@ -189,7 +229,7 @@ _NUMBERS = {
     b"f": struct.Struct(">f"),
     b"d": struct.Struct(">d"),
 }
-_NESTED: dict[bytes, Callable[[bytes, int, int], tuple[Any, int]]] = {b"F": _table, b"A": _array}
+_NESTED: dict[bytes, Callable[[bytes, int, int, int], tuple[Any, int]]] = {b"F": _table, b"A": _array}
 _OTHERS: dict[bytes, _Read] = {
     b"S": _long_string,
     b"x": _byte_array,
