@@ -17,6 +17,7 @@ from millstream.contract.errors import (
 )
 from millstream.contract.ports import Observer
 from millstream.contract.streams import Page, Partition, Start, StreamReader, StreamSource
+from millstream.contract.waiting import end_if_cancelled
 
 logger = logging.getLogger(__name__)
 
@@ -81,5 +82,6 @@ async def read_on(
             about = {"mapping": mapping, "partition": partition}
             logger.exception("partition failed, it is read again", extra=about)
             observer.poll_failed(mapping, f"{partition}: {type(fault).__name__}, see the daemon's log")
+        end_if_cancelled()
         await clock.sleep(backoff.wait_s(clock.monotonic()))
     return False

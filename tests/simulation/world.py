@@ -132,7 +132,7 @@ class World(ABC):
         self.observer = Observer()
         self.source = Source.WELL
         self.sent: list[Record] = []
-        self.restarts = 0
+        self._restarting: list[asyncio.Task[None]] = []
 
     @abstractmethod
     def send(self, records: Sequence[Record]) -> None:
@@ -176,8 +176,8 @@ class World(ABC):
                 await asyncio.sleep(wait_s)
                 await self._happen(event, daemons, group)
             self._heal()
-            for daemon in daemons:
-                daemon.start()
+            if self._restarting:
+                await asyncio.wait(self._restarting)
             async with asyncio.timeout(HEALS_WITHIN_S):
                 while not self.at_rest():
                     await asyncio.sleep(5.0)
@@ -195,8 +195,7 @@ class World(ABC):
                 self.sent += made
                 self.send(made)
             case Stop() if event.daemon < len(daemons):
-                self.restarts += 1
-                group.create_task(daemons[event.daemon].restart(event))
+                self._restarting.append(group.create_task(daemons[event.daemon].restart(event)))
             case Move():
                 self.move(event)
             case StoreAway(for_s=for_s):
@@ -252,6 +251,8 @@ class _Daemon:
         assert task.done(), "the mapping did not stop"
 
     async def restart(self, stop: Stop) -> None:
+        if self._task is None:
+            return  # it is being restarted already
         await self.stop(killed=stop.killed)
         await asyncio.sleep(stop.away_s)
         self.start()
