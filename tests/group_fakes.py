@@ -63,7 +63,8 @@ class FakeGroup:
             self._forget(partitions)
 
         def let_go() -> None:
-            self._forget(partitions)
+            if within_s:  # what was lost may be this member's again by now
+                self._forget(partitions)
             done.set()
 
         self._tell(Revoked(partitions, within_s, let_go))

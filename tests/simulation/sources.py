@@ -199,29 +199,30 @@ class GroupWorld(_StreamOfAll):
         self._parts: dict[str, list[Record]] = {partition: [] for partition in PARTITIONS}
         self._cursors: dict[str, int] = {}
         self._member: _Group | None = None
-        self._away: set[str] = set()
+        self._away: dict[str, asyncio.Event] = {}  # set once the member has given the partition up
 
     def send(self, records: Sequence[Record]) -> None:
         for record in records:
             self._parts[record.partition].append(record)
 
     def at_rest(self) -> bool:
-        if self._member is not None and self._away:
-            self._member.assign(*self._away)
-            self._away = set()
+        for partition in [partition for partition, given_up in self._away.items() if given_up.is_set()]:
+            self._give_back(partition)
         last = {record.partition: int(record.position) for record in self.sent}
         return all(self._cursors.get(partition) == position for partition, position in last.items())
 
     def move(self, move: Move) -> None:
         partition = PARTITIONS[move.partition]
-        if self._member is None:
-            return
         if partition in self._away:
-            self._away.remove(partition)
+            self._give_back(partition)
+        elif self._member is not None:
+            self._away[partition] = self._member.revoke(partition, within_s=0.0 if move.lost else 10.0)
+
+    def _give_back(self, partition: str) -> None:
+        """No broker hands a partition out before whoever had it has given it up."""
+        if self._member is not None and self._away[partition].is_set():
+            del self._away[partition]
             self._member.assign(partition)
-        else:
-            self._away.add(partition)
-            self._member.revoke(partition, within_s=0.0 if move.lost else 10.0)
 
     @asynccontextmanager
     async def runner(self, owner: str) -> AsyncIterator[Runner]:
@@ -243,13 +244,13 @@ class GroupWorld(_StreamOfAll):
             yield runner
         finally:
             self._member = None
-            member.dead = True
+            for given_up in self._away.values():
+                given_up.set()
 
 
 @dataclass
 class _Group(FakeGroup):
     world: World | None = None
-    dead: bool = False
 
     async def reader(self, leases: Sequence[Lease]) -> FakeGroupReader:
         behind = {lease.partition: self.cursors.get(lease.partition, -1) for lease in leases}
