@@ -117,7 +117,7 @@ class KafkaDestination:
     def _connected(self, library: str, host: Host) -> Producer:
         try:
             access = access_of(self._options, self._servers, host)
-            admit(access, "target")
+            admit(access)
         except SourceUnavailable as unavailable:
             raise DestinationUnavailable(f"{self.name}: {unavailable}") from unavailable
         until = time.monotonic() + NEW_TOPIC_S

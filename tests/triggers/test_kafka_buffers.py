@@ -6,7 +6,8 @@ import pytest
 
 from millstream.contract.errors import LeaseLost
 from millstream.contract.records import Record
-from millstream.triggers.kafka_buffers import BUFFER_RECORDS, Buffers, Room
+from millstream.triggers.kafka_buffer import BUFFER_RECORDS
+from millstream.triggers.kafka_buffers import POLL_RECORDS, Buffers, Room
 from millstream.triggers.kafka_records import RecordMaker
 
 MAKE = RecordMaker("t").record
@@ -49,14 +50,14 @@ def test_partitions_that_are_taken_together_are_first_by_turns() -> None:
 def test_a_full_partition_is_waited_for_and_then_passed_over_until_it_is_half_empty() -> None:
     buffers = opened(0, 1)
     buffers.put({0: records(0, BUFFER_RECORDS)})
-    assert buffers.room(10.0, 0.0, 1.0) == Room(False, [], [])
-    assert buffers.room(10.9, 0.0, 1.0) == Room(False, [], [])
-    assert buffers.room(11.0, 0.0, 1.0) == Room(True, [0], [])
-    assert buffers.room(11.1, 0.0, 1.0) == Room(True, [], [])
+    assert buffers.room(10.0, 0.0, 1.0) == Room(False, POLL_RECORDS, [], [])
+    assert buffers.room(10.9, 0.0, 1.0) == Room(False, POLL_RECORDS, [], [])
+    assert buffers.room(11.0, 0.0, 1.0) == Room(True, POLL_RECORDS, [0], [])
+    assert buffers.room(11.1, 0.0, 1.0) == Room(True, POLL_RECORDS, [], [])
     buffers.take([(0, 1)], BUFFER_RECORDS // 2 - 1)
-    assert buffers.room(11.2, 0.0, 1.0) == Room(True, [], [])
+    assert buffers.room(11.2, 0.0, 1.0) == Room(True, POLL_RECORDS, [], [])
     buffers.take([(0, 1)], 1)
-    assert buffers.room(11.3, 0.0, 1.0) == Room(True, [], [0])
+    assert buffers.room(11.3, 0.0, 1.0) == Room(True, POLL_RECORDS, [], [0])
 
 
 def test_a_slow_partition_is_waited_for_no_more_until_it_was_empty() -> None:
@@ -67,11 +68,11 @@ def test_a_slow_partition_is_waited_for_no_more_until_it_was_empty() -> None:
     buffers.take([(0, 1)], BUFFER_RECORDS // 2)
     buffers.room(11.1, 0.0, 1.0)
     buffers.put({0: records(BUFFER_RECORDS, BUFFER_RECORDS)})
-    assert buffers.room(11.2, 0.0, 1.0) == Room(True, [0], [])
+    assert buffers.room(11.2, 0.0, 1.0) == Room(True, POLL_RECORDS, [0], [])
     buffers.take([(0, 1)], 2 * BUFFER_RECORDS)
-    assert buffers.room(11.3, 0.0, 1.0) == Room(True, [], [0])
+    assert buffers.room(11.3, 0.0, 1.0) == Room(True, POLL_RECORDS, [], [0])
     buffers.put({0: records(2 * BUFFER_RECORDS, BUFFER_RECORDS)})
-    assert buffers.room(11.4, 0.0, 1.0) == Room(False, [], [])
+    assert buffers.room(11.4, 0.0, 1.0) == Room(False, POLL_RECORDS, [], [])
 
 
 def test_a_new_reader_has_what_is_behind_the_cursor_again() -> None:
@@ -112,12 +113,12 @@ def test_a_rewind_while_the_client_goes_back_is_not_forgotten() -> None:
 def test_a_partition_that_goes_back_is_passed_over_no_more() -> None:
     buffers = opened(0)
     buffers.put({0: records(0, BUFFER_RECORDS)})
-    assert buffers.room(10.0, 0.0, 0.0) == Room(True, [0], [])
+    assert buffers.room(10.0, 0.0, 0.0) == Room(True, POLL_RECORDS, [0], [])
     buffers.take([(0, 1)], 1)
     buffers.rewind(0, 1)
     buffers.sought(buffers.wanted())
     buffers.put({0: records(0, BUFFER_RECORDS)})
-    assert buffers.room(10.0, 0.0, 0.0) == Room(True, [0], [])
+    assert buffers.room(10.0, 0.0, 0.0) == Room(True, POLL_RECORDS, [0], [])
 
 
 def test_nothing_is_written_or_taken_under_an_epoch_that_is_over() -> None:

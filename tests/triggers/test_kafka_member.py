@@ -12,7 +12,7 @@ import pytest
 from millstream.contract.errors import SourceUnavailable
 from millstream.contract.groups import Assigned
 from millstream.contract.streams import Oldest
-from millstream.triggers.kafka_client import Listener, Polled
+from millstream.triggers.kafka_client import Cursor, Listener, Polled
 from millstream.triggers.kafka_member import Member
 from millstream.triggers.kafka_records import RecordMaker
 
@@ -29,13 +29,20 @@ class ScriptedClient:
     def __init__(self) -> None:
         self.polls: Queue[Polled | SourceUnavailable] = Queue()
         self.to_assign: list[int] = []
+        self.topic: str | None = "first"
+        self.cursors: dict[int, Cursor] = {}
+        self.written: dict[int, Cursor] = {}
+        self.sought: list[Mapping[int, int]] = []
         self.listener: Listener | None = None
 
     def partitions(self) -> Sequence[int]:
         return [0]
 
-    def committed(self, partitions: Sequence[int]) -> Mapping[int, int]:
-        return {}
+    def identity(self) -> str | None:
+        return self.topic
+
+    def committed(self, partitions: Sequence[int]) -> Mapping[int, Cursor]:
+        return {partition: self.cursors[partition] for partition in partitions if partition in self.cursors}
 
     def bounds(self, partitions: Sequence[int]) -> Mapping[int, tuple[int, int]]:
         return dict.fromkeys(partitions, (0, 0))
@@ -55,13 +62,15 @@ class ScriptedClient:
             self.to_assign = []
         return found
 
-    def seek(self, offsets: Mapping[int, int]) -> None: ...
+    def seek(self, offsets: Mapping[int, int]) -> None:
+        self.sought.append(dict(offsets))
 
     def pause(self, partitions: Sequence[int]) -> None: ...
 
     def resume(self, partitions: Sequence[int]) -> None: ...
 
-    def commit(self, offsets: Mapping[int, int], *, wait: bool) -> None: ...
+    def commit(self, offsets: Mapping[int, int], identity: str | None, *, wait: bool) -> None:
+        self.written |= {partition: Cursor(offset, identity) for partition, offset in offsets.items()}
 
     def metadata(self) -> object:
         return None
@@ -75,7 +84,7 @@ class ScriptedClient:
 def member(client: ScriptedClient) -> Iterator[tuple[Member, threading.Event]]:
     """One whose thread runs, and what it sets whenever it has something to tell."""
     told = threading.Event()
-    made = Member(client, Oldest(), 1.0, RecordMaker("t").name, told.set)
+    made = Member(client, Oldest(), 1.0, RecordMaker("t"), told.set)
     thread = threading.Thread(target=made.run)
     thread.start()
     try:

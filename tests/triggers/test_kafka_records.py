@@ -33,7 +33,7 @@ def test_an_event_has_the_records_of_each_partition_in_order(partitions: list[in
     records = [make(p, n, "CREATE_TIME", 7, b"k", b"v", None, 0.0) for n, p in enumerate(partitions)]
     options = {"topic": "t", "bootstrap_servers": "a:1,b:2", "starting_position": "LATEST"}
     event = msgspec.json.decode(KafkaTrigger.parse(options).envelope(records))
-    assert [event.pop("eventSource"), event.pop("bootstrapServers")] == ["aws:SelfManagedKafka", "a:1,b:2"]
+    assert [event.pop("eventSource"), event.pop("bootstrapServers")] == ["SelfManagedKafka", "a:1,b:2"]
     wanted: dict[str, list[int]] = {}
     for number, partition in enumerate(partitions):
         wanted.setdefault(f"t-{partition}", []).append(number)
