@@ -76,7 +76,8 @@ def written_for(identity: str | None) -> str:
 
 def identity_in(metadata: str | None) -> str | None:
     """The topic that a committed offset is of. None: another tool wrote it, or it does not say."""
-    return (metadata or "").removeprefix(_IDENTITY) if (metadata or "").startswith(_IDENTITY) else None
+    text = (metadata or "").rstrip("\0")  # which confluent-kafka writes behind it
+    return text.removeprefix(_IDENTITY) if text.startswith(_IDENTITY) else None
 
 
 class Listener(Protocol):

@@ -143,7 +143,7 @@ class Spoilt(DefaultRecord):  # type: ignore[misc]
     __slots__ = ("_why",)
 
     def __init__(self, offset: int, value: bytes | None, why: str) -> None:
-        super().__init__(0, offset, -1, self.CREATE_TIME, None, value, [])
+        super().__init__(0, offset, -1, DefaultRecordBatch.CREATE_TIME, None, value, [])
         self._why = why
 
     @property
