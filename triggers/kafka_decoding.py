@@ -72,7 +72,7 @@ class TolerantBatch(DefaultRecordBatch):  # type: ignore[misc]
         return not self.is_control_batch
 
     def __iter__(self) -> Iterator[DefaultRecord]:
-        reached = max(self.base_offset, self._wanted)
+        following = self.base_offset
         try:
             self._maybe_uncompress()
         except (NotInflated, MemoryError) as error:
@@ -85,8 +85,12 @@ class TolerantBatch(DefaultRecordBatch):  # type: ignore[misc]
             except CorruptRecordError as error:
                 self._why = str(error)
             else:
+                if not following <= record.offset <= self.last_offset:
+                    self._why = "an offset out of its order"
+                    break
+                following = record.offset + 1
                 yield record
-                reached = max(reached, record.offset + 1)
+        reached = max(following, self._wanted)
         if not self._spoilt.is_final(self._partition, reached):
             raise CorruptRecordError(f"batch at offset {self.base_offset}: {self._why}")
         value: bytes | None = bytes(self._raw[:MOST_RAW_BYTES])
