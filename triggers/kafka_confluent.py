@@ -233,6 +233,7 @@ class ConfluentClient:
         self._raise_fault()
 
     def close(self) -> None:
+        self.__dict__.pop("_admin", None)
         with self._errors():
             self._consumer.close()
 

@@ -129,16 +129,25 @@ async def test_a_record_without_a_timestamp_is_as_old_as_its_receipt(kafka: Kafk
     assert began_at <= record.arrived_at == record.received_at
 
 
-@pytest.mark.parametrize("kind", ["inflated to nonsense", "not what its checksum says"])
+@pytest.mark.parametrize(
+    ("client", "codec", "mend_checksum"),
+    [
+        ("confluent", "zstd", True),
+        ("confluent", "zstd", False),
+        ("kafka-python", "zstd", True),
+        ("kafka-python", "zstd", False),
+        ("kafka-python", "uncompressed", True),
+    ],
+)
 async def test_a_batch_that_cannot_be_read_is_given_up_under_its_offsets_and_the_next_taken(
-    own_kafka: Kafka, client: str, kind: str, caplog: pytest.LogCaptureFixture
+    own_kafka: Kafka, client: str, codec: str, mend_checksum: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
-    topic = own_kafka.create_topic(1, compression_type="zstd")
+    topic = own_kafka.create_topic(1, compression_type=codec)
     for first in range(0, 9, 3):
         produce(own_kafka.bootstrap, topic, 0, numbered(first, 3))
     own_kafka.stop()
-    spoil(own_kafka.folder, topic, batch=1, mend_checksum=kind == "inflated to nonsense")
+    spoil(own_kafka.folder, topic, batch=1, mend_checksum=mend_checksum)
     own_kafka.start()
     async with opened(own_kafka.bootstrap, topic, client=client) as it:
         records = await read(it, 9)

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
-import socket
-import ssl
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -225,60 +220,6 @@ async def test_a_server_by_another_name_than_its_certificates_is_refused(
         )  # the same, written otherwise
         with pytest.raises(Refused, match=SERVER_UNKNOWN):
             await opening({"bootstrap_servers": servers, "ssl_ca_file": str(secure_kafka.ca_file)}, client)
-
-
-@contextmanager
-def strangers(stranger: tuple[Path, Path, Path], count: int) -> Iterator[tuple[list[str], threading.Event]]:
-    """Servers with a certificate that nobody knows, and whether one was met."""
-    _, certificate, key = stranger
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    met, servers = threading.Event(), [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-
-    def serve(server: socket.socket) -> None:
-        while True:
-            try:
-                connection, _ = server.accept()
-                with context.wrap_socket(connection, server_side=True) as sealed:
-                    sealed.recv(1)
-            except ssl.SSLError:
-                met.set()
-            except OSError:
-                if server.fileno() < 0:
-                    return
-
-    threads = [threading.Thread(target=serve, args=(server,), daemon=True) for server in servers]
-    for thread in threads:
-        thread.start()
-    try:
-        yield [f"127.0.0.1:{server.getsockname()[1]}" for server in servers], met
-    finally:
-        for server in servers:
-            with suppress(OSError):
-                server.shutdown(socket.SHUT_RDWR)
-            server.close()
-        for thread in threads:
-            thread.join(WITHIN_S)
-
-
-async def test_brokers_that_refuse_us_end_no_membership_while_another_answers(
-    secure_kafka: SecureKafka, stranger: tuple[Path, Path, Path], client: str
-) -> None:
-    topic = secure_kafka.create_topic(1)
-    produce(secure_kafka.bootstrap, topic, 0, [b"first"])
-    with strangers(stranger, 4) as (servers, met):
-        options = {"ssl_ca_file": str(secure_kafka.ca_file), "client": client}
-        listed = ",".join([*servers, secure_kafka.ssl_bootstrap])
-        async with opened(listed, topic, **options) as it:
-            (lease,) = await it.assigned(count=1)
-            reader = await it.source.reader([lease])
-            await it.read(reader, 1)
-            assert met.wait(WITHIN_S)
-            with pytest.raises(TimeoutError):
-                async with asyncio.timeout(4.0):
-                    await it.source.change()
-            produce(secure_kafka.bootstrap, topic, 0, [b"second"])
-            await it.read(reader, 1)
 
 
 async def test_a_forbidden_topic_is_refused(secure_kafka: SecureKafka, client: str) -> None:
