@@ -12,10 +12,16 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field
 
 from millstream.contract.blocking import BlockingClient
-from millstream.contract.errors import DestinationUnavailable, InvalidConfiguration, SourceUnavailable
+from millstream.contract.errors import DestinationUnavailable, DocumentTooLarge, Refused, SourceUnavailable
 from millstream.contract.ports import Host, InvocationRecord, Payload
 from millstream.contract.records import DestinationReceipt
-from millstream.destinations.kafka_producer import OVERHEAD_BYTES, USUAL_LIMIT_BYTES, Producer, new_producer
+from millstream.destinations.kafka_producer import (
+    OVERHEAD_BYTES,
+    USUAL_LIMIT_BYTES,
+    NotWritten,
+    Producer,
+    new_producer,
+)
 from millstream.destinations.targets import parse_target
 from millstream.kafka.access import access_of
 from millstream.kafka.admission import admit
@@ -88,22 +94,36 @@ class KafkaDestination:
     async def deliver(self, record: InvocationRecord) -> DestinationReceipt:
         if self._producer is None or self._calls is None:
             raise DestinationUnavailable(f"{self.name}: closed")
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[str | None] = loop.create_future()
-
-        def answer(why: str | None) -> None:
-            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                loop.call_soon_threadsafe(_finish, future, why)
-
+        if record.size_bytes > self.limit_bytes:
+            raise DocumentTooLarge(f"{self.name}: {record.size_bytes} bytes, above {self.limit_bytes}")
         try:
             async with asyncio.timeout(self._options.timeout + MARGIN_S):
-                await self._calls.call(self._producer.send, record.key, record.body, answer)
-                why = await future
+                failure = await self._sent(record, self._producer, self._calls)
+                if failure is not None and failure.too_large:
+                    await self._calls.call(self._producer.learn, record.size_bytes)
         except TimeoutError as error:
             raise DestinationUnavailable(f"{self.name}: no answer") from error
-        if why is not None:
-            raise DestinationUnavailable(f"{self.name}: {why}")
-        return DestinationReceipt(self.name)
+        if failure is None:
+            return DestinationReceipt(self.name)
+        raise (DocumentTooLarge if failure.too_large else DestinationUnavailable)(
+            f"{self.name}: {failure.why}"
+        )
+
+    async def _sent(
+        self, record: InvocationRecord, producer: Producer, calls: BlockingClient
+    ) -> NotWritten | None:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[NotWritten | None] = loop.create_future()
+
+        def answer(failure: NotWritten | None) -> None:
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(_finish, future, failure)
+
+        try:
+            await calls.call(producer.send, record.key, record.body, answer)
+        except DocumentTooLarge:
+            return NotWritten("larger than the client sends", too_large=True)
+        return await future
 
     async def aclose(self) -> None:
         if self._producer is not None and self._calls is not None:
@@ -117,19 +137,19 @@ class KafkaDestination:
     def _connected(self, library: str, host: Host) -> Producer:
         try:
             access = access_of(self._options, self._servers, host)
-            admit(access, "target")
+            admit(access)
         except SourceUnavailable as unavailable:
             raise DestinationUnavailable(f"{self.name}: {unavailable}") from unavailable
         until = time.monotonic() + NEW_TOPIC_S
         while True:
             try:
                 return new_producer(library, self.name, self._topic, access, self._options.timeout)
-            except InvalidConfiguration:
+            except Refused:
                 if time.monotonic() > until:
                     raise
                 time.sleep(0.1)
 
 
-def _finish(future: asyncio.Future[str | None], why: str | None) -> None:
+def _finish(future: asyncio.Future[NotWritten | None], failure: NotWritten | None) -> None:
     if not future.done():
-        future.set_result(why)
+        future.set_result(failure)

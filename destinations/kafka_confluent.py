@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType  # type: ignore[attr-defined]  # public
 
-from millstream.contract.errors import DestinationUnavailable, InvalidConfiguration, Problem
-from millstream.destinations.kafka_producer import CALL_S, OVERHEAD_BYTES, Answer, limit_of
+from millstream.contract.errors import DestinationUnavailable, DocumentTooLarge, Refused
+from millstream.destinations.kafka_producer import CALL_S, OVERHEAD_BYTES, Answer, NotWritten, limit_of
 from millstream.kafka.access import Access
 
 POLL_S = 0.1
@@ -25,7 +25,14 @@ REFUSED = {
     KafkaError._UNKNOWN_TOPIC: "there is no such topic",
     KafkaError.TOPIC_EXCEPTION: "there is no such topic",
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "Cluster failed to authorize Lambda",
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "Cluster failed to authorize Lambda",
+    KafkaError.SASL_AUTHENTICATION_FAILED: "SASL authentication failed",
+    KafkaError._AUTHENTICATION: "SASL authentication failed",
 }
+
+TOO_LARGE = frozenset(
+    {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE, KafkaError.RECORD_LIST_TOO_LARGE}
+)
 
 
 class ConfluentProducer:
@@ -42,6 +49,7 @@ class ConfluentProducer:
             "allow.auto.create.topics": False,
             "log_level": 0,  # what matters comes as an error
         }
+        self._connection = connection
         with _errors(target, looking=True):
             self.limit_bytes = _look(AdminClient(connection), topic)
             self._configuration = connection | {
@@ -55,11 +63,17 @@ class ConfluentProducer:
             self._producer = Producer(self._configuration)
         self._thread: threading.Thread | None = None  # of a producer that was used
 
+    def learn(self, size_bytes: int) -> None:
+        found = limit_of(None)
+        with suppress(KafkaException):
+            found = _look(AdminClient(self._connection), self._topic)
+        self.limit_bytes = max(min(found, size_bytes - 1, self.limit_bytes), 1)
+
     def send(self, key: bytes | None, value: bytes, answer: Answer) -> None:
         def told(error: KafkaError | None, message: Message) -> None:
             with self._changed:
                 self._waiting -= 1
-            answer(None if error is None else error.name())
+            answer(None if error is None else NotWritten(error.name(), error.code() in TOO_LARGE))
 
         if self._thread is None:
             self._thread = threading.Thread(target=self._fetch, name="kafka-destination-answers", daemon=True)
@@ -125,7 +139,7 @@ def _look(admin: AdminClient, topic: str) -> int:
 
 @contextmanager
 def _errors(target: str, *, looking: bool) -> Iterator[None]:
-    """Turns the library's faults into ours; only while looking for it can a target be a wrong one."""
+    """Turns the library's faults into ours; only while it looks for its target is it refused one."""
     try:
         yield
     except BufferError as raised:
@@ -133,6 +147,9 @@ def _errors(target: str, *, looking: bool) -> Iterator[None]:
     except KafkaException as raised:
         error = raised.args[0]
         if looking and error.code() in REFUSED:
-            problem = Problem("", "target", f"{target} to be there", REFUSED[error.code()])
-            raise InvalidConfiguration([problem]) from raised
+            raise Refused(f"{target}: {REFUSED[error.code()]}") from raised
+        if error.code() in TOO_LARGE:
+            raise DocumentTooLarge(f"{target}: {error.name()}") from raised
         raise DestinationUnavailable(f"{target}: {error.name()}") from raised
+    except Exception as raised:
+        raise DestinationUnavailable(f"{target}: {type(raised).__name__}") from raised

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from millstream.kafka.access import Access
 from millstream.kafka.libraries import CONFLUENT
-
-Answer: TypeAlias = Callable[[str | None], None]
-"""Called once for each record, from any thread: None once all replicas have it, else why they have not."""
 
 CALL_S = 5.0
 """How long the cluster may take to tell about its topic."""
@@ -24,18 +22,34 @@ OVERHEAD_BYTES = 1024
 """What a batch of one record has beside key and value, and more."""
 
 
+@dataclass(frozen=True, slots=True)
+class NotWritten:
+    """Why a record is not written."""
+
+    why: str
+    too_large: bool = False  # for its size; what is smaller may be
+
+
+Answer: TypeAlias = Callable[[NotWritten | None], None]
+"""Called once for each record, from any thread: None once all replicas have it, else why they have not."""
+
+
 class Producer(Protocol):
     """An idempotent producer of one topic. Made by a thread that may wait; used by one thread at a time."""
 
     @property
     def limit_bytes(self) -> int:
-        """Largest key and value together."""
+        """Largest key and value together, as far as is known."""
+
+    def learn(self, size_bytes: int) -> None:
+        """Ask anew how large a record may be, after one of so many bytes was too large. Blocks."""
 
     def send(self, key: bytes | None, value: bytes, answer: Answer) -> None:
         """Have a record written; records of one key in the order in which they are sent.
 
         Raises:
             DestinationUnavailable: it is not sent; there will be no answer.
+            DocumentTooLarge: the same, for its size.
         """
 
     def close(self) -> None:
@@ -46,7 +60,7 @@ def new_producer(library: str, target: str, topic: str, access: Access, timeout_
     """A producer of that library, connected.
 
     Raises:
-        InvalidConfiguration: there is no such topic, or it refuses us.
+        Refused: there is no such topic, or it refuses us.
         DestinationUnavailable: no broker answers now.
     """
     if library == CONFLUENT:

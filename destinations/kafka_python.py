@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaProducer
 from kafka import errors as kafka_errors
 from kafka.admin import ConfigResource
 
-from millstream.contract.errors import DestinationUnavailable, InvalidConfiguration, Problem
-from millstream.destinations.kafka_producer import CALL_S, OVERHEAD_BYTES, Answer, limit_of
+from millstream.contract.errors import DestinationUnavailable, DocumentTooLarge, Refused
+from millstream.destinations.kafka_producer import CALL_S, OVERHEAD_BYTES, Answer, NotWritten, limit_of
 from millstream.kafka.access import Access
 
 logging.getLogger("kafka").setLevel(logging.CRITICAL)  # it logs passwords; what matters comes as an error
@@ -24,7 +24,13 @@ REFUSED: dict[type[Exception], str] = {
     kafka_errors.UnknownTopicOrPartitionError: "there is no such topic",
     kafka_errors.InvalidTopicError: "there is no such topic",
     kafka_errors.AuthorizationError: "Cluster failed to authorize Lambda",
+    kafka_errors.SaslAuthenticationFailedError: "SASL authentication failed",
 }
+
+TOO_LARGE = (
+    kafka_errors.MessageSizeTooLargeError,
+    kafka_errors.RecordListTooLargeError,
+)
 
 
 class KafkaPythonProducer:
@@ -38,24 +44,37 @@ class KafkaPythonProducer:
             "bootstrap_timeout_ms": int(CALL_S * 1000),
         }
         timeout_ms = int(timeout_s * 1000)
+        self._connection = connection
         with _errors(target, looking=True):
             self.limit_bytes = _look(connection, topic)
-            self._producer = KafkaProducer(
+            self._settings = {
                 **connection,
-                acks="all",
-                enable_idempotence=True,
-                allow_auto_create_topics=False,
-                delivery_timeout_ms=timeout_ms,
-                request_timeout_ms=timeout_ms,
-                max_block_ms=timeout_ms,
-                max_request_size=self.limit_bytes + OVERHEAD_BYTES,
-            )
+                "acks": "all",
+                "enable_idempotence": True,
+                "allow_auto_create_topics": False,
+                "delivery_timeout_ms": timeout_ms,
+                "request_timeout_ms": timeout_ms,
+                "max_block_ms": timeout_ms,
+                "max_request_size": self.limit_bytes + OVERHEAD_BYTES,
+            }
+            self._producer = KafkaProducer(**self._settings)
+
+    def learn(self, size_bytes: int) -> None:
+        found = limit_of(None)
+        with suppress(kafka_errors.KafkaError):
+            found = _look(self._connection, self._topic)
+        self.limit_bytes = max(min(found, size_bytes - 1, self.limit_bytes), 1)
+        self.close()  # it has lost its place in the order of its own records, and sends none any more
+        with _errors(self._target, looking=False):
+            self._producer = KafkaProducer(**self._settings)
 
     def send(self, key: bytes | None, value: bytes, answer: Answer) -> None:
         with _errors(self._target, looking=False):
             future = self._producer.send(self._topic, value, key)
         future.add_callback(lambda _: answer(None))
-        future.add_errback(lambda error: answer(type(error).__name__))
+        future.add_errback(
+            lambda error: answer(NotWritten(type(error).__name__, isinstance(error, TOO_LARGE)))
+        )
 
     def close(self) -> None:
         with _errors(self._target, looking=False):
@@ -78,12 +97,15 @@ def _look(connection: dict[str, Any], topic: str) -> int:
 
 @contextmanager
 def _errors(target: str, *, looking: bool) -> Iterator[None]:
-    """Turns the library's faults into ours; only while looking for it can a target be a wrong one."""
+    """Turns the library's faults into ours; only while it looks for its target is it refused one."""
     try:
         yield
     except kafka_errors.KafkaError as raised:
         for kind, why in REFUSED.items():
             if looking and isinstance(raised, kind):
-                problem = Problem("", "target", f"{target} to be there", why)
-                raise InvalidConfiguration([problem]) from raised
+                raise Refused(f"{target}: {why}") from raised
+        if isinstance(raised, TOO_LARGE):
+            raise DocumentTooLarge(f"{target}: {type(raised).__name__}") from raised
+        raise DestinationUnavailable(f"{target}: {type(raised).__name__}") from raised
+    except Exception as raised:
         raise DestinationUnavailable(f"{target}: {type(raised).__name__}") from raised

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field
 
 from millstream.contract.blocking import BlockingClient
-from millstream.contract.errors import InvalidConfiguration, Problem
+from millstream.contract.errors import Problem, Refused
 from millstream.contract.functions import FunctionSpec
 from millstream.contract.options import parse_options, shown
 from millstream.contract.ports import (
@@ -26,6 +25,7 @@ from millstream.contract.records import Record, by_partition
 from millstream.contract.stream_options import TimedStreamOptions
 from millstream.contract.stream_trigger import RecordFailure
 from millstream.contract.streams import StartingPosition, StreamPolicy
+from millstream.contract.times import iso_ms
 from millstream.kafka.access import Access, access_of
 from millstream.kafka.admission import admit
 from millstream.kafka.libraries import CONFLUENT, chosen
@@ -35,7 +35,9 @@ from millstream.triggers.kafka_client import (
     GroupSettings,
     RecordCheck,
     Transactions,
+    buffered_bytes,
     new_client,
+    prefetch_bytes,
 )
 from millstream.triggers.kafka_records import RecordMaker, item_id, key_of
 from millstream.triggers.kafka_registry import FIELD as SCHEMA_REGISTRY
@@ -47,7 +49,8 @@ TOPIC = "a topic's name"
 DEFAULT_WINDOW_S = 0.5
 """Source: AWS, CreateEventSourceMapping: 500 ms for Kafka where no window is set."""
 
-EVENT_SOURCE = "aws:SelfManagedKafka"
+EVENT_SOURCE = "SelfManagedKafka"
+"""Without `aws:`. Source: the models of AWS's Powertools (tests/triggers/test_powertools_models.py)."""
 
 
 def _topic(text: str) -> str:
@@ -135,12 +138,12 @@ class KafkaTrigger:
         """Connect and find the topic.
 
         Raises:
-            InvalidConfiguration: there is no such topic, the cluster refuses us, or a file cannot be read.
+            Refused: there is no such topic, the cluster refuses us, or a file or secret cannot be read.
             SourceUnavailable: no broker answers now.
         """
         options = self.options
+        library = chosen(options.client if options.transactional_id is None else CONFLUENT)
         name = f"kafka-{options.topic}"
-        calls = BlockingClient(name, 1)
         maker = RecordMaker(options.topic)
         settings = GroupSettings(
             options.topic,
@@ -149,24 +152,23 @@ class KafkaTrigger:
             float(options.session_timeout),
             float(options.session_timeout),
             options.isolation_level == "read_committed",
+            prefetch_bytes(host.buffer_bytes),
+            buffered_bytes(host.buffer_bytes),
         )
 
-        library = chosen(options.client if options.transactional_id is None else CONFLUENT)
-
         def connect() -> tuple[Client, Access, RecordCheck | None]:
-            check = self._check(name, host)
             access = access_of(options, options.bootstrap_servers, host)
-            admit(access, "bootstrap_servers")
+            admit(access)
             client = new_client(library, settings, access, maker)
             try:
-                found = client.partitions()
+                if not client.partitions():
+                    raise Refused(f"{options.topic}: a topic without partitions")
+                return client, access, self._check(name, host)
             except BaseException:
                 client.close()
                 raise
-            if not found:
-                raise InvalidConfiguration([Problem("", "topic", "a topic with partitions", options.topic)])
-            return client, access, check
 
+        calls = BlockingClient(name, 1)
         try:
             client, access, check = await calls.call(connect)
         except BaseException:
@@ -183,8 +185,8 @@ class KafkaTrigger:
         try:
             from millstream.triggers.kafka_schemas import SchemaCheck, Schemas
         except ImportError as error:
-            wanted = 'installed readers of schemas (pip install "millstream[kafka-schemas]")'
-            raise InvalidConfiguration([Problem("", SCHEMA_REGISTRY, wanted, f"no {error.name}")]) from error
+            way = 'pip install "millstream[kafka-schemas]"'
+            raise Refused(f"{SCHEMA_REGISTRY}: {error.name} is not installed ({way})") from error
         registry = open_registry(options, host)
         attributes = [attribute.lower() for attribute in options.schema_validation_configs]
         return SchemaCheck(name, Schemas(registry, attributes, options.event_record_format == "JSON"))
@@ -233,7 +235,7 @@ class KafkaTrigger:
             "batchSize": 1,
             "bootstrapServers": self.options.bootstrap_servers,
             "payloadSize": len(self.envelope([record])),
-            "recordInfo": {"offset": record.position, "timestamp": _iso(record.arrived_at)},
+            "recordInfo": {"offset": record.position, "timestamp": iso_ms(record.arrived_at)},
         }
         return RecordFailure({"KafkaBatchInfo": details}, key_of(record))
 
@@ -243,10 +245,6 @@ def _span(records: Sequence[Record]) -> JsonObject:
     return {
         "firstRecordOffset": first.position,
         "lastRecordOffset": last.position,
-        "firstRecordTimestamp": _iso(first.arrived_at),
-        "lastRecordTimestamp": _iso(last.arrived_at),
+        "firstRecordTimestamp": iso_ms(first.arrived_at),
+        "lastRecordTimestamp": iso_ms(last.arrived_at),
     }
-
-
-def _iso(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

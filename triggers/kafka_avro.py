@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 from fastavro import parse_schema, schemaless_reader
 from fastavro._read_py import schemaless_reader as recursive_reader
-from fastavro.schema import SchemaParseException
 
+from millstream.triggers.kafka_decimals import DECIMAL
 from millstream.triggers.kafka_formats import Unfit, unfit
 from millstream.triggers.kafka_registry import RegisteredSchema
 
@@ -22,7 +22,7 @@ class Avro:
     """
 
     def __init__(self, schema: RegisteredSchema) -> None:
-        with unfit(SchemaParseException):
+        with unfit():
             texts = [*schema.references.values(), schema.text]
             parts = [_Walk().plain(_avro(text)) for text in texts]
             walk = _Walk()
@@ -75,7 +75,7 @@ class _Walk:
             case dict():
                 kept = {key: value for key, value in schema.items() if key != "logicalType"}
                 if schema.get("logicalType") == "decimal":
-                    kept["logicalType"] = "decimal"
+                    kept["logicalType"] = DECIMAL
                 for key in ("type", "items", "values"):
                     if key in kept:
                         kept[key] = self.plain(kept[key])

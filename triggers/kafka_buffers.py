@@ -3,82 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 from millstream.contract.errors import LeaseLost
 from millstream.contract.records import Record
+from millstream.triggers.kafka_buffer import LEAST_BYTES, MOST_BYTES, Buffer
 
-BUFFER_RECORDS = 2_000
-BUFFER_BYTES = 4 * 1024 * 1024
-"""What may wait of one partition; its runner holds more by itself."""
-
-
-class _Buffer:
-    """What waits of one assigned partition."""
-
-    __slots__ = ("bytes", "count", "epoch", "full_since", "next", "paused", "runs", "seek", "slow", "taken")
-
-    def __init__(self, epoch: int, start: int) -> None:
-        self.epoch = epoch
-        self.next = start  # the offset at which a new reader begins
-        self.taken = start  # the one behind what the reader has
-        self.seek: int | None = None  # where the client must go on. None: where it is
-        self.runs: deque[list[Record]] = deque()  # of records, as polls brought them; none is empty
-        self.count = 0  # of all of them
-        self.bytes = 0
-        self.paused = False  # the client passes over it
-        self.slow = False  # it was passed over, and has not been empty since
-        self.full_since: float | None = None  # monotonic
-
-    @property
-    def full(self) -> bool:
-        return self.count >= BUFFER_RECORDS or self.bytes >= BUFFER_BYTES
-
-    @property
-    def half_empty(self) -> bool:
-        return self.count <= BUFFER_RECORDS // 2 and self.bytes <= BUFFER_BYTES // 2
-
-    def stuck(self, now: float, patience_s: float) -> bool:
-        """True if it is full, and no longer to be waited for."""
-        if not self.full:
-            self.full_since = None
-            return False
-        if self.full_since is None:
-            self.full_since = now
-        return self.slow or now - self.full_since >= patience_s
-
-    def take(self, limit: int) -> list[Record]:
-        """The next records, in order."""
-        found: list[Record] = []
-        while self.runs and len(found) < limit:
-            run = self.runs.popleft()
-            room = limit - len(found)
-            if len(run) > room:
-                self.runs.appendleft(run[room:])
-            found += run[:room]
-        if found:
-            self.count -= len(found)
-            self.bytes -= sum([len(record.event) for record in found])
-            self.taken = int(found[-1].position) + 1
-        self.slow = self.slow and self.count > 0
-        return found
-
-    def put(self, run: list[Record]) -> None:
-        """Add what follows."""
-        self.runs.append(run)
-        self.count += len(run)
-        self.bytes += sum([len(record.event) for record in run])
-
-    def pass_over(self) -> None:
-        self.paused = self.slow = True
-        self.full_since = None
-
-    def clear(self) -> None:
-        self.runs.clear()
-        self.count = self.bytes = 0
+POLL_RECORDS = 1000
+"""What one poll brings at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,27 +20,51 @@ class Room:
     """What the client is to do before it polls again."""
 
     enough: bool  # False: not yet
+    limit: int  # records that it is to ask for at most
     pass_over: Sequence[int]
     bring: Sequence[int]  # again
 
 
 class Buffers:
-    """One for each assigned partition, under the epoch of its assignment."""
+    """One for each assigned partition, under the epoch of its assignment.
 
-    def __init__(self) -> None:
+    They share `most_bytes`, a twin of which what polls bring beyond a share may take: a poll is asked for
+    what one share holds of records as large as the largest of late.
+    """
+
+    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
         self._changed = threading.Condition()
-        self._parts: dict[int, _Buffer] = {}
+        self._parts: dict[int, Buffer] = {}
         self._turn = 0
+        self._most_bytes = most_bytes
+        self._largest_bytes = 0  # of late
 
     @property
     def assigned(self) -> bool:
         """Whether any is."""
         return bool(self._parts)
 
+    @property
+    def bytes(self) -> int:
+        """What waits, all together."""
+        with self._changed:
+            return sum(part.bytes for part in self._parts.values())
+
+    @property
+    def share_bytes(self) -> int:
+        """What may wait of one partition, while so many are assigned."""
+        return min(max(self._most_bytes // max(len(self._parts), 1), LEAST_BYTES), MOST_BYTES)
+
     def held(self, partitions: Sequence[int]) -> list[int]:
         """Those that are assigned."""
         with self._changed:
             return [partition for partition in partitions if partition in self._parts]
+
+    def brought(self, partition: int) -> int | None:
+        """The offset behind the last record that the client brought. None: it is not assigned."""
+        with self._changed:
+            part = self._parts.get(partition)
+            return None if part is None else part.brought
 
     # ---- called by the event loop
 
@@ -115,8 +73,7 @@ class Buffers:
         with self._changed, suppress(LeaseLost):
             part = self._at(partition, epoch)
             if part.taken != part.next:
-                part.clear()
-                part.seek = part.taken = part.next
+                part.go_back(part.next)
                 self._changed.notify_all()
 
     def take(self, partitions: Sequence[tuple[int, int]], limit: int) -> list[Record]:
@@ -144,7 +101,8 @@ class Buffers:
             LeaseLost: the partition is not assigned under that epoch any more.
         """
         with self._changed:
-            self._at(partition, epoch).next = offset
+            part = self._at(partition, epoch)
+            part.next = max(part.next, offset)
 
     def check(self, partition: int, epoch: int) -> None:
         """See that a partition is assigned under its epoch.
@@ -161,20 +119,48 @@ class Buffers:
         """Take records of new partitions, from these offsets on."""
         with self._changed:
             for partition, offset in starts.items():
-                self._parts[partition] = _Buffer(epoch, offset)
+                self._parts[partition] = Buffer(epoch, offset)
+            self._share()
 
     def drop(self, partitions: Sequence[int]) -> None:
         with self._changed:
             for partition in partitions:
                 self._parts.pop(partition, None)
+            self._share()
 
-    def put(self, found: Mapping[int, list[Record]]) -> None:
-        """Add what one poll brought; what a seek makes worthless is left out."""
+    def put(self, found: Mapping[int, list[Record]], ends: Mapping[int, int] | None = None) -> None:
+        """Add what one poll brought; what a seek makes worthless is left out.
+
+        `ends`: offsets before which the client has brought every record by now.
+        """
         with self._changed:
+            largest = 0
             for partition, records in found.items():
                 part = self._parts.get(partition)
                 if part is not None and part.seek is None and records:
                     part.put(records)
+                    largest = max(largest, *[len(record.event) for record in records])
+            if found:
+                self._largest_bytes = max(largest, self._largest_bytes // 2)
+            for partition, end in (ends or {}).items():
+                part = self._parts.get(partition)
+                if part is not None and part.seek is None:
+                    part.end = max(part.end, end)
+
+    def skip_markers(self) -> dict[int, int]:
+        """Go on behind markers of transactions, and what else is no record, where all before is done with.
+
+        The offsets at which those partitions go on.
+        """
+        with self._changed:
+            found = {partition: part.skip_markers() for partition, part in self._parts.items()}
+        return {partition: offset for partition, offset in found.items() if offset is not None}
+
+    def read_again(self) -> None:
+        """Have all come again that no reader has: nobody knows what the client has dropped."""
+        with self._changed:
+            for part in self._parts.values():
+                part.go_back(part.seek if part.seek is not None else part.taken)
 
     def wanted(self) -> dict[int, int]:
         """Where the client must go on, of partitions that are to be read again."""
@@ -188,19 +174,24 @@ class Buffers:
                 part = self._parts.get(partition)
                 if part is None:
                     continue
-                part.clear()
                 part.paused = False
                 if part.seek == offset:
                     part.seek = None
 
-    def jump(self, partition: int, offset: int) -> int | None:
-        """Go on elsewhere than at the cursor; where that is. None: it is not assigned."""
+    def jump(self, partition: int, offset: int) -> bool:
+        """Go on elsewhere than where the client is.
+
+        False: the way leads back, and the reader has records whose cursor would lead forth again.
+        """
         with self._changed:
             part = self._parts.get(partition)
             if part is None:
-                return None
-            was, part.next, part.taken, part.seek = part.next, offset, offset, offset
-            return was
+                return True
+            if offset < part.taken != part.next:
+                return False
+            part.next = offset
+            part.go_back(offset)
+            return True
 
     def room(self, now: float, wait_s: float, patience_s: float) -> Room:
         """Whether there is room for another poll (at `now`, monotonic); waits a moment where there is none.
@@ -219,14 +210,19 @@ class Buffers:
             full = any(part.full and not part.paused for part in waiting)
             if full:
                 self._changed.wait(wait_s)
-        return Room(not full, stuck, free)
+        limit = self.share_bytes // max(self._largest_bytes, 1)
+        return Room(not full, min(max(limit, 1), POLL_RECORDS), stuck, free)
 
     def wake(self) -> None:
         """End a wait of the thread."""
         with self._changed:
             self._changed.notify_all()
 
-    def _at(self, partition: int, epoch: int) -> _Buffer:
+    def _share(self) -> None:
+        for part in self._parts.values():
+            part.share_bytes = self.share_bytes
+
+    def _at(self, partition: int, epoch: int) -> Buffer:
         part = self._parts.get(partition)
         if part is None or part.epoch != epoch:
             raise LeaseLost(f"partition {partition} is another member's by now")

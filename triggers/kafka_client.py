@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from millstream.contract.groups import Outputs
@@ -19,13 +19,19 @@ MARGIN_S = 1.0
 CALL_S = 10.0
 """How long a call may take, other than a poll."""
 
-PREFETCH_BYTES = 16 * 1024 * 1024
-"""What a client may fetch ahead, all partitions of a mapping together."""
-
 NOT_COMMITTED = "offsets not committed, their records are read again"
 
 METADATA_S = 30.0
 """Between two looks for new partitions."""
+
+LOOK_S = 2.0
+"""How long a look at the cluster may take that is made again soon."""
+
+MOST_PREFETCH_BYTES = 16 * 1024 * 1024
+LEAST_PREFETCH_BYTES = 1024 * 1024
+"""What a client may fetch ahead, all partitions of a mapping together."""
+
+_IDENTITY = "topic_id="
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +44,40 @@ class GroupSettings:
     session_timeout_s: float
     drain_s: float  # how long a revoked partition may take to be finished
     read_committed: bool
+    prefetch_bytes: int = MOST_PREFETCH_BYTES  # what the client may fetch ahead, all partitions together
+    buffer_bytes: int = MOST_PREFETCH_BYTES  # what may wait for the mapping, all partitions together
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """A group's offset of one partition, and the topic that it was written for."""
+
+    offset: int
+    identity: str | None = None  # None: whoever wrote it did not say
+
+
+def prefetch_bytes(buffer_bytes: int) -> int:
+    """What of all that the client of a source may hold is for fetching ahead.
+
+    A quarter waits in the library, a quarter is on its way, and a half waits behind the polling thread.
+    """
+    return min(max(buffer_bytes // 4, LEAST_PREFETCH_BYTES), MOST_PREFETCH_BYTES)
+
+
+def buffered_bytes(buffer_bytes: int) -> int:
+    """The part of it that may wait for the mapping; what one poll brings may come on top of it."""
+    return buffer_bytes // 4
+
+
+def written_for(identity: str | None) -> str:
+    """What is committed beside an offset, to tell a topic from a later one of its name."""
+    return f"{_IDENTITY}{identity}" if identity else ""
+
+
+def identity_in(metadata: str | None) -> str | None:
+    """The topic that a committed offset is of. None: another tool wrote it, or it does not say."""
+    text = (metadata or "").rstrip("\0")  # which confluent-kafka writes behind it
+    return text.removeprefix(_IDENTITY) if text.startswith(_IDENTITY) else None
 
 
 class Listener(Protocol):
@@ -48,6 +88,10 @@ class Listener(Protocol):
 
     def revoking(self, partitions: Sequence[int]) -> threading.Event:
         """They are to be finished: set as soon as they are. The client waits for it, `drain_s` at most."""
+
+    @property
+    def identity(self) -> str | None:
+        """The topic that is read."""
 
     def offsets(self, partitions: Sequence[int]) -> Mapping[int, int]:
         """What is to be committed of them now."""
@@ -65,13 +109,16 @@ class Listener(Protocol):
 class Transactions(Outputs, Protocol):
     """Publishes outputs and offsets together, each partition in transactions of its own."""
 
-    def belong(self, member: Any) -> None:
-        """Take it that the group knows us as `member` now; called by the polling thread after each poll."""
+    def belong(self, member: Any, identity: str | None) -> None:
+        """Take it that the group knows us as `member` now, and which topic its offsets are of.
 
-    def begin(self, partition: int) -> None:
-        """End what another member may have left open; from then on the group's offset stands.
+        Called by the polling thread after each poll.
+        """
 
-        Called by the polling thread, before it asks for the offset. Raises SourceUnavailable.
+    def begin(self, partitions: Sequence[int]) -> None:
+        """End what other members may have left open; from then on the group's offsets stand.
+
+        Called by the polling thread, before it asks for the offsets. Raises SourceUnavailable.
         """
 
     def end(self, partition: int) -> None:
@@ -98,7 +145,7 @@ class RecordCheck(Protocol):
     async def checked(self, records: Sequence[Record]) -> Sequence[Record]:
         """As many records, in order; some of them refused, perhaps.
 
-        Raises SourceUnavailable where they cannot be looked at now, and is asked again then.
+        Raises SourceUnavailable or Refused where they cannot be looked at now, and is asked again then.
         """
 
     async def aclose(self) -> None: ...
@@ -110,13 +157,17 @@ class Polled:
 
     records: Mapping[int, list[Record]]  # by partition, in order
     out_of_range: Sequence[int] = ()  # partitions whose next offset the cluster does not have
+    ends: Mapping[int, int] = field(default_factory=dict)  # all before these offsets was brought by now
+    unreadable: Mapping[int, str] = field(
+        default_factory=dict
+    )  # why a partition's next record is not brought
 
 
 class Client(Protocol):
     """One consumer, used by one thread at a time.
 
-    Every call raises SourceUnavailable where no broker answers, and InvalidConfiguration where the
-    cluster refuses us or has no such topic.
+    Every call raises SourceUnavailable where no broker answers, and Refused where the cluster refuses
+    us or has no such topic.
     """
 
     name: str
@@ -124,8 +175,11 @@ class Client(Protocol):
     def partitions(self) -> Sequence[int]:
         """All of the topic."""
 
-    def committed(self, partitions: Sequence[int]) -> Mapping[int, int]:
-        """The group's offsets; a partition without one is left out."""
+    def identity(self) -> str | None:
+        """What tells the topic from an earlier one of its name. None: the cluster does not say."""
+
+    def committed(self, partitions: Sequence[int]) -> Mapping[int, Cursor]:
+        """The group's cursors; a partition without one is left out."""
 
     def bounds(self, partitions: Sequence[int]) -> Mapping[int, tuple[int, int]]:
         """The oldest offset, and the one that follows the newest."""
@@ -139,7 +193,7 @@ class Client(Protocol):
     def poll(self, limit: int, wait_s: float) -> Polled:
         """Up to about `limit` records; nothing after `wait_s` without any.
 
-        A fault is raised by a call that brings nothing, so that none drops a record.
+        After a call that raised, nobody knows what it had taken: all is to be sought again.
         """
 
     def seek(self, offsets: Mapping[int, int]) -> None:
@@ -150,8 +204,11 @@ class Client(Protocol):
 
     def resume(self, partitions: Sequence[int]) -> None: ...
 
-    def commit(self, offsets: Mapping[int, int], *, wait: bool) -> None:
-        """Move the group's offsets, each the one to read next; the listener is told once they are written."""
+    def commit(self, offsets: Mapping[int, int], identity: str | None, *, wait: bool) -> None:
+        """Move the group's offsets, each the one to read next; the listener is told once they are written.
+
+        `identity` is that of the topic that was read.
+        """
 
     def metadata(self) -> Any:
         """This member as the group knows it now, for a transaction."""

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 from confluent_kafka import (
@@ -13,47 +14,46 @@ from confluent_kafka import (
     Consumer,
     KafkaError,
     KafkaException,
-    Message,
+    TopicCollection,
     TopicPartition,
 )
+from confluent_kafka.admin import AdminClient
 
-from millstream.contract.errors import InvalidConfiguration, Problem, SourceUnavailable
-from millstream.contract.records import Record
+from millstream.contract.errors import (
+    InvalidConfiguration,
+    MillstreamError,
+    Problem,
+    Refused,
+    SourceUnavailable,
+)
 from millstream.kafka.access import Access
 from millstream.kafka.libraries import CONFLUENT
 from millstream.triggers.kafka_client import (
     CALL_S,
+    LOOK_S,
     MARGIN_S,
     METADATA_S,
     NOT_COMMITTED,
-    PREFETCH_BYTES,
+    Cursor,
     GroupSettings,
     Listener,
     Polled,
+    identity_in,
+    written_for,
 )
-from millstream.triggers.kafka_records import TIMESTAMP_TYPES, RecordMaker
+from millstream.triggers.kafka_confluent_errors import (
+    NO_ANSWER,
+    OF_ONE_BROKER,
+    REFUSED,
+    text_of,
+)
+from millstream.triggers.kafka_messages import Messages
+from millstream.triggers.kafka_records import RecordMaker
+from millstream.triggers.kafka_unreadable import Said
 
 logger = logging.getLogger(__name__)
 
-_KINDS = {number + 1: name for number, name in TIMESTAMP_TYPES.items()}  # librdkafka counts from 1
-
-REFUSED = {
-    KafkaError._AUTHENTICATION: "SASL authentication failed",
-    KafkaError.SASL_AUTHENTICATION_FAILED: "SASL authentication failed",
-    KafkaError.TOPIC_AUTHORIZATION_FAILED: "Cluster failed to authorize Lambda",
-    KafkaError.GROUP_AUTHORIZATION_FAILED: "Cluster failed to authorize Lambda",
-    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "Cluster failed to authorize Lambda",
-    KafkaError._SSL: "Lambda failed to authenticate server",
-    KafkaError.UNKNOWN_TOPIC_OR_PART: "there is no such topic",
-    KafkaError._UNKNOWN_TOPIC: "there is no such topic",
-    KafkaError.FENCED_INSTANCE_ID: "another member has this group_instance_id",
-    KafkaError._FENCED: "another member has this group_instance_id",
-    KafkaError.INCONSISTENT_GROUP_PROTOCOL: "the group's other members assign partitions in another way",
-}
-"""What no retry mends, in AWS's words where it has some.
-
-Source: AWS, "Troubleshooting self-managed Apache Kafka event source mapping errors".
-"""
+_URL_SAFE = str.maketrans("+/", "-_")  # as everyone else writes ids
 
 
 class ConfluentClient:
@@ -63,11 +63,14 @@ class ConfluentClient:
 
     def __init__(self, settings: GroupSettings, access: Access, maker: RecordMaker) -> None:
         self._topic = settings.topic
-        self._maker = maker
+        self._messages = Messages(maker, self._on_error)
         self._drain_s = settings.drain_s
         self._listener: Listener | None = None
         self._fresh: set[int] = set()  # assigned, and not yet told where to begin
-        self._fault: SourceUnavailable | InvalidConfiguration | None = None
+        self._fault: SourceUnavailable | Refused | None = None
+        self._refusal: Refused | None = None  # by one broker; the others may let us in
+        self._said = Said()
+        self._access = access
         heartbeat_ms = min(3000, int(settings.session_timeout_s * 1000 / 3))
         configuration = access.for_librdkafka() | {
             "client.id": "millstream",
@@ -83,15 +86,20 @@ class ConfluentClient:
             "allow.auto.create.topics": False,
             "topic.metadata.refresh.interval.ms": int(METADATA_S * 1000),
             "fetch.queue.backoff.ms": 2,  # a second by default, for which a small queue stands still
-            "queued.max.messages.kbytes": PREFETCH_BYTES // 1024,
+            "queued.max.messages.kbytes": settings.prefetch_bytes // 1024,
+            "fetch.max.bytes": settings.prefetch_bytes,
+            "enable.partition.eof": True,  # tells what lies behind the last record: markers of transactions
             "error_cb": self._on_error,
             "on_commit": self._on_commit,
             "log_level": 0,  # what matters comes as an error
         }
         if settings.instance_id is not None:
             configuration["group.instance.id"] = settings.instance_id
-        with self._errors():
+        try:
             self._consumer = Consumer(configuration)
+        except KafkaException as raised:
+            wanted = "a configuration that the client takes"
+            raise InvalidConfiguration([Problem("", "client", wanted, text_of(raised.args[0]))]) from raised
 
     def partitions(self) -> Sequence[int]:
         with self._errors():
@@ -100,10 +108,25 @@ class ConfluentClient:
                 raise KafkaException(found.error)
         return sorted(found.partitions)
 
-    def committed(self, partitions: Sequence[int]) -> Mapping[int, int]:
+    def identity(self) -> str | None:
+        asked = TopicCollection([self._topic])
+        with self._errors():
+            found = self._admin.describe_topics(asked, request_timeout=LOOK_S)[self._topic].result(CALL_S)
+        bits = found.topic_id.get_most_significant_bits(), found.topic_id.get_least_significant_bits()
+        return str(found.topic_id).translate(_URL_SAFE) if any(bits) else None
+
+    @cached_property
+    def _admin(self) -> AdminClient:
+        """Asks what a consumer cannot ask; made with the first question."""
+        return AdminClient(self._access.for_librdkafka() | {"client.id": "millstream", "log_level": 0})
+
+    def committed(self, partitions: Sequence[int]) -> Mapping[int, Cursor]:
         with self._errors():
             found = self._consumer.committed(self._places(partitions), CALL_S)
-        return self._offsets(found)
+        return {
+            partition: Cursor(offset, _identity_of(found, partition))
+            for partition, offset in self._offsets(found).items()
+        }
 
     def bounds(self, partitions: Sequence[int]) -> Mapping[int, tuple[int, int]]:
         with self._errors():
@@ -148,8 +171,8 @@ class ConfluentClient:
         listener.revoking(partitions).wait(self._drain_s + MARGIN_S)
         if offsets := listener.offsets(partitions):
             try:
-                self.commit(offsets, wait=True)
-            except (SourceUnavailable, InvalidConfiguration) as error:
+                self.commit(offsets, listener.identity, wait=True)
+            except MillstreamError as error:
                 logger.warning(NOT_COMMITTED, extra={"topic": self._topic, "why": str(error)})
         listener.revoked(partitions)
 
@@ -171,46 +194,10 @@ class ConfluentClient:
                 messages = [first, *self._consumer.consume(limit - 1, 0)]
         if not messages:
             self._raise_fault()
-        return self._polled(messages)
-
-    def _polled(self, messages: Sequence[Message]) -> Polled:
-        """Raises nothing: what was consumed does not come again."""
-        found: dict[int, list[Record]] = {}
-        received_at, make = time.time(), self._maker.record
-        gone: list[int] = []
-        for message in messages:
-            partition, offset = message.partition(), message.offset()
-            if message.error() is not None or partition is None or offset is None:
-                self._note(message, gone)
-                continue
-            headers: Any = message.headers()
-            kind, ms = message.timestamp()
-            record = make(
-                partition,
-                offset,
-                _KINDS.get(kind, TIMESTAMP_TYPES[0]),
-                ms,
-                message.key(),
-                message.value(),
-                headers,
-                received_at,
-            )
-            if partition in found:
-                found[partition].append(record)
-            else:
-                found[partition] = [record]
-        return Polled(found, gone)
-
-    def _note(self, message: Message, gone: list[int]) -> None:
-        """Keep what an error in place of a message says for the next poll that brings nothing."""
-        error, partition = message.error(), message.partition()
-        if error is None:
-            return
-        if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
-            if partition is not None:
-                gone.append(partition)
-        else:
-            self._on_error(error)
+        found = self._messages.polled(messages)
+        if found.records:
+            self._refusal = None  # whoever it is that refuses us, we are let in
+        return found
 
     def seek(self, offsets: Mapping[int, int]) -> None:
         # The library's own seek is refused while a partition has nothing to fetch from.
@@ -227,8 +214,9 @@ class ConfluentClient:
         with self._errors():
             self._consumer.resume(self._places(partitions))
 
-    def commit(self, offsets: Mapping[int, int], *, wait: bool) -> None:
-        places = [TopicPartition(self._topic, partition, offset) for partition, offset in offsets.items()]
+    def commit(self, offsets: Mapping[int, int], identity: str | None, *, wait: bool) -> None:
+        mark = written_for(identity)
+        places = [TopicPartition(self._topic, p, offset, metadata=mark) for p, offset in offsets.items()]
         with self._errors():
             if wait:
                 self._consumer.commit(offsets=places, asynchronous=False)
@@ -240,10 +228,12 @@ class ConfluentClient:
 
     def check(self) -> None:
         with self._errors():
-            self._consumer.list_topics(self._topic, 2.0)
+            self._consumer.list_topics(self._topic, LOOK_S)
+        self._refusal = None  # another broker lets us in
         self._raise_fault()
 
     def close(self) -> None:
+        self.__dict__.pop("_admin", None)
         with self._errors():
             self._consumer.close()
 
@@ -257,17 +247,23 @@ class ConfluentClient:
         return {place.partition: place.offset for place in places if place.offset >= 0}
 
     def _on_error(self, error: KafkaError) -> None:
-        """Called by the library from within a call of ours."""
-        if error.code() == KafkaError._ALL_BROKERS_DOWN:
-            self._fault = SourceUnavailable(f"{self._topic}: no broker answers")
-        elif error.code() in REFUSED:
-            self._fault = self._refusal(error)
+        """Called by the library from within a call of ours, which drops records if this raises."""
+        code = error.code()
+        if code == KafkaError._ALL_BROKERS_DOWN:
+            self._fault = self._refusal or SourceUnavailable(f"{self._topic}: no broker answers")
+        elif code in OF_ONE_BROKER:
+            self._refusal = self._refused(error)
+            if self._said.anew(code, time.monotonic()):
+                extra = {"topic": self._topic, "why": REFUSED[code]}
+                logger.warning("a broker refuses us, the others are asked", extra=extra)
+        elif code in REFUSED:
+            self._fault = self._refused(error)
         else:
-            logger.debug("client error", extra={"topic": self._topic, "why": error.str()})
+            logger.debug("client error", extra={"topic": self._topic, "why": text_of(error)})
 
     def _on_commit(self, error: KafkaError | None, places: list[TopicPartition]) -> None:
         if error is not None:
-            logger.debug("offsets not committed", extra={"topic": self._topic, "why": error.str()})
+            logger.debug("offsets not committed", extra={"topic": self._topic, "why": text_of(error)})
         elif self._listener is not None:
             self._listener.committed({p.partition: p.offset for p in places if p.error is None})
 
@@ -276,10 +272,8 @@ class ConfluentClient:
         if fault is not None:
             raise fault
 
-    def _refusal(self, error: KafkaError) -> InvalidConfiguration:
-        why = REFUSED[error.code()]
-        found = f"{why} ({error.name()})"
-        return InvalidConfiguration([Problem("", "topic", f"a topic that answers ({self._topic})", found)])
+    def _refused(self, error: KafkaError) -> Refused:
+        return Refused(f"{self._topic}: {REFUSED[error.code()]} ({error.name()})")
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -287,11 +281,20 @@ class ConfluentClient:
             yield
         except KafkaException as raised:
             error = raised.args[0]
-            if self._fault is not None and error.code() in (KafkaError._TRANSPORT, KafkaError._TIMED_OUT):
+            if error.code() in NO_ANSWER:
                 self._raise_fault()  # says more
+                if self._refusal is not None:
+                    raise self._refusal from raised
             if error.code() in REFUSED:
-                raise self._refusal(error) from raised
-            if error.code() in (KafkaError._INVALID_ARG, KafkaError._CONFLICT):
-                wanted = "a configuration that the client takes"
-                raise InvalidConfiguration([Problem("", "client", wanted, error.str())]) from raised
+                raise self._refused(error) from raised
             raise SourceUnavailable(f"{self._topic}: {error.name()}") from raised
+        except TimeoutError as raised:  # of what an administrator asks
+            raise SourceUnavailable(f"{self._topic}: no answer") from raised
+
+
+def _identity_of(places: Sequence[TopicPartition], partition: int) -> str | None:
+    """The topic that a partition's cursor was written for."""
+    try:
+        return next(identity_in(place.metadata) for place in places if place.partition == partition)
+    except UnicodeDecodeError:  # of another tool
+        return None

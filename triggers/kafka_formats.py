@@ -6,12 +6,9 @@ time and memory by its own size, and none of it makes a reader recurse without e
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
-
-import msgspec
 
 
 class Unfit(Exception):
@@ -33,24 +30,12 @@ class Format(Protocol):
         """
 
 
-_RAISED: tuple[type[Exception], ...] = (
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    RecursionError,
-    TypeError,
-    ValueError,
-    struct.error,
-    msgspec.MsgspecError,
-)
-
-
 @contextmanager
-def unfit(*more: type[Exception]) -> Iterator[None]:
+def unfit() -> Iterator[None]:
     """Turns what libraries raise of data and schemas into Unfit; they document no closed set."""
-    raised = (*_RAISED, *more)
     try:
         yield
-    except raised as error:
+    except (Unfit, NotSerialized):
+        raise
+    except Exception as error:
         raise Unfit(type(error).__name__) from error

@@ -15,19 +15,21 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
-from millstream.contract.errors import InvalidConfiguration, SourceUnavailable
+from millstream.contract.errors import MillstreamError, SourceUnavailable
 from millstream.contract.groups import Assigned, Change, Revoked
 from millstream.contract.records import Record
 from millstream.contract.streams import At, Oldest
+from millstream.triggers.kafka_buffer import MOST_BYTES
 from millstream.triggers.kafka_buffers import Buffers
 from millstream.triggers.kafka_client import NOT_COMMITTED, Client, Polled, Transactions
+from millstream.triggers.kafka_records import RecordMaker
+from millstream.triggers.kafka_starts import Ended, Starts
+from millstream.triggers.kafka_unreadable import GIVEN_UP, Said, Unreadable
 
 logger = logging.getLogger(__name__)
 
 POLL_S = 0.1
 """How long a poll waits for records: how long a stop takes to be seen."""
-
-POLL_RECORDS = 1000
 
 COMMIT_S = 1.0
 """Between two commits while a partition is read on."""
@@ -38,6 +40,9 @@ LEAVE_S = 4.0
 CHECK_S = 5.0
 """How long nothing may come before the cluster is asked whether it is there."""
 
+IDENTITY_S = 10.0
+"""Between two looks whether the topic is still the one that it was."""
+
 FULL_S = 0.05
 PATIENCE_S = 1.0
 """How long the thread waits for a full partition at a time, and before it has the client pass over it."""
@@ -46,8 +51,7 @@ PATIENCE_S = 1.0
 class Member:
     """Implements the client's Listener. Made, then used by its own thread and the event loop at once.
 
-    `tell` is called from the thread whenever there is something to `take` or a change; `name` makes a
-    partition's id of its number.
+    `tell` is called from the thread whenever there is something to `take` or a change.
     """
 
     def __init__(
@@ -55,20 +59,24 @@ class Member:
         client: Client,
         start: Oldest | At,
         drain_s: float,
-        name: Callable[[int], str],
+        maker: RecordMaker,
         tell: Callable[[], None],
         transactions: Transactions | None = None,
+        buffer_bytes: int = MOST_BYTES,
     ) -> None:
         self._transactions = transactions
         self._client = client
-        self._name = name
-        self._start = start
+        self._maker = maker
+        self._name = maker.name
+        self._starts = Starts(client, start, maker.topic)
         self._drain_s = drain_s
         self._tell = tell
         self.over = threading.Event()  # the thread has left the group
-        self.buffers = Buffers()
+        self.buffers = Buffers(buffer_bytes)
+        self._unreadable = Unreadable()
+        self._said = Said()
         self._lock = threading.Lock()
-        self._changes: deque[Change | BaseException] = deque()
+        self._changes: deque[Change | Exception] = deque()
         self._offsets: dict[int, int] = {}  # to commit
         self._epoch = 0
         self._closing = False
@@ -76,6 +84,7 @@ class Member:
         self._broken: SourceUnavailable | None = None  # the membership cannot go on
         self._committed_at = 0.0
         self._heard_at = time.monotonic()
+        self._looked_at = time.monotonic()
 
     # ---- called by the event loop
 
@@ -83,11 +92,11 @@ class Member:
         """The next change, if there is one.
 
         Raises:
-            SourceUnavailable, InvalidConfiguration: the membership is over.
+            SourceUnavailable, Refused: the membership is over.
         """
         with self._lock:
             found = self._changes.popleft() if self._changes else None
-        if isinstance(found, BaseException):
+        if isinstance(found, Exception):
             raise found
         return found
 
@@ -127,27 +136,31 @@ class Member:
 
     def run(self) -> None:
         """Poll until closed. What ends it otherwise comes as the last change."""
-        fault: BaseException | None = None
+        fault: Exception | None = None
         try:
             self._client.subscribe(self)
             while not self._closing and self._broken is None:
                 self._poll()
             fault = self._broken
-        except BaseException as raised:  # noqa: BLE001  handed to whoever waits for a change
+        except Exception as raised:  # noqa: BLE001  handed to whoever waits for a change
             fault = raised
         with self._lock:
             self._closing = True
             if fault is not None:
                 self._changes.append(fault)
         self._tell()
-        self._leave()
-        self.over.set()
+        try:
+            self._leave()
+        finally:
+            self.over.set()
 
     def _poll(self) -> None:
         try:
             self._seek()
-            if self._has_room():
-                self._fetch()
+            if limit := self._room():
+                self._fetch(limit)
+        except Ended as ended:
+            self.fail(ended)
         except SourceUnavailable as unavailable:
             if self._fault is None:
                 self._fault = unavailable
@@ -158,16 +171,50 @@ class Member:
             self._fault = None
         self._commit_when_due()
 
-    def _fetch(self) -> None:
-        found = self._client.poll(POLL_RECORDS, POLL_S)
-        if found.records:  # before anything that may fail
-            self.buffers.put(found.records)
+    def _fetch(self, limit: int) -> None:
+        try:
+            found = self._client.poll(limit, POLL_S)
+        except SourceUnavailable:
+            self.buffers.read_again()  # what the call had taken until then is nowhere
+            raise
+        self.buffers.put(found.records, found.ends)  # before anything that may fail
+        if found.records:
             self._tell()
+        if found.unreadable:
+            self._give_up(found.unreadable)
         if found.out_of_range:
             self._restart(found.out_of_range)
         if self._transactions is not None:
-            self._transactions.belong(self._client.metadata())
+            self._transactions.belong(self._client.metadata(), self.identity)
+        self._look()
         self._check(found)
+
+    def _look(self) -> None:
+        """See that the topic is the one whose offsets we have, every now and then."""
+        now = time.monotonic()
+        if now - self._looked_at < IDENTITY_S:
+            return
+        self._looked_at = now
+        try:
+            self._starts.check()
+        except Ended:
+            raise
+        except SourceUnavailable as unavailable:  # polls say that best
+            logger.debug("topic not looked at", extra={"topic": self._maker.topic, "why": str(unavailable)})
+
+    def _give_up(self, unreadable: Mapping[int, str]) -> None:
+        """Have the mapping give up a record that the client has failed to read again and again."""
+        for partition, why in unreadable.items():
+            offset = self.buffers.brought(partition)
+            if offset is None or not self._unreadable.is_final(partition, offset):
+                continue
+            name = self._name(partition)
+            if self._said.anew((name, why), time.monotonic()):
+                extra = {"partition": name, "offset": offset, "why": why}
+                logger.warning(GIVEN_UP, extra=extra)
+            self.buffers.put({partition: [self._maker.unreadable(partition, offset, time.time())]})
+            self._client.seek({partition: offset + 1})
+            self._tell()
 
     def _check(self, found: Polled) -> None:
         """Ask the cluster something where polls bring nothing: not every client says that it is cut off."""
@@ -183,20 +230,24 @@ class Member:
             self._client.seek(wanted)
             self.buffers.sought(wanted)
 
-    def _has_room(self) -> bool:
+    def _room(self) -> int:
+        """How many records there is room for."""
         room = self.buffers.room(time.monotonic(), FULL_S, PATIENCE_S)
         if room.pass_over:
             self._client.pause(room.pass_over)
         if room.bring:
             self._client.resume(room.bring)
-        return room.enough
+        return room.limit if room.enough else 0
 
     def _restart(self, partitions: Sequence[int]) -> None:
         """Go on at the oldest record where the wanted one is not there any more."""
+        self._starts.check()
         for partition, (oldest, end) in self._client.bounds(partitions).items():
-            wanted = self.buffers.jump(partition, oldest)
+            wanted = self.buffers.brought(partition)
             extra = {"partition": self._name(partition), "wanted": wanted, "oldest": oldest, "end": end}
             logger.warning("offset is not in the topic, reading on from the oldest", extra=extra)
+            if not self.buffers.jump(partition, oldest):
+                raise Ended(f"{self._name(partition)}: its log was cut off")
 
     def _commit_when_due(self) -> None:
         now = time.monotonic()
@@ -208,11 +259,12 @@ class Member:
     def _commit(self, *, wait: bool) -> bool:
         """False: the cluster refuses it for now."""
         with self._lock:
+            self._offsets |= self.buffers.skip_markers()
             offsets = dict(self._offsets)
         if not offsets:
             return True
         try:
-            self._client.commit(offsets, wait=wait)
+            self._client.commit(offsets, self.identity, wait=wait)
         except SourceUnavailable as unavailable:
             if wait:
                 logger.warning(NOT_COMMITTED, extra={"why": str(unavailable)})
@@ -225,16 +277,19 @@ class Member:
             while not self._commit(wait=True) and time.monotonic() < until:
                 self._client.poll(1, POLL_S)  # a rebalance that goes on refuses commits
             self._client.close()
-        except (InvalidConfiguration, SourceUnavailable) as error:
+        except MillstreamError as error:
             logger.debug("left without an answer", extra={"why": str(error)})
 
     # ---- the client's listener, in the thread
 
     def assigned(self, partitions: Sequence[int]) -> Mapping[int, int]:
-        starts = self._starts(partitions)
+        if self._transactions is not None:
+            self._transactions.begin(partitions)
+        starts = self._starts.of(partitions)
         with self._lock:
             self._epoch += 1
             self.buffers.open(starts, self._epoch)
+            self._offsets |= starts  # the group has them from now on, whatever comes of the place we began at
             if starts:
                 self._changes.append(Assigned([self._name(p) for p in starts], self._epoch))
         self._tell()
@@ -250,6 +305,10 @@ class Member:
                 done.set()
         self._tell()
         return done
+
+    @property
+    def identity(self) -> str | None:
+        return self._starts.identity
 
     def offsets(self, partitions: Sequence[int]) -> Mapping[int, int]:
         with self._lock:
@@ -276,25 +335,6 @@ class Member:
             for partition, offset in offsets.items():
                 if self._offsets.get(partition) == offset:
                     del self._offsets[partition]
-
-    def _starts(self, partitions: Sequence[int]) -> Mapping[int, int]:
-        if self._transactions is not None:
-            for partition in partitions:
-                self._transactions.begin(partition)
-        known = self._client.committed(partitions)
-        unknown = [p for p in partitions if p not in known]
-        return {**known, **starts(self._client, unknown, self._start)}
-
-
-def starts(client: Client, partitions: Sequence[int], start: Oldest | At) -> Mapping[int, int]:
-    """Where partitions begin of which the group has no offset."""
-    if not partitions:
-        return {}
-    match start:
-        case Oldest():
-            return {p: oldest for p, (oldest, _) in client.bounds(partitions).items()}
-        case At(timestamp=timestamp):
-            return client.at(partitions, timestamp)
 
 
 def _nothing() -> None:

@@ -11,24 +11,36 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 from confluent_kafka import KafkaException, Producer, TopicPartition
 
+from millstream.contract import outside_json
 from millstream.contract.blocking import BlockingClient
-from millstream.contract.errors import LeaseLost, SourceUnavailable, StateUnavailable
+from millstream.contract.errors import LeaseLost, Refused, SourceUnavailable, StateUnavailable
 from millstream.contract.functions import Success
 from millstream.contract.records import Record
 from millstream.kafka.access import Access
+from millstream.triggers.kafka_client import written_for
+from millstream.triggers.kafka_confluent_errors import REFUSED
 
 logger = logging.getLogger(__name__)
 
 CALL_S = 10.0
 """How long a call of the transaction's protocol may take."""
+
+BEGIN_THREADS = 16
+"""Partitions that are taken over at once."""
+
+MOST_OUTPUT_BYTES = 1_000_000 - 1024
+"""Key, value and headers of what a function returns. Source: librdkafka's message.max.bytes, and about
+what a topic takes by default."""
 
 THREADS = 4
 """Transactions that run at once; each partition has one at most."""
@@ -78,6 +90,7 @@ class KafkaOutputs:
         self._access = access
         self._number = number
         self._member: Any = None
+        self._mark = ""  # what is written beside offsets
         self._calls = BlockingClient(f"kafka-transactions-{topic}", THREADS)
         self._producers: dict[int, Producer] = {}
         self._held: dict[int, deque[_Held]] = {}
@@ -119,10 +132,22 @@ class KafkaOutputs:
             held.popleft()
         self._released.set()
 
-    def belong(self, member: Any) -> None:
+    def belong(self, member: Any, identity: str | None) -> None:
         self._member = member
+        self._mark = written_for(identity)
 
-    def begin(self, partition: int) -> None:
+    def begin(self, partitions: Sequence[int]) -> None:
+        """At once, and none any more after the first that fails: the polling thread waits for all."""
+        if not partitions:
+            return
+        failed = threading.Event()
+        with ThreadPoolExecutor(min(len(partitions), BEGIN_THREADS), "kafka-transactions-begin") as pool:
+            made = list(pool.map(lambda partition: self._begin(partition, failed), partitions))
+        self._producers |= dict(zip(partitions, made, strict=True))
+
+    def _begin(self, partition: int, failed: threading.Event) -> Producer:
+        if failed.is_set():
+            raise SourceUnavailable(f"{self._topic}: transactional_id {self._id}: no answer")
         producer = Producer(
             self._access.for_librdkafka()
             | {
@@ -136,10 +161,12 @@ class KafkaOutputs:
         )
         try:
             producer.init_transactions(CALL_S)
-        except KafkaException as error:
-            why = f"{self._topic}: transactional_id {self._id}: {error.args[0].name()}"
-            raise SourceUnavailable(why) from error
-        self._producers[partition] = producer
+        except KafkaException as raised:
+            failed.set()
+            error = raised.args[0]
+            why = f"{self._topic}: transactional_id {self._id}: {error.name()}"
+            raise (Refused if error.code() in REFUSED else SourceUnavailable)(why) from raised
+        return producer
 
     def end(self, partition: int) -> None:
         self._producers.pop(partition, None)
@@ -156,18 +183,24 @@ class KafkaOutputs:
             producer.begin_transaction()
             for output in outputs:
                 _produce(producer, output)
-            place = TopicPartition(self._topic, partition, offset)
+        except KafkaException as raised:
+            self._undo(partition, producer, raised, begun_only=True)
+        try:
+            place = TopicPartition(self._topic, partition, offset, metadata=self._mark)
             producer.send_offsets_to_transaction([place], self._member, CALL_S)
             producer.commit_transaction(CALL_S)
         except KafkaException as raised:
             self._undo(partition, producer, raised)
 
-    def _undo(self, partition: int, producer: Producer, raised: KafkaException) -> None:
+    def _undo(
+        self, partition: int, producer: Producer, raised: KafkaException, *, begun_only: bool = False
+    ) -> NoReturn:
+        """Undo a transaction; one that is begun only cannot have been committed, whatever has failed."""
         error = raised.args[0]
         why = f"{self._topic}-{partition}: transaction: {error.name()}"
         if error.fatal():
             raise LeaseLost(why) from raised  # fenced by whoever has the partition now
-        if not error.txn_requires_abort():
+        if not error.txn_requires_abort() and not begun_only:
             raise SourceUnavailable(f"{why}, its end is not known") from raised
         try:
             producer.abort_transaction(CALL_S)
@@ -183,11 +216,36 @@ def read_outputs(payload: bytes) -> Sequence[Output]:
         ValueError: what is wrong with it, in a user's words.
     """
     try:
-        answer = msgspec.json.decode(payload, type=_Answer | None)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        answer = _read(payload)
+        records = answer.records if answer is not None else ()
+        for record in records:
+            _check(record)
+    except (ValueError, msgspec.MsgspecError, RecursionError) as error:
         wanted = '{"records": [{"topic", "key", "value", "headers"}]}, key and value in base64'
         raise ValueError(f"the function's answer: wanted {wanted}, found {error}") from error
-    return answer.records if answer is not None else ()
+    return records
+
+
+def _read(payload: bytes) -> _Answer | None:
+    try:
+        return msgspec.json.decode(payload, type=_Answer | None)
+    except (ValueError, msgspec.MsgspecError, RecursionError):
+        return msgspec.convert(outside_json.read(payload), type=_Answer | None)
+
+
+def _check(output: Output) -> None:
+    """See that a producer takes it. Raises ValueError."""
+    names = [name for header in output.headers for name in header]
+    for text in (output.topic, *names):
+        text.encode()  # half a surrogate pair is JSON, and nothing that Kafka has
+    if not output.topic or "\0" in output.topic:
+        raise ValueError("no topic")
+    if output.partition is not None and not 0 <= output.partition < 2**31:
+        raise ValueError(f"partition {output.partition}")
+    headers = sum(len(value) for header in output.headers for value in header.values())
+    size = len(output.key or b"") + len(output.value or b"") + headers + sum(map(len, names))
+    if size > MOST_OUTPUT_BYTES:
+        raise ValueError(f"a record of {size} bytes, above {MOST_OUTPUT_BYTES}")
 
 
 def _produce(producer: Producer, output: Output) -> None:

@@ -48,7 +48,7 @@ class Protobuf:
             self._messages = [self._file.message_types_by_name[one.name] for one in root.message_type]
 
     def json(self, data: bytes) -> bytes:
-        with unfit(message.Error, json_format.Error):
+        with unfit():
             path, rest = _path(data)
             read = GetMessageClass(self._message(path))()
             read.ParseFromString(rest)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from base64 import urlsafe_b64encode
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
@@ -16,21 +17,27 @@ from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssi
 from kafka.net.selector import KernelEvent
 from kafka.structs import OffsetAndMetadata
 
-from millstream.contract.errors import InvalidConfiguration, Problem, SourceUnavailable
-from millstream.contract.records import Record
+from millstream.contract.errors import Refused, SourceUnavailable
 from millstream.kafka.access import Access
 from millstream.kafka.libraries import KAFKA_PYTHON
 from millstream.triggers.kafka_client import (
     CALL_S,
+    LOOK_S,
     MARGIN_S,
     METADATA_S,
     NOT_COMMITTED,
-    PREFETCH_BYTES,
+    Cursor,
     GroupSettings,
     Listener,
     Polled,
+    identity_in,
+    written_for,
 )
-from millstream.triggers.kafka_records import TIMESTAMP_TYPES, RecordMaker
+from millstream.triggers.kafka_decoding import TolerantRecords
+from millstream.triggers.kafka_python_errors import OutOfRange, configured, python_errors
+from millstream.triggers.kafka_python_messages import PythonMessages
+from millstream.triggers.kafka_records import RecordMaker
+from millstream.triggers.kafka_unreadable import Unreadable
 
 logger = logging.getLogger(__name__)
 logging.getLogger("kafka").setLevel(logging.CRITICAL)  # what matters comes as an error of ours
@@ -42,22 +49,6 @@ refuses commits."""
 TICK_S = 0.02
 """How often the library's own loop looks whether revoked partitions are finished."""
 
-REFUSED: dict[type[Exception], str] = {
-    kafka_errors.SaslAuthenticationFailedError: "SASL authentication failed",
-    kafka_errors.UnsupportedSaslMechanismError: "SASL authentication failed",
-    kafka_errors.AuthorizationError: "Cluster failed to authorize Lambda",
-    kafka_errors.UnknownTopicOrPartitionError: "there is no such topic",
-    kafka_errors.InvalidTopicError: "there is no such topic",
-    kafka_errors.FencedInstanceIdError: "another member has this group_instance_id",
-    kafka_errors.InconsistentGroupProtocolError: (
-        "the group's other members assign partitions in another way"
-    ),
-}
-"""What no retry mends, in AWS's words where it has some.
-
-Source: AWS, "Troubleshooting self-managed Apache Kafka event source mapping errors".
-"""
-
 
 class KafkaPythonClient:
     """Implements Client."""
@@ -66,14 +57,14 @@ class KafkaPythonClient:
 
     def __init__(self, settings: GroupSettings, access: Access, maker: RecordMaker) -> None:
         self._topic = settings.topic
-        self._maker = maker
+        self._messages = PythonMessages(maker)
         self._drain_s = settings.drain_s
         self._listener: Listener | None = None
         self._fresh: set[int] = set()  # assigned, and not yet told where to begin
         self._lock = threading.Lock()
         session_ms = int(settings.session_timeout_s * 1000)
         heartbeat_ms = min(3000, session_ms // 3)
-        with self._errors():
+        with python_errors(self._topic), configured():
             self._consumer = KafkaConsumer(
                 client_id="millstream",
                 group_id=settings.group_id,
@@ -87,35 +78,50 @@ class KafkaPythonClient:
                 auto_offset_reset="none",
                 allow_auto_create_topics=False,
                 metadata_max_age_ms=int(METADATA_S * 1000),
-                fetch_max_bytes=PREFETCH_BYTES,
+                fetch_max_bytes=settings.prefetch_bytes,
                 fetch_max_wait_ms=100,  # half a second by default, which a partition that is resumed waits
                 bootstrap_timeout_ms=int(CALL_S * 1000),
                 **access.for_kafka_python(),
             )
+        self._consumer._fetcher.PartitionRecords = partial(TolerantRecords, spoilt=Unreadable())
 
     def partitions(self) -> Sequence[int]:
-        with self._errors():
+        with python_errors(self._topic):
             found = self._consumer.partitions_for_topic(self._topic)
         if not found:
             self.committed([0])  # refused, where there is one that is not for us
-            raise self._refusal("there is no such topic")
+            raise Refused(f"{self._topic}: there is no such topic")
         return sorted(found)
 
-    def committed(self, partitions: Sequence[int]) -> Mapping[int, int]:
-        with self._errors():
-            found = {p: self._consumer.committed(self._place(p), timeout_ms=_CALL_MS) for p in partitions}
-        return {p: offset for p, offset in found.items() if offset is not None}
+    def identity(self) -> str | None:
+        cluster = self._consumer._cluster
+        cluster.add_topic(self._topic)
+        with python_errors(self._topic):
+            self._consumer._net.run(self._consumer._manager.wait_for, cluster.request_update(), _LOOK_MS)
+        found = cluster.topic_id(self._topic)
+        return (
+            urlsafe_b64encode(found.bytes).decode().rstrip("=") if found is not None and found.int else None
+        )
+
+    def committed(self, partitions: Sequence[int]) -> Mapping[int, Cursor]:
+        asked = {partition: self._place(partition) for partition in partitions}
+        with python_errors(self._topic):
+            found = {
+                partition: self._consumer.committed(place, metadata=True, timeout_ms=_CALL_MS)
+                for partition, place in asked.items()
+            }
+        return {p: Cursor(at.offset, identity_in(at.metadata)) for p, at in found.items() if at is not None}
 
     def bounds(self, partitions: Sequence[int]) -> Mapping[int, tuple[int, int]]:
         places = [self._place(partition) for partition in partitions]
-        with self._errors():
+        with python_errors(self._topic):
             oldest = self._consumer.beginning_offsets(places, timeout_ms=_CALL_MS)
             ends = self._consumer.end_offsets(places, timeout_ms=_CALL_MS)
         return {place.partition: (oldest[place], ends[place]) for place in places}
 
     def at(self, partitions: Sequence[int], timestamp_s: float) -> Mapping[int, int]:
         asked = {self._place(partition): int(timestamp_s * 1000) for partition in partitions}
-        with self._errors():
+        with python_errors(self._topic):
             found = self._consumer.offsets_for_times(asked, timeout_ms=_CALL_MS)
         known = {place.partition: at.offset for place, at in found.items() if at is not None}
         behind = [partition for partition in partitions if partition not in known]
@@ -123,39 +129,29 @@ class KafkaPythonClient:
 
     def subscribe(self, listener: Listener) -> None:
         self._listener = listener
-        with self._errors():
+        with python_errors(self._topic):
             self._consumer.subscribe([self._topic], listener=_Rebalances(self, listener))
 
     def poll(self, limit: int, wait_s: float) -> Polled:
         self._begin_fresh()
         self._unpark()
         try:
-            with self._errors():
+            with python_errors(self._topic):
                 wait_ms = int(max(wait_s, LEAST_WAIT_S) * 1000)
                 found = self._consumer.poll(timeout_ms=wait_ms, max_records=limit)
-        except _OutOfRange as out:
+        except OutOfRange as out:
             return Polled({}, out.partitions)
-        self._begin_fresh()
-        received_at = time.time()
-        return Polled(
-            {place.partition: self._records(messages, received_at) for place, messages in found.items()}
-        )
+        except SourceUnavailable:
+            self._consumer._fetcher._next_partition_records = None  # it would bring nothing any more
+            raise
+        ends = self._positions()
+        return Polled(self._messages.records(found), ends=ends)
 
-    def _records(self, messages: Sequence[Any], received_at: float) -> list[Record]:
-        make = self._maker.record
-        return [
-            make(
-                message.partition,
-                message.offset,
-                TIMESTAMP_TYPES.get(message.timestamp_type, TIMESTAMP_TYPES[0]),
-                message.timestamp,
-                message.key,
-                message.value,
-                message.headers,
-                received_at,
-            )
-            for message in messages
-        ]
+    def _positions(self) -> dict[int, int]:
+        """How far partitions are read, what is no record included."""
+        places = self._consumer._subscription.assignment
+        found = {place.partition: places[place].position for place in list(places)}
+        return {partition: position.offset for partition, position in found.items() if position is not None}
 
     def _begin_fresh(self) -> None:
         """Say where new partitions begin. Not in the library's own loop, where nothing may be asked."""
@@ -170,21 +166,21 @@ class KafkaPythonClient:
                 self._fresh.update(fresh)
             raise
         self.seek(starts)
-        self.resume(list(starts))
 
     def seek(self, offsets: Mapping[int, int]) -> None:
         assigned = self._assigned()
-        with self._errors():
+        with python_errors(self._topic):
             for partition, offset in offsets.items():
                 if partition in assigned:
                     self._consumer.seek(self._place(partition), offset)
+                    self._consumer.resume(self._place(partition))
 
     def pause(self, partitions: Sequence[int]) -> None:
-        with self._errors():
+        with python_errors(self._topic):
             self._consumer.pause(*self._places(partitions))
 
     def resume(self, partitions: Sequence[int]) -> None:
-        with self._errors():
+        with python_errors(self._topic):
             self._consumer.resume(*self._places(partitions))
 
     def _unpark(self) -> None:
@@ -197,9 +193,9 @@ class KafkaPythonClient:
         if not fetcher._next_partition_records:
             fetcher._next_partition_records = None
 
-    def commit(self, offsets: Mapping[int, int], *, wait: bool) -> None:
-        written = _written(self._topic, offsets)
-        with self._errors():
+    def commit(self, offsets: Mapping[int, int], identity: str | None, *, wait: bool) -> None:
+        written = _written(self._topic, offsets, identity)
+        with python_errors(self._topic):
             if wait:
                 self._consumer.commit(written, timeout_ms=_CALL_MS)
             else:
@@ -211,11 +207,11 @@ class KafkaPythonClient:
         return self._consumer.group_metadata()
 
     def check(self) -> None:
-        with self._errors():
-            self._consumer.end_offsets([self._place(0)], timeout_ms=_CHECK_MS)
+        with python_errors(self._topic):
+            self._consumer.end_offsets([self._place(0)], timeout_ms=_LOOK_MS)
 
     def close(self) -> None:
-        with self._errors():
+        with python_errors(self._topic):
             self._consumer.close(autocommit=False, timeout_ms=_CALL_MS)
 
     def _assigned(self) -> set[int]:
@@ -257,34 +253,10 @@ class KafkaPythonClient:
             await KernelEvent("_sleep", TICK_S)
         if offsets := listener.offsets(partitions):
             try:
-                await self._consumer.commit_async(_written(self._topic, offsets))
+                await self._consumer.commit_async(_written(self._topic, offsets, listener.identity))
             except kafka_errors.KafkaError as error:
                 logger.warning(NOT_COMMITTED, extra={"topic": self._topic, "why": type(error).__name__})
         listener.revoked(partitions)
-
-    def _refusal(self, found: str) -> InvalidConfiguration:
-        return InvalidConfiguration([Problem("", "topic", f"a topic that answers ({self._topic})", found)])
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except kafka_errors.OffsetOutOfRangeError as raised:
-            raise _OutOfRange([place.partition for place in raised.args[0]]) from raised
-        except kafka_errors.KafkaConfigurationError as raised:
-            wanted = "a configuration that the client takes"
-            raise InvalidConfiguration([Problem("", "client", wanted, str(raised))]) from raised
-        except kafka_errors.KafkaError as raised:
-            for kind, why in REFUSED.items():
-                if isinstance(raised, kind):
-                    raise self._refusal(f"{why} ({type(raised).__name__})") from raised
-            raise SourceUnavailable(f"{self._topic}: {type(raised).__name__}") from raised
-
-
-class _OutOfRange(Exception):
-    def __init__(self, partitions: Sequence[int]) -> None:
-        super().__init__(f"out of range: {partitions}")
-        self.partitions = partitions
 
 
 class _Rebalances(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the library has no types
@@ -309,8 +281,11 @@ class _Rebalances(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the 
 
 
 _CALL_MS = int(CALL_S * 1000)
-_CHECK_MS = 2000
+_LOOK_MS = int(LOOK_S * 1000)
 
 
-def _written(topic: str, offsets: Mapping[int, int]) -> dict[TopicPartition, OffsetAndMetadata]:
-    return {TopicPartition(topic, p): OffsetAndMetadata(at, "", -1) for p, at in offsets.items()}
+def _written(
+    topic: str, offsets: Mapping[int, int], identity: str | None
+) -> dict[TopicPartition, OffsetAndMetadata]:
+    mark = written_for(identity)
+    return {TopicPartition(topic, p): OffsetAndMetadata(at, mark, -1) for p, at in offsets.items()}

@@ -10,7 +10,7 @@ from typing import cast
 
 import msgspec
 
-from millstream.contract.records import Position, Record
+from millstream.contract.records import Position, Reason, Record
 
 TIMESTAMP_TYPES = {0: "CREATE_TIME", 1: "LOG_APPEND_TIME"}
 """By their number in the protocol."""
@@ -50,14 +50,14 @@ class RecordMaker:
     """Makes the records of one topic."""
 
     def __init__(self, topic: str) -> None:
-        self._topic = topic
+        self.topic = topic
         self._names: dict[int, str] = {}
 
     def name(self, partition: int) -> str:
         """`TOPIC-PARTITION`, as events and batchItemFailures have it."""
         name = self._names.get(partition)
         if name is None:
-            name = self._names[partition] = f"{self._topic}-{partition}"
+            name = self._names[partition] = f"{self.topic}-{partition}"
         return name
 
     def number(self, name: str) -> int:
@@ -75,11 +75,14 @@ class RecordMaker:
         headers: Sequence[tuple[str, bytes | None]] | None,
         received_at: float,
     ) -> Record:
-        """One record of the batch that arrived at `received_at` (Unix seconds)."""
+        """One record of the batch that arrived at `received_at` (Unix seconds).
+
+        A producer may write no timestamp, which Kafka has as -1.
+        """
         name = self._names.get(partition) or self.name(partition)
         position = _position(offset)
         event = KafkaEvent(
-            self._topic,
+            self.topic,
             partition,
             offset,
             timestamp_ms,
@@ -93,10 +96,19 @@ class RecordMaker:
             position=position,
             item_id=f"{name}:{position}",
             event=encode_event(event),
-            arrived_at=timestamp_ms / 1000,
+            arrived_at=timestamp_ms / 1000
+            if timestamp_ms >= 0
+            else received_at,  # none: its age is not known
             received_at=received_at,
             ordering_key=name,
         )
+
+    def unreadable(
+        self, partition: int, offset: int, received_at: float, value: bytes | None = None
+    ) -> Record:
+        """What is given up in place of a record that the client cannot read; `value`: what it has of it."""
+        record = self.record(partition, offset, TIMESTAMP_TYPES[0], -1, None, value, None, received_at)
+        return msgspec.structs.replace(record, refused=Reason.DESERIALIZATION_ERROR)
 
 
 class _Key(msgspec.Struct):
@@ -105,7 +117,7 @@ class _Key(msgspec.Struct):
 
 def key_of(record: Record) -> bytes | None:
     """The key of a record, read from its event."""
-    return msgspec.json.decode(record.event, type=_Key).key
+    return msgspec.json.decode(record.event, type=_Key).key  # of our own making
 
 
 def signed(headers: Sequence[tuple[str, bytes | None]]) -> list[dict[str, list[int]]]:

@@ -12,7 +12,8 @@ import msgspec
 import urllib3
 from urllib3.exceptions import HTTPError
 
-from millstream.contract.errors import InvalidConfiguration, Problem, SourceUnavailable
+from millstream.contract import outside_json
+from millstream.contract.errors import Refused, SourceUnavailable
 
 FIELD = "schema_registry_config"
 
@@ -71,18 +72,18 @@ class Registry:
         """See that there is a registry, and that it lets us in.
 
         Raises:
-            InvalidConfiguration: it does not, or there is none.
+            Refused: it does not, or there is none.
             SourceUnavailable: it does not answer now.
         """
         status, answer = self._ask("/schemas/ids/0")  # there is none: they are counted from 1
         if answer is None or (answer.code is None and not answer.schema):
-            raise self._refusal("a Confluent schema registry", f"HTTP status {status}, and no JSON of one")
+            raise self._refusal(f"HTTP status {status}, and no JSON of a Confluent schema registry")
 
     def schema(self, number: int) -> RegisteredSchema | None:
         """The schema of an id. None: there is none.
 
         Raises:
-            InvalidConfiguration: the registry does not let us in.
+            Refused: the registry does not let us in, or is not there.
             SourceUnavailable: it does not answer now.
         """
         path = f"/schemas/ids/{number}"
@@ -124,6 +125,8 @@ class Registry:
             return answer
         if status == 404 and answer is not None and answer.code in _MISSING:
             return None
+        if status == 404:
+            raise self._refusal(f"HTTP status {status}, and no JSON of a Confluent schema registry")
         raise self._unavailable(f"HTTP status {status}")
 
     def _ask(self, path: str) -> tuple[int, _Document | None]:
@@ -136,17 +139,13 @@ class Registry:
             body = self._body(answer)
         except HTTPError as error:
             if error.args and isinstance(error.args[0], ssl.SSLCertVerificationError):
-                wanted = "a registry whose certificate is of a known authority"
-                raise self._refusal(wanted, "another") from error
+                raise self._refusal("its certificate is of no known authority") from error
             raise self._unavailable(type(error).__name__) from error
         if answer.status in _REFUSED:
-            raise self._refusal("a registry that lets us in", f"HTTP status {answer.status}")
+            raise self._refusal(f"HTTP status {answer.status}")
         if answer.status >= 500 or answer.status == 429:
             raise self._unavailable(f"HTTP status {answer.status}")
-        try:
-            return answer.status, msgspec.json.decode(body, type=_Document)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return answer.status, None
+        return answer.status, _document(body)
 
     def _body(self, answer: urllib3.BaseHTTPResponse) -> bytes:
         until = time.monotonic() + ANSWER_S
@@ -166,5 +165,13 @@ class Registry:
     def _unavailable(self, why: str) -> SourceUnavailable:
         return SourceUnavailable(f"schema registry {self._url}: {why}")
 
-    def _refusal(self, wanted: str, found: str) -> InvalidConfiguration:
-        return InvalidConfiguration([Problem("", FIELD, f"{wanted} ({self._url})", found)])
+    def _refusal(self, why: str) -> Refused:
+        return Refused(f"{FIELD}: {self._url}: {why}")
+
+
+def _document(body: bytes) -> _Document | None:
+    """What a registry says. None: nothing that one would say."""
+    try:
+        return msgspec.convert(outside_json.read(body), type=_Document)
+    except (outside_json.NotJson, msgspec.ValidationError, RecursionError):
+        return None

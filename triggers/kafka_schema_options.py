@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from millstream.contract.errors import InvalidConfiguration, Problem
 from millstream.contract.ports import Host
-from millstream.kafka.access import ssl_context
+from millstream.kafka.access import read_pem, ssl_context
 from millstream.kafka.secrets import AccessConfiguration, Secrets, read_secrets
 from millstream.triggers.kafka_registry import FIELD, Registry
 
@@ -101,15 +99,15 @@ def open_registry(options: SchemaRegistryOptions, host: Host) -> Registry:
     """A registry that was asked whether it lets us in; blocks.
 
     Raises:
-        InvalidConfiguration: it does not, there is none, or a file or a secret cannot be read.
+        Refused: it does not, there is none, or a file or a secret cannot be read.
         SourceUnavailable: it, or Secrets Manager, does not answer now.
     """
     secrets = read_secrets(options.access_configs or (), host, f"{FIELD}.access_configs")
-    certificate = _pem(options, "certificate_file") or secrets.certificate
+    certificate = read_pem(f"{FIELD}.certificate_file", options.certificate_file) or secrets.certificate
     context = ssl_context(
-        _pem(options, "ca_file") or secrets.ca,
+        read_pem(f"{FIELD}.ca_file", options.ca_file) or secrets.ca,
         certificate,
-        _pem(options, "key_file") or secrets.key,
+        read_pem(f"{FIELD}.key_file", options.key_file) or secrets.key,
         options.key_password or secrets.key_password,
         FIELD,
         FIELD,
@@ -128,15 +126,3 @@ def _login(options: SchemaRegistryOptions, secrets: Secrets) -> Mapping[str, str
     if username is None or password is None:
         return {}
     return {"Authorization": f"Basic {base64.b64encode(f'{username}:{password}'.encode()).decode()}"}
-
-
-def _pem(options: SchemaRegistryOptions, name: str) -> str | None:
-    path = getattr(options, name)
-    if path is None:
-        return None
-    try:
-        return Path(path).read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError) as error:
-        found = error.strerror if isinstance(error, OSError) and error.strerror else "no PEM file"
-        wanted = "a PEM file that can be read"
-        raise InvalidConfiguration([Problem("", f"{FIELD}.{name}", wanted, f"{path}: {found}")]) from error

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import msgspec
 
 from millstream.contract.blocking import BlockingClient
-from millstream.contract.errors import InvalidConfiguration, Problem
+from millstream.contract.errors import Refused
 from millstream.contract.records import Reason, Record
 from millstream.triggers.kafka_avro import Avro
 from millstream.triggers.kafka_formats import Format, NotSerialized, Unfit
@@ -83,7 +83,7 @@ class Schemas:
 
         Raises:
             SourceUnavailable: the registry does not answer now.
-            InvalidConfiguration: it does not let us in.
+            Refused: it does not let us in, or has Protobuf schemas as text only.
         """
         self._patient = True
         return [self._applied(record) for record in records]
@@ -143,8 +143,8 @@ class Schemas:
             logger.warning("schema not understood", extra={"schema": number, "why": str(unfit)})
             known = _Known(found.kind, None)
         except NotSerialized as text:
-            wanted = "a registry that has Protobuf schemas in their serialized form"
-            raise InvalidConfiguration([Problem("", FIELD, wanted, f"text, of schema {number}")]) from text
+            why = f"schema {number} is text, and not in Protobuf's serialized form"
+            raise Refused(f"{FIELD}: {why}") from text
         self._known[number] = known
         _trim(self._known)
         return known

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from millstream.contract.blocking import BlockingClient
-from millstream.contract.errors import LeaseLost, SourceUnavailable
+from millstream.contract.errors import LeaseLost, Refused, SourceUnavailable
 from millstream.contract.groups import Change, Outputs
 from millstream.contract.records import Checkpoint, Record
 from millstream.contract.state import Lease
@@ -43,13 +43,14 @@ class KafkaSource:
         self._maker = maker
         self._calls = calls
         self._arn = event_source_arn
-        self._drain_s = settings.drain_s
+        self._settings = settings
         self._name = name
         self._loop = asyncio.get_running_loop()
         self._arrived = asyncio.Event()  # a change
         self._readers: set[KafkaReader] = set()
         self._member: Member | None = None
         self._ends: dict[int, int] = {}
+        self._identity: str | None = None  # of the topic that has these ends
         self._closed = False
 
     @property
@@ -72,7 +73,15 @@ class KafkaSource:
     async def join(self, start: Oldest | At, *, marked: bool = False) -> None:
         if marked:
             await self._calls.call(self._keep_ends)
-        self._member = Member(self._client, start, self._drain_s, self._maker.name, self._tell, self._outputs)
+        self._member = Member(
+            self._client,
+            start,
+            self._settings.drain_s,
+            self._maker,
+            self._tell,
+            self._outputs,
+            self._settings.buffer_bytes,
+        )
         threading.Thread(target=self._member.run, name=self._name, daemon=True).start()
 
     async def change(self) -> Change:
@@ -115,7 +124,7 @@ class KafkaSource:
             self._member.close()
             await self._calls.call(self._member.over.wait, LEAVE_S)
         else:
-            with suppress(SourceUnavailable):
+            with suppress(SourceUnavailable, Refused):
                 await self._calls.call(self._client.close)
         if self._outputs is not None:
             await self._outputs.aclose()
@@ -124,6 +133,7 @@ class KafkaSource:
         self._calls.close()
 
     def _find_ends(self) -> dict[int, int]:
+        self._identity = self._client.identity()
         bounds = self._client.bounds(self._client.partitions())
         return {partition: end for partition, (_, end) in bounds.items()}
 
@@ -132,7 +142,7 @@ class KafkaSource:
         known = self._client.committed(list(self._ends))
         unknown = {p: end for p, end in self._ends.items() if p not in known}
         if unknown:
-            self._client.commit(unknown, wait=True)
+            self._client.commit(unknown, self._identity, wait=True)
 
     def _tell(self) -> None:
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more

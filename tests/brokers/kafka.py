@@ -11,7 +11,13 @@ from typing import TypeVar
 
 import pytest
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # they are its public names
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourceType,
+)
 from confluent_kafka.cimpl import NewTopic
 
 from tests.brokers.kafka_server import KafkaContainer, Listener, LocalKafka
@@ -34,6 +40,7 @@ class Kafka:
     ) -> None:
         plain = Listener("PLAINTEXT", free_port(), "PLAINTEXT")
         self.bootstrap = plain.address
+        self.folder = folder  # of its files, where it runs on this host
         self.admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
         wanted = (folder, free_port(), [plain, *listeners], settings or {})
 
@@ -90,6 +97,16 @@ class Kafka:
         made = self.admin.create_topics([NewTopic(name, partitions, 1, config=config)])
         made[name].result(WITHIN_S)
         return name
+
+    def configure(self, topic: str, **settings: str) -> None:
+        """Change settings of a topic, `_` for `.`."""
+        entries = [
+            ConfigEntry(key.replace("_", "."), value, incremental_operation=AlterConfigOpType.SET)
+            for key, value in settings.items()
+        ]
+        resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)
+        for done in self.admin.incremental_alter_configs([resource]).values():
+            done.result(WITHIN_S)
 
     def committed(self, group: str, topic: str) -> dict[int, int]:
         """A group's offsets, as an administrator sees them."""

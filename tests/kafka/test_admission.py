@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from millstream.contract.errors import InvalidConfiguration, SourceUnavailable
+from millstream.contract.errors import Refused, SourceUnavailable
 from millstream.kafka import admission
 from millstream.kafka.access import Access
 
@@ -71,32 +71,31 @@ def login(servers: str) -> Access:
 )
 def test_who_does_not_speak_kafka_is_unavailable(answer: bytes) -> None:
     with server([answer]) as at, pytest.raises(SourceUnavailable, match=at):
-        admission.admit(Access(at), "bootstrap_servers")
+        admission.admit(Access(at))
 
 
 def test_who_says_nothing_is_waited_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admission, "WITHIN_S", 0.2)
     with server([None]) as at, pytest.raises(SourceUnavailable, match="timed out"):
-        admission.admit(Access(at), "bootstrap_servers")
+        admission.admit(Access(at))
 
 
 def test_a_silent_server_leaves_time_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admission, "CONNECT_S", 0.2)
     with server([None]) as silent, server([framed(VERSIONS)]) as other:
-        admission.admit(Access(f"{silent},{other}"), "bootstrap_servers")
+        admission.admit(Access(f"{silent},{other}"))
 
 
 def test_a_refusal_is_told_where_no_other_server_lets_us_in() -> None:
     answers = [framed(VERSIONS), framed(b"\0\x21\0\0\0\0")]
-    with server(answers) as at, pytest.raises(InvalidConfiguration) as invalid:
-        admission.admit(login(f"127.0.0.1:1,{at}"), "target")
-    (problem,) = invalid.value.problems
-    assert (problem.field, problem.found) == ("target", "SASL authentication failed")
+    with server(answers) as at, pytest.raises(Refused) as refused:
+        admission.admit(login(f"127.0.0.1:1,{at}"))
+    assert str(refused.value) == f"127.0.0.1:1,{at}: SASL authentication failed"
 
 
 def test_a_server_too_old_to_be_asked_is_left_to_the_client() -> None:
     with server([framed(VERSIONS), framed(b"\0\x23\0\0\0\0")]) as at:
-        admission.admit(login(at), "bootstrap_servers")
+        admission.admit(login(at))
 
 
 @pytest.mark.parametrize(
@@ -112,10 +111,10 @@ def test_a_server_too_old_to_be_asked_is_left_to_the_client() -> None:
 def test_a_server_that_does_not_know_the_password_itself_is_refused(said: bytes) -> None:
     heading = "Lambda failed to authenticate server"
     answers = [framed(VERSIONS), framed(HANDSHAKE), token(said)]
-    with server(answers) as at, pytest.raises(InvalidConfiguration, match=heading):
-        admission.admit(login(at), "bootstrap_servers")
+    with server(answers) as at, pytest.raises(Refused, match=heading):
+        admission.admit(login(at))
 
 
 def test_a_host_that_no_name_can_be_is_unavailable() -> None:
     with pytest.raises(SourceUnavailable):
-        admission.admit(Access("a..b:9092"), "bootstrap_servers")
+        admission.admit(Access("a..b:9092"))

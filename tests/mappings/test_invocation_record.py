@@ -104,7 +104,7 @@ def test_the_payload_is_the_event_as_a_string_and_stands_last() -> None:
 
 
 def test_a_failure_of_one_record_is_written_as_on_aws() -> None:
-    event = b'{"eventSource":"aws:SelfManagedKafka","records":{"t-0":[{"offset": 7}]}}'
+    event = b'{"eventSource":"SelfManagedKafka","records":{"t-0":[{"offset": 7}]}}'
     made = failure_record(
         FUNCTION,
         mapping_id="mapping-1",

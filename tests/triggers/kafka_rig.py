@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -70,8 +70,10 @@ class Opened:
                     if isinstance(change.result(), Assigned):
                         reader = await self.source.reader(_leases(change.result()))
                     change = group.create_task(self.source.change())
-                with suppress(SourceUnavailable):
+                try:
                     found += (await reader.read(count, 0.2)).records
+                except SourceUnavailable:
+                    await asyncio.sleep(0.1)  # as the core waits; a read that fails may not wait at all
             change.cancel()
         return found
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from millstream.contract.blocking import BlockingClient
-from millstream.contract.errors import InvalidConfiguration, LeaseLost, SourceUnavailable
+from millstream.contract.errors import LeaseLost, Refused, SourceUnavailable
 from millstream.contract.streams import At, Oldest
 from millstream.kafka.access import Access
 from millstream.triggers.kafka import KafkaTrigger
@@ -82,7 +82,7 @@ async def test_an_event_is_that_of_the_self_managed_kafka_source(kafka: Kafka, c
     second = {**keyless, "offset": 1, "timestamp": at + 1, "value": None, "headers": []}
     servers = kafka.bootstrap
     wanted = {
-        "eventSource": "aws:SelfManagedKafka",
+        "eventSource": "SelfManagedKafka",
         "bootstrapServers": servers,
         "records": {f"{topic}-0": [first, second]},
     }
@@ -301,7 +301,7 @@ async def test_several_partitions_share_a_reader(kafka: Kafka, client: str) -> N
 
 
 async def test_a_missing_topic_is_named(kafka: Kafka, client: str) -> None:
-    with pytest.raises(InvalidConfiguration, match=r"nowhere.*no such topic"):
+    with pytest.raises(Refused, match=r"nowhere.*no such topic"):
         async with opened(kafka.bootstrap, "nowhere", client=client):
             pass
 

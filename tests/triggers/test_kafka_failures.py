@@ -17,7 +17,7 @@ EVENT = (
     '"key":"YWJj","value":"SGVsbG8=","headers":[]}'
 )
 WHOLE = (
-    '{"eventSource":"aws:SelfManagedKafka","bootstrapServers":"b1:9092,b2:9092",'
+    '{"eventSource":"SelfManagedKafka","bootstrapServers":"b1:9092,b2:9092",'
     '"records":{"orders-3":[' + EVENT + "]}}"
 )
 

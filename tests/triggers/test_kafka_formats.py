@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-from contextlib import suppress
+import time
+from contextlib import nullcontext, suppress
 from decimal import Decimal
 from typing import Any
 
@@ -170,6 +171,15 @@ def test_no_bytes_make_a_reader_of_avro_raise_anything_else(data: bytes) -> None
             json.loads(avro_format(each).json(data))
 
 
+def test_a_decimal_of_a_megabyte_is_unfit_at_once() -> None:
+    decimals = avro_format({"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": 2})
+    began_at = time.monotonic()
+    with pytest.raises(Unfit):
+        decimals.json(avro("bytes", b"\x7f" * 1_000_000))
+    assert time.monotonic() - began_at < 1.0
+    assert decimals.json(avro("bytes", b"\x3b\x9a\xc9\xff")) == b'"9999999.99"'
+
+
 # ---- JSON Schema
 
 
@@ -184,6 +194,35 @@ def test_json_stays_as_it_is() -> None:
 def test_json_that_does_not_fit_is_unfit(data: bytes) -> None:
     with pytest.raises(Unfit):
         json_format(JSON_ORDER).json(data)
+
+
+@pytest.mark.parametrize("data", [b'{"id":7,"more":"\\ud83d"}', b'{"id":7,"more":1e400}'])
+def test_json_that_only_some_readers_take_is_json(data: bytes) -> None:
+    assert json_format(JSON_ORDER).json(data) == data
+
+
+@pytest.mark.parametrize(
+    ("items", "unique"),
+    [
+        ([1, True, 0, False, None, "1", [1], [True], {"a": 1}, {"a": True}], True),
+        ([1, 1.0], False),
+        ([{"a": [1, {}]}, {"a": [1.0, {}]}], False),
+        ([{"a": 1, "b": 2}, {"b": 2, "a": 1}], False),
+        ([[], []], False),
+        ([True, True], False),
+    ],
+)
+def test_items_are_unique_as_json_schema_says(items: list[Any], unique: bool) -> None:
+    unique_items = json_format({"type": "array", "uniqueItems": True})
+    with nullcontext() if unique else pytest.raises(Unfit):
+        unique_items.json(json.dumps(items).encode())
+
+
+def test_unique_items_take_a_time_that_grows_with_the_array() -> None:
+    unique_items = json_format({"type": "array", "uniqueItems": True})
+    began_at = time.monotonic()
+    unique_items.json(json.dumps([{"a": number} for number in range(50_000)]).encode())
+    assert time.monotonic() - began_at < 20.0  # minutes, where each is compared with each
 
 
 def test_a_json_schema_finds_what_it_refers_to() -> None:

@@ -11,10 +11,14 @@ import pytest
 
 from millstream.contract.errors import SourceUnavailable
 from millstream.contract.groups import Assigned
+from millstream.contract.records import Reason, Record
 from millstream.contract.streams import Oldest
-from millstream.triggers.kafka_client import Listener, Polled
+from millstream.triggers import kafka_member
+from millstream.triggers.kafka_client import Cursor, Listener, Polled
 from millstream.triggers.kafka_member import Member
 from millstream.triggers.kafka_records import RecordMaker
+from millstream.triggers.kafka_starts import Starts
+from millstream.triggers.kafka_unreadable import TRIES
 
 WITHIN_S = 10.0
 NOTHING = Polled({})
@@ -29,13 +33,20 @@ class ScriptedClient:
     def __init__(self) -> None:
         self.polls: Queue[Polled | SourceUnavailable] = Queue()
         self.to_assign: list[int] = []
+        self.topic: str | None = "first"
+        self.cursors: dict[int, Cursor] = {}
+        self.written: dict[int, Cursor] = {}
+        self.sought: list[Mapping[int, int]] = []
         self.listener: Listener | None = None
 
     def partitions(self) -> Sequence[int]:
         return [0]
 
-    def committed(self, partitions: Sequence[int]) -> Mapping[int, int]:
-        return {}
+    def identity(self) -> str | None:
+        return self.topic
+
+    def committed(self, partitions: Sequence[int]) -> Mapping[int, Cursor]:
+        return {partition: self.cursors[partition] for partition in partitions if partition in self.cursors}
 
     def bounds(self, partitions: Sequence[int]) -> Mapping[int, tuple[int, int]]:
         return dict.fromkeys(partitions, (0, 0))
@@ -55,13 +66,15 @@ class ScriptedClient:
             self.to_assign = []
         return found
 
-    def seek(self, offsets: Mapping[int, int]) -> None: ...
+    def seek(self, offsets: Mapping[int, int]) -> None:
+        self.sought.append(dict(offsets))
 
     def pause(self, partitions: Sequence[int]) -> None: ...
 
     def resume(self, partitions: Sequence[int]) -> None: ...
 
-    def commit(self, offsets: Mapping[int, int], *, wait: bool) -> None: ...
+    def commit(self, offsets: Mapping[int, int], identity: str | None, *, wait: bool) -> None:
+        self.written |= {partition: Cursor(offset, identity) for partition, offset in offsets.items()}
 
     def metadata(self) -> object:
         return None
@@ -75,7 +88,7 @@ class ScriptedClient:
 def member(client: ScriptedClient) -> Iterator[tuple[Member, threading.Event]]:
     """One whose thread runs, and what it sets whenever it has something to tell."""
     told = threading.Event()
-    made = Member(client, Oldest(), 1.0, RecordMaker("t").name, told.set)
+    made = Member(client, Oldest(), 1.0, RecordMaker("t"), told.set)
     thread = threading.Thread(target=made.run)
     thread.start()
     try:
@@ -121,3 +134,105 @@ def test_a_membership_with_partitions_outlasts_an_outage_and_its_reader_is_told(
         hear(told)
         assert it.take([(0, 1)], 10) == [record]
         assert it.change() is None
+
+
+def assign(client: ScriptedClient, it: Member, told: threading.Event) -> None:
+    client.to_assign = [0]
+    client.polls.put(NOTHING)
+    hear(told)
+    assert it.change() == Assigned(["t-0"], 1)
+
+
+def made(*offsets: int) -> list[Record]:
+    make = RecordMaker("t").record
+    return [make(0, offset, "CREATE_TIME", 0, None, b"", None, 0.0) for offset in offsets]
+
+
+def test_after_a_poll_that_failed_all_that_no_reader_has_is_sought_again() -> None:
+    client = ScriptedClient()
+    with member(client) as (it, told):
+        assign(client, it, told)
+        client.polls.put(Polled({0: made(0, 1, 2)}))
+        hear(told)
+        assert it.take([(0, 1)], 2) == made(0, 1)
+        client.polls.put(AWAY)
+        hear(told)
+        client.polls.put(Polled({0: made(2, 3)}))
+        hear(told)
+        assert client.sought == [{0: 2}]
+        assert it.take([(0, 1)], 10) == made(2, 3)
+
+
+def test_a_record_that_is_not_read_in_several_tries_is_given_up_and_the_next_is_sought() -> None:
+    client = ScriptedClient()
+    with member(client) as (it, told):
+        assign(client, it, told)
+        client.polls.put(Polled({0: made(0)}))
+        hear(told)
+        for _ in range(TRIES):
+            client.polls.put(Polled({}, unreadable={0: "_BAD_COMPRESSION"}))
+        hear(told)
+        client.polls.put(Polled({}, unreadable={0: "_BAD_COMPRESSION"}))
+        hear(told)
+        client.polls.put(Polled({0: made(3)}))
+        hear(told)
+        found = it.take([(0, 1)], 10)
+        gone = Reason.DESERIALIZATION_ERROR
+        assert [(int(record.position), record.refused) for record in found] == [
+            (0, None),
+            (1, gone),
+            (2, gone),
+            (3, None),
+        ]
+        assert client.sought == [{0: 2}, {0: 3}]
+
+
+def test_a_topic_that_is_another_one_ends_the_membership(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka_member, "IDENTITY_S", 0.0)
+    client = ScriptedClient()
+    with member(client) as (it, told):
+        assign(client, it, told)
+        client.topic = None  # the cluster does not say
+        client.polls.put(NOTHING)
+        client.polls.put(NOTHING)
+        client.topic = "second"
+        client.polls.put(NOTHING)
+        assert it.over.wait(WITHIN_S)
+        with pytest.raises(SourceUnavailable, match="made anew"):
+            it.change()
+
+
+@pytest.mark.parametrize(
+    ("cursor", "start"),
+    [
+        (Cursor(7, "first"), 7),
+        (Cursor(7, None), 7),
+        (Cursor(7, "another"), 0),
+        (None, 0),
+    ],
+)
+def test_cursors_of_another_topic_are_not_gone_on_from(cursor: Cursor | None, start: int) -> None:
+    client = ScriptedClient()
+    client.cursors = {} if cursor is None else {0: cursor}
+    starts = Starts(client, Oldest(), "t")
+    assert starts.of([0]) == {0: start}
+
+
+def test_where_a_partition_begins_is_the_groups_cursor_at_once() -> None:
+    client = ScriptedClient()
+    with member(client) as (it, told):
+        assign(client, it, told)
+    assert client.written == {0: Cursor(0, "first")}
+
+
+def test_a_log_that_was_cut_off_behind_what_is_in_flight_ends_the_membership() -> None:
+    client = ScriptedClient()
+    with member(client) as (it, told):
+        assign(client, it, told)
+        client.polls.put(Polled({0: made(5)}))
+        hear(told)
+        it.take([(0, 1)], 10)
+        client.polls.put(Polled({}, out_of_range=[0]))
+        assert it.over.wait(WITHIN_S)
+        with pytest.raises(SourceUnavailable, match="cut off"):
+            it.change()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from millstream.contract.errors import InvalidConfiguration, SourceUnavailable
+from millstream.contract.errors import Refused, SourceUnavailable
 from millstream.contract.records import Reason, Record
 from tests.brokers.kafka import Kafka
 from tests.brokers.schema_registry import Kept, SchemaRegistry
@@ -99,11 +99,12 @@ async def test_a_reader_that_was_closed_meanwhile_passes_nothing_over(
 
 
 async def test_readers_of_schemas_that_are_not_installed_are_asked_for(
-    schema_registry: SchemaRegistry, client: str, monkeypatch: pytest.MonkeyPatch
+    kafka: Kafka, schema_registry: SchemaRegistry, client: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    topic = kafka.create_topic(1)
     monkeypatch.setitem(sys.modules, "millstream.triggers.kafka_schemas", None)
-    with pytest.raises(InvalidConfiguration, match=r"millstream\[kafka-schemas\]"):
-        async with opened("127.0.0.1:1", "t", None, **checked(schema_registry, client)):
+    with pytest.raises(Refused, match=r"millstream\[kafka-schemas\]"):
+        async with opened(kafka.bootstrap, topic, None, **checked(schema_registry, client)):
             pass
 
 
@@ -112,7 +113,7 @@ async def test_a_registry_that_is_not_there_is_told_at_open(
 ) -> None:
     topic, options = kafka.create_topic(1), checked(schema_registry, client)
     schema_registry.login = "Basic none"
-    with pytest.raises(InvalidConfiguration, match="a registry that lets us in"):
+    with pytest.raises(Refused, match="HTTP status 401"):
         async with opened(kafka.bootstrap, topic, None, **options):
             pass
     schema_registry.close()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from millstream.contract.clock import SystemClock
-from millstream.contract.errors import InvalidConfiguration, SourceUnavailable
+from millstream.contract.errors import InvalidConfiguration, Refused, SourceUnavailable
 from millstream.contract.ports import Host
 from millstream.triggers.kafka import KafkaTrigger
 from millstream.triggers.kafka_schema_options import SchemaRegistryOptions, open_registry
@@ -135,7 +135,7 @@ def test_a_registry_is_asked_as_the_mapping_is_opened(registry: SchemaRegistry) 
 
 def test_what_is_no_registry_is_told(registry: SchemaRegistry) -> None:
     registry.fault = (404, b"<html>nothing here</html>")
-    with pytest.raises(InvalidConfiguration, match=r"a Confluent schema registry \(http.*HTTP status 404"):
+    with pytest.raises(Refused, match=r"http.*HTTP status 404.*Confluent schema registry"):
         opened(registry.url)
 
 
@@ -148,9 +148,9 @@ def test_a_registry_that_does_not_answer_at_open_is_unavailable(registry: Schema
 def test_a_registry_lets_in_who_knows_its_password(registry: SchemaRegistry) -> None:
     registry.login = "Basic " + base64.b64encode(f"mill:{PASSWORD}".encode()).decode()
     opened(registry.url, username="mill", password=PASSWORD)
-    with pytest.raises(InvalidConfiguration, match="HTTP status 401"):
+    with pytest.raises(Refused, match="HTTP status 401"):
         opened(registry.url)
-    with pytest.raises(InvalidConfiguration, match="HTTP status 401") as invalid:
+    with pytest.raises(Refused, match="HTTP status 401") as invalid:
         opened(registry.url, username="mill", password="guess")
     assert "guess" not in str(invalid.value)
 
@@ -169,10 +169,10 @@ def test_the_password_may_be_a_secret_of_secrets_manager(
 
 
 def test_files_that_cannot_be_read_are_told(registry: SchemaRegistry, tmp_path: Path) -> None:
-    with pytest.raises(InvalidConfiguration, match=r"schema_registry_config\.ca_file"):
+    with pytest.raises(Refused, match=r"schema_registry_config\.ca_file"):
         opened(registry.url, ca_file=str(tmp_path / "nowhere"))
     (tmp_path / "ca.pem").write_text("rubbish")
-    with pytest.raises(InvalidConfiguration, match="is invalid"):
+    with pytest.raises(Refused, match="is invalid"):
         opened(registry.url, ca_file=str(tmp_path / "ca.pem"))
 
 
@@ -184,5 +184,5 @@ def test_a_registry_of_an_unknown_authority_is_refused(registry: SchemaRegistry,
     registry.server.socket = context.wrap_socket(registry.server.socket, server_side=True)
     url = registry.url.replace("http:", "https:")
     opened(url, ca_file=str(authority.file))
-    with pytest.raises(InvalidConfiguration, match="of a known authority"):
+    with pytest.raises(Refused, match="of no known authority"):
         opened(url)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from millstream.contract.errors import InvalidConfiguration, SourceUnavailable
+from millstream.contract.errors import Refused, SourceUnavailable
 from millstream.contract.records import Reason, Record
 from millstream.triggers import kafka_registry, kafka_schemas
 from millstream.triggers.kafka_records import RecordMaker
@@ -226,8 +226,6 @@ def test_references_that_refer_to_each_other_end(client: Registry, registry: Sch
         (500, b"{}"),
         (503, b""),
         (429, b"{}"),
-        (404, b"<html>nothing here</html>"),
-        (404, b'{"error_code":40499}'),
         (200, b"<html>"),
         (200, b"[]"),
         (302, b"http://127.0.0.1:1/"),
@@ -240,6 +238,18 @@ def test_a_registry_that_does_not_answer_as_one_is_unavailable_and_no_record_is_
     schemas = Schemas(client, ("value",), True)
     registry.fault = fault
     with pytest.raises(SourceUnavailable, match="schema registry http://127"):
+        schemas.applied([record(ONE)])
+    registry.fault = None
+    assert schemas.applied([record(ONE)])[0].refused is None
+
+
+@pytest.mark.parametrize("fault", [(404, b"<html>nothing here</html>"), (404, b'{"error_code":40499}')])
+def test_a_registry_that_is_not_there_any_more_is_refused_and_no_record_is(
+    client: Registry, registry: SchemaRegistry, fault: tuple[int, bytes]
+) -> None:
+    schemas = Schemas(client, ("value",), True)
+    registry.fault = fault
+    with pytest.raises(Refused, match=r"http://127.*HTTP status 404"):
         schemas.applied([record(ONE)])
     registry.fault = None
     assert schemas.applied([record(ONE)])[0].refused is None
@@ -262,5 +272,5 @@ def test_a_registry_that_is_gone_is_unavailable(client: Registry, registry: Sche
 
 def test_a_registry_without_serialized_protobuf_is_told(client: Registry, registry: SchemaRegistry) -> None:
     registry.add(6, Kept("PROTOBUF", 'syntax = "proto3"; message A {}'))
-    with pytest.raises(InvalidConfiguration, match="serialized form"):
+    with pytest.raises(Refused, match="serialized form"):
         applied(client, [record(framed(6, b"\0"))])

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from millstream.contract.errors import InvalidConfiguration, Problem
+from millstream.contract.errors import Refused
 from millstream.contract.ports import Host
 from millstream.kafka.options import KafkaAccessOptions
 from millstream.kafka.secrets import FIELD as SECRETS
@@ -62,7 +62,7 @@ class Access:
         """The connection's part of a kafka-python configuration.
 
         Raises:
-            InvalidConfiguration: a certificate or key cannot be read.
+            Refused: a certificate or key cannot be read.
         """
         found: dict[str, Any] = {
             "bootstrap_servers": self.bootstrap_servers.split(","),
@@ -102,24 +102,24 @@ def ssl_context(
     """What Python's own TLS needs, of PEM texts; the fields are the options that they come from.
 
     Raises:
-        InvalidConfiguration: a certificate or key cannot be read, or one does not fit the other.
+        Refused: a certificate or key cannot be read, or one does not fit the other.
     """
-    with _certificate_errors(ca_field, "a certificate in PEM"):
+    with _certificate_errors(ca_field):
         context = ssl.create_default_context(cadata=ca)
     if certificate is not None and key is not None:
-        with _certificate_errors(certificate_field, "a certificate, and a key that fits it and its password"):
+        with _certificate_errors(certificate_field):
             _load(context, f"{certificate}\n{key}", key_password or "")
     return context
 
 
 @contextmanager
-def _certificate_errors(field: str, wanted: str) -> Iterator[None]:
+def _certificate_errors(field: str) -> Iterator[None]:
     try:
         yield
     except (ssl.SSLError, ValueError) as error:
         reason = getattr(error, "reason", None)
         found = f"{BAD_CERTIFICATE} ({reason})" if reason else BAD_CERTIFICATE
-        raise InvalidConfiguration([Problem("", field, wanted, found)]) from error
+        raise Refused(f"{field}: {found}") from error
 
 
 def _load(context: ssl.SSLContext, pem: str, password: str) -> None:
@@ -140,21 +140,17 @@ def access_of(options: KafkaAccessOptions, bootstrap_servers: str, host: Host) -
     """What options say; reads their files, and their secrets from Secrets Manager. Blocks.
 
     Raises:
-        InvalidConfiguration: a file or a secret cannot be read.
+        Refused: a file or a secret cannot be read, by all of their names.
         SourceUnavailable: Secrets Manager does not answer now.
     """
-    problems: list[Problem] = []
+    problems: list[str] = []
     secrets = read_secrets(options.source_access_configurations or (), host)
 
     def pem(name: str) -> str | None:
-        path = getattr(options, name)
-        if path is None:
-            return None
         try:
-            return Path(path).read_text(encoding="ascii")
-        except (OSError, UnicodeDecodeError) as error:
-            found = error.strerror if isinstance(error, OSError) and error.strerror else "no PEM file"
-            problems.append(Problem("", name, "a PEM file that can be read", f"{path}: {found}"))
+            return read_pem(name, getattr(options, name))
+        except Refused as refused:
+            problems.append(str(refused))
             return None
 
     access = Access(
@@ -171,8 +167,23 @@ def access_of(options: KafkaAccessOptions, bootstrap_servers: str, host: Host) -
         "ssl_certificate_file" if secrets.certificate is None else SECRETS,
     )
     if problems:
-        raise InvalidConfiguration(problems)
+        raise Refused("\n".join(problems))
     return access
+
+
+def read_pem(field: str, path: str | None) -> str | None:
+    """The text of a PEM file, which the option `field` names. None: none is named.
+
+    Raises:
+        Refused: it cannot be read.
+    """
+    if path is None:
+        return None
+    try:
+        return Path(path).read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        found = error.strerror if isinstance(error, OSError) and error.strerror else "no PEM file"
+        raise Refused(f"{field}: {path}: {found}") from error
 
 
 def _has_tls(options: KafkaAccessOptions) -> bool:

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 
 from kafka.net.sasl import get_sasl_mechanism
 
-from millstream.contract.errors import InvalidConfiguration, Problem, SourceUnavailable
+from millstream.contract.errors import Refused, SourceUnavailable
 from millstream.kafka.access import Access
 
 SASL_FAILED = "SASL authentication failed"
@@ -38,20 +38,20 @@ _ALERT = re.compile(r"ALERT_(\w*CERTIFICATE\w*|UNKNOWN_CA|HANDSHAKE_FAILURE)")
 """What a server answers whom a client's certificate does not convince, or who misses one."""
 
 
-class _Refused(Exception):
+class _NotAdmitted(Exception):
     """The heading that says why."""
 
 
-def admit(access: Access, field: str) -> None:
-    """Return once one of the servers has let us in; asks them in turn. `field` is the option that names them.
+def admit(access: Access) -> None:
+    """Return once one of the servers has let us in; asks them in turn.
 
     Raises:
-        InvalidConfiguration: they refuse us, or are not whom we trust.
+        Refused: they refuse us, or are not whom we trust.
         SourceUnavailable: none answers now.
     """
     context = access.ssl_context() if access.tls else None
     until = time.monotonic() + WITHIN_S
-    refused: _Refused | None = None
+    refused: _NotAdmitted | None = None
     why = f"{access.bootstrap_servers}: no broker answers"
     servers = access.bootstrap_servers.split(",")
     for server in servers:
@@ -60,14 +60,13 @@ def admit(access: Access, field: str) -> None:
             break
         try:
             return _ask(server, access, context, min(left_s, CONNECT_S) if len(servers) > 1 else left_s)
-        except _Refused as heading:
+        except _NotAdmitted as heading:
             refused = heading
         except (OSError, UnicodeError) as error:  # the latter for a host that no name can be
             why = f"{server}: {_why(error)}"
     if refused is None:
         raise SourceUnavailable(why)
-    wanted = f"a cluster that lets us in ({access.bootstrap_servers})"
-    raise InvalidConfiguration([Problem("", field, wanted, str(refused))]) from refused
+    raise Refused(f"{access.bootstrap_servers}: {refused}") from refused
 
 
 def _ask(server: str, access: Access, context: ssl.SSLContext | None, within_s: float) -> None:
@@ -82,12 +81,12 @@ def _ask(server: str, access: Access, context: ssl.SSLContext | None, within_s: 
             if access.mechanism is not None:
                 _authenticate(wire, access, host)
     except ssl.SSLCertVerificationError as error:
-        raise _Refused(SERVER_UNKNOWN) from error
+        raise _NotAdmitted(SERVER_UNKNOWN) from error
     except struct.error as error:
         raise ConnectionError("this is not Kafka") from error
     except ssl.SSLError as error:
         if _ALERT.search(error.reason or ""):
-            raise _Refused(CLIENT_UNKNOWN) from error
+            raise _NotAdmitted(CLIENT_UNKNOWN) from error
         raise
 
 
@@ -109,7 +108,7 @@ def _authenticate(wire: socket.socket, access: Access, host: str) -> None:
         try:
             mechanism.receive(_token(answer))
         except (ValueError, KeyError) as error:  # it does not know the password, or speaks nonsense
-            raise _Refused(SERVER_UNKNOWN) from error
+            raise _NotAdmitted(SERVER_UNKNOWN) from error
 
 
 def _check(answer: bytes) -> bool:
@@ -118,7 +117,7 @@ def _check(answer: bytes) -> bool:
     if code == _UNSUPPORTED_VERSION:
         return True
     if code:
-        raise _Refused(SASL_FAILED)
+        raise _NotAdmitted(SASL_FAILED)
     return False
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from millstream.contract.errors import InvalidConfiguration, Problem
+from millstream.contract.errors import Refused
 
 CONFLUENT = "confluent"
 KAFKA_PYTHON = "kafka-python"
@@ -14,13 +14,12 @@ def chosen(client: str) -> str:
     """The library that is used: the one named, or the fastest that is installed.
 
     Raises:
-        InvalidConfiguration: it is not installed.
+        Refused: it is not installed.
     """
     if client == "auto":
         return CONFLUENT if _has("confluent_kafka") else KAFKA_PYTHON
     if client == CONFLUENT and not _has("confluent_kafka"):
-        wanted = 'an installed client (pip install "millstream[kafka]")'
-        raise InvalidConfiguration([Problem("", "client", wanted, repr(client))])
+        raise Refused('client: confluent-kafka is not installed (pip install "millstream[kafka]")')
     return client
 
 

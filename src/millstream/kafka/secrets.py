@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-import msgspec
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 from millstream.aws.arn import parse_arn
 from millstream.aws.clients import client_config, new_session
 from millstream.aws.source_errors import source_errors
-from millstream.contract.errors import InvalidConfiguration, Problem
+from millstream.contract import outside_json
+from millstream.contract.errors import InvalidConfiguration, Refused
 from millstream.contract.ports import Host
 
 FIELD = "source_access_configurations"
@@ -103,20 +103,20 @@ def read_secrets(configurations: Sequence[AccessConfiguration], host: Host, fiel
     """Ask Secrets Manager for all of them, each in its own region; blocks. `field` is the option they are of.
 
     Raises:
-        InvalidConfiguration: with each secret that is missing, refused to us, or without what it must hold.
+        Refused: with each secret that is missing, refused to us, or without what it must hold.
         SourceUnavailable: Secrets Manager does not answer now.
     """
     found = Secrets()
-    problems: list[Problem] = []
+    problems: list[str] = []
     for one in configurations:
         try:
             held = _held(one, _value(one, host, field), field)
-        except InvalidConfiguration as invalid:
-            problems += invalid.problems
+        except (InvalidConfiguration, Refused) as refused:
+            problems.append(str(refused))
             continue
         found = replace(found, mechanism=MECHANISMS.get(one.type, found.mechanism), **held)
     if problems:
-        raise InvalidConfiguration(problems)
+        raise Refused("\n".join(problems))
     return found
 
 
@@ -140,14 +140,14 @@ def _held(one: AccessConfiguration, value: object, field: str) -> dict[str, str]
     """The fields of Secrets that one secret fills."""
     wanted = _KEYS[one.type]
     try:
-        document = msgspec.json.decode(value if isinstance(value, (str, bytes)) else b"")
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        document = outside_json.read(value if isinstance(value, (str, bytes)) else b"")
+    except outside_json.NotJson:
         document = None
     if not isinstance(document, dict):
-        raise InvalidConfiguration([_problem(one, field, "no JSON object")])
+        raise Refused(_problem(one, field, "no JSON object"))
     wrong = [key for key in wanted if not _is_text(document.get(key))]
     if wrong:
-        raise InvalidConfiguration([_problem(one, field, f'no text under "{key}"') for key in wrong])
+        raise Refused("\n".join(_problem(one, field, f'no text under "{key}"') for key in wrong))
     held = {name: document[key] for key, name in wanted.items()}
     if one.type == CERTIFICATE and document.get(_KEY_PASSWORD) is not None:
         held["key_password"] = str(document[_KEY_PASSWORD])
@@ -158,6 +158,6 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value)
 
 
-def _problem(one: AccessConfiguration, field: str, found: str) -> Problem:
+def _problem(one: AccessConfiguration, field: str, found: str) -> str:
     keys = " and ".join(f'"{key}"' for key in _KEYS[one.type])
-    return Problem("", f"{field}.{one.type}", f"a secret with {keys} ({one.uri})", found)
+    return f"{field}.{one.type}: {one.uri}: wanted {keys}, found {found}"

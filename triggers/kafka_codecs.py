@@ -1,0 +1,117 @@
+"""Inflates what producers have compressed, to a bound: what a megabyte inflates to is theirs to choose.
+
+gzip is in the standard library. cramjam has the other three in one wheel, where kafka-python looks for
+three packages and bounds none of them.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any, Final
+
+MOST_BYTES: Final = 128 * 1024 * 1024
+"""Of one batch; ordinary ones have a megabyte, and no event more than six."""
+
+GROWTH = 8
+
+_XERIAL = b"\x82SNAPPY\x00"
+_XERIAL_HEADER_BYTES = 16  # with two versions behind the name
+
+
+class CodecMissing(Exception):
+    """The package that reads a codec is not installed."""
+
+
+class NotInflated(ValueError):
+    """What was compressed is broken, or more than is taken."""
+
+
+def inflated(codec: int, data: bytes) -> bytes | bytearray:
+    """What a batch holds, by its codec's number in the protocol.
+
+    Raises:
+        CodecMissing: see there.
+        NotInflated: see there.
+    """
+    match codec:
+        case 1:
+            return _gzip(data)
+        case 2:
+            return _snappy(data)
+        case 3:
+            return _grown("lz4", data)
+        case 4:
+            return _grown("zstd", data)
+        case other:
+            raise NotInflated(f"codec {other}")
+
+
+def _gzip(data: bytes) -> bytes:
+    found = b""
+    while data:
+        reader = zlib.decompressobj(wbits=31)
+        try:
+            found += reader.decompress(data, MOST_BYTES + 1 - len(found))
+        except zlib.error as error:
+            raise NotInflated("gzip") from error
+        if len(found) > MOST_BYTES:
+            raise NotInflated("too large")
+        if not reader.eof:
+            raise NotInflated("gzip, cut short")
+        data = reader.unused_data
+    return found
+
+
+def _snappy(data: bytes) -> bytes:
+    """One block; or several, each behind its length, as Java's library writes them."""
+    if not data.startswith(_XERIAL):
+        return _block(data, MOST_BYTES)
+    found, at = bytearray(), _XERIAL_HEADER_BYTES
+    while at < len(data):
+        size = int.from_bytes(data[at : at + 4])
+        at += 4
+        if size > len(data) - at:
+            raise NotInflated("snappy, cut short")
+        found += _block(data[at : at + size], MOST_BYTES - len(found))
+        at += size
+    return bytes(found)
+
+
+def _block(data: bytes, most_bytes: int) -> bytes:
+    snappy = _library("snappy")
+    try:
+        if snappy.decompress_raw_len(data) > most_bytes:
+            raise NotInflated("too large")
+        return bytes(snappy.decompress_raw(data))
+    except _errors() as error:
+        raise NotInflated("snappy") from error
+
+
+def _grown(name: str, data: bytes) -> bytearray:
+    """By a library that fills what it is given, which grows until that is enough."""
+    library = _library(name)
+    size = max(len(data) * GROWTH, 64 * 1024)
+    while True:
+        into = bytearray(min(size, MOST_BYTES))
+        try:
+            del into[library.decompress_into(data, into) :]
+        except _errors() as error:
+            if size >= MOST_BYTES:
+                raise NotInflated(f"{name}, or too large") from error
+            size *= GROWTH
+        else:
+            return into
+
+
+def _library(name: str) -> Any:
+    try:
+        import cramjam
+    except ImportError as error:
+        raise CodecMissing(f"compressed with {name}, which needs cramjam (pip install cramjam)") from error
+    return getattr(cramjam, name)
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    from cramjam import DecompressionError
+
+    return (DecompressionError, ValueError, OverflowError)
