@@ -27,8 +27,8 @@ from tests.fakes import (
     FakeTrigger,
     record,
 )
+from tests.mappings.queue_rig import rig
 from tests.mappings.stream_rig import by_numbers, world
-from tests.mappings.test_queue import rig
 from tests.stream_fakes import FakeStreamTrigger, stream_record
 
 ONCE = QueuePolicy(max_retries=0)

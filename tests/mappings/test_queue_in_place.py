@@ -6,7 +6,7 @@ from millstream.contract.functions import Outcome, Throttled
 from millstream.contract.ports import BatchLimits, QueuePolicy, RetryInPlace
 from millstream.contract.records import Discarded, Returned
 from tests.fakes import FAILURE, SUCCESS, failures, record
-from tests.mappings.test_queue import rig
+from tests.mappings.queue_rig import rig
 
 IN_PLACE = QueuePolicy(concurrency=1, in_place=RetryInPlace(first_s=1.0, most_s=60.0, within_s=1800.0))
 

@@ -11,7 +11,7 @@ from millstream.contract.ports import BatchLimits, QueuePolicy
 from millstream.contract.records import Record
 from millstream.mappings.scaling import CEILING, START
 from tests.fakes import FakeQueue, record
-from tests.mappings.test_queue import rig
+from tests.mappings.queue_rig import rig
 
 
 class Endless(FakeQueue):

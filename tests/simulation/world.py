@@ -152,9 +152,11 @@ class World(ABC):
 
     def move(self, move: Move) -> None:
         """Let the broker move a partition, where it does such things."""
+        return
 
     def store_away(self, away: bool) -> None:
         """Let the store be away, where there is one."""
+        return
 
     def fault(self) -> Exception | None:
         """What the source raises now."""
