@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
@@ -147,38 +148,42 @@ def test_an_endpoint_that_is_down_at_start_is_waited_for(tmp_path: Path, own_min
         url = sqs.create_queue(QueueName="late", Attributes={"VisibilityTimeout": "10"})["QueueUrl"]
         daemon.process.send_signal(signal.SIGCONT)
         send(own_ministack, url, 0, 20)
-        wait_until(
-            "it comes back", lambda: daemon.status()["state"] == "Disabled" or len(daemon.handled()) == 20
-        )
-        assert len(daemon.handled()) == 20
+        wait_until("it comes back", lambda: len(daemon.handled()) == 20)
         assert daemon.stop() == 0
     finally:
         if daemon.process is not None and daemon.process.poll() is None:
             daemon.kill()
 
 
-def test_a_missing_queue_disables_its_mapping_and_no_other(
+def test_a_missing_queue_is_a_problem_of_its_mapping_alone_until_it_is_there(
     daemon: RunningDaemon, ministack: Ministack
 ) -> None:
     url = ministack.queue(VisibilityTimeout="10")
     send(ministack, url, 0, 10)
-    daemon.start(app(url) + "\napp.map(Sqs('nowhere'), to=handle)\n")
+    missing = f"late-{uuid.uuid4().hex}"
+    daemon.start(app(url) + f"\napp.map(Sqs({missing!r}), to=handle)\n")
     wait_until("the other one works", lambda: len(daemon.handled()) == 10)
     states = {m["row"]["source"]: m["status"] for m in daemon.mappings() or []}
-    assert states["nowhere"]["state"] == "Disabled"
-    assert "queue: wanted" in states["nowhere"]["state_reason"]
+    assert states[missing]["state"] == "Creating"
+    assert states[missing]["state_reason"] == f"PROBLEM: no queue {missing!r}"
     assert states[name_of(url)]["state"] == "Enabled"
+    created = ministack.client("sqs").create_queue(QueueName=missing, Attributes={"VisibilityTimeout": "10"})
+    send(ministack, created["QueueUrl"], 10, 5)
+    wait_until("it works as well", lambda: len(daemon.handled()) == 15)
     assert daemon.stop() == 0
 
 
-def test_a_visibility_timeout_below_the_functions_timeout_disables_the_mapping(
+def test_a_visibility_timeout_below_the_functions_timeout_is_a_problem_that_names_both(
     daemon: RunningDaemon, ministack: Ministack
 ) -> None:
     url = ministack.queue(VisibilityTimeout="2")
     daemon.start(app(url))
     wait_until(
-        "it is disabled",
-        lambda: (daemon.mappings() or [{"status": {"state": ""}}])[0]["status"]["state"] == "Disabled",
+        "it has a problem",
+        lambda: (
+            "PROBLEM"
+            in (daemon.mappings() or [{"status": {"state_reason": ""}}])[0]["status"]["state_reason"]
+        ),
     )
     reason = daemon.status()["state_reason"]
     assert "5" in reason

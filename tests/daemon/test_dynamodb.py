@@ -254,23 +254,22 @@ def test_faults_of_the_service_lose_and_repeat_nothing(
         assert len([line for line in lines if "source available again" in line]) == 1
 
 
-def test_a_table_without_a_stream_disables_its_mapping_with_the_reason(run: Run) -> None:
+def test_a_table_without_a_stream_is_a_problem_of_its_mapping(run: Run) -> None:
     run.fake.table("bare")
     run.daemon.start(app(run.daemon, "bare"))
     run.daemon.started()
-    wait_until("it is disabled", lambda: run.daemon.status()["state"] == "Disabled")
-    assert run.daemon.status()["state_reason"] == (
-        "stream: wanted a table whose stream is enabled (bare), found one without a stream"
-    )
+    wait_until("it has a problem", lambda: "PROBLEM" in run.daemon.status()["state_reason"])
+    problem = "PROBLEM: table 'bare' has no stream: it is to be enabled"
+    assert run.daemon.status()["state_reason"] == problem
     assert run.daemon.stop() == 0
 
 
-def test_a_stream_deleted_in_mid_run_disables_its_mapping_after_what_was_read(run: Run) -> None:
+def test_a_stream_deleted_in_mid_run_is_a_problem_after_what_was_read(run: Run) -> None:
     run.put(160)
     run.start()
     run.until_delivered(160)
     run.stream.delete()
-    wait_until("it is disabled", lambda: run.daemon.status()["state"] == "Disabled")
+    wait_until("it has a problem", lambda: "PROBLEM" in run.daemon.status()["state_reason"])
     assert run.stream.arn in run.daemon.status()["state_reason"]
     assert sorted(run.numbers()) == list(range(160))
 

@@ -54,7 +54,7 @@ async def test_the_outage_of_one_source_is_not_felt_by_another_mapping(
         daemon.start(app(kept) + f"\napp.map(Sqs({gone!r}), to=handle)\n")
         await until("both run", lambda: daemon.text().count("state=Enabled") == 2)
         ministack.client("sqs").delete_queue(QueueUrl=gone)
-        await until("the other one is disabled", lambda: "mapping stopped for good" in daemon.text())
+        await until("the other one has a problem", lambda: "mapping refused, tried again" in daemon.text())
         send(ministack, kept, 0, 50)
         await until("all are handled", lambda: len(daemon.handled()) == 50)
         assert daemon.stop() == 0

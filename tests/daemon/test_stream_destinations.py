@@ -306,14 +306,14 @@ app.map(source, to=handle, on_success="file://{done}", on_failure="file://{faile
     assert [record["dynamodb"]["Keys"]["pk"]["S"] for record in event["Records"]] == ["fresh"]
 
 
-def test_a_destination_that_is_missing_disables_its_mapping_with_the_reason(
+def test_a_destination_that_is_missing_is_a_problem_of_its_mapping(
     daemon: RunningDaemon, ministack: Ministack
 ) -> None:
     stream = make_stream(ministack.client("kinesis"), 1)
     target = "arn:aws:sqs:us-east-1:000000000000:nowhere"
     daemon.start(APP + f"declare('broken', broken, Kinesis({stream!r}, **start), {target!r})\n")
     daemon.started()
-    wait_until("it is disabled", lambda: daemon.status()["state"] == "Disabled")
+    wait_until("it has a problem", lambda: "PROBLEM" in daemon.status()["state_reason"])
     assert target in daemon.status()["state_reason"]
     assert daemon.stop() == 0
 

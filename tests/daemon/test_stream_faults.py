@@ -119,7 +119,7 @@ def end(daemon: RunningDaemon) -> None:
         daemon.kill()
 
 
-def test_a_missing_stream_disables_its_mapping_and_no_other(
+def test_a_missing_stream_is_a_problem_of_its_mapping_alone(
     daemon: RunningDaemon, ministack: Ministack
 ) -> None:
     kinesis = ministack.client("kinesis")
@@ -128,14 +128,14 @@ def test_a_missing_stream_disables_its_mapping_and_no_other(
     daemon.start(app(daemon, f"declare('nowhere', handle)\ndeclare({stream!r}, handle)\n"))
     wait_until("the other one works", lambda: len(done(daemon).numbers()) == 10)
     shown = {one["row"]["source"]: one["status"] for one in listed(daemon.data)}
-    assert shown["nowhere"]["state"] == "Disabled"
-    assert shown["nowhere"]["state_reason"] == ("stream: wanted a stream that is there (nowhere), found none")
+    assert shown["nowhere"]["state"] == "Creating"
+    assert shown["nowhere"]["state_reason"] == "PROBLEM: no stream 'nowhere'"
     assert shown[stream]["state"] == "Enabled"
     assert daemon.stop() == 0
 
 
 @pytest.mark.parametrize("pushed", [False, True], ids=["polled", "enhanced fan-out"])
-def test_a_stream_deleted_in_mid_run_disables_its_mapping_after_what_was_read(
+def test_a_stream_deleted_in_mid_run_is_a_problem_after_what_was_read(
     daemon: RunningDaemon, ministack: Ministack, pushed: bool
 ) -> None:
     kinesis = ministack.client("kinesis")
@@ -145,7 +145,7 @@ def test_a_stream_deleted_in_mid_run_disables_its_mapping_after_what_was_read(
     daemon.start(app(daemon, f"declare({source!r}, slow, batch_size=10)\n", 0.1))
     wait_until("it works", lambda: done(daemon).numbers())
     kinesis.delete_stream(StreamName=stream, EnforceConsumerDeletion=True)
-    wait_until("it is disabled", lambda: daemon.status()["state"] == "Disabled")
+    wait_until("it has a problem", lambda: "PROBLEM" in daemon.status()["state_reason"])
     assert stream in daemon.status()["state_reason"]
     assert done(daemon).numbers() == list(range(100))
     assert daemon.stop() == 0
