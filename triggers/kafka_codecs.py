@@ -7,12 +7,14 @@ three packages and bounds none of them.
 from __future__ import annotations
 
 import zlib
+from mmap import mmap
 from typing import Any, Final
 
 MOST_BYTES: Final = 128 * 1024 * 1024
 """Of one batch; ordinary ones have a megabyte, and no event more than six."""
 
-GROWTH = 8
+USUAL_RATIO, LEAST_BYTES = 8, 64 * 1024
+"""What most batches inflate to, at most."""
 
 _XERIAL = b"\x82SNAPPY\x00"
 _XERIAL_HEADER_BYTES = 16  # with two versions behind the name
@@ -26,7 +28,7 @@ class NotInflated(ValueError):
     """What was compressed is broken, or more than is taken."""
 
 
-def inflated(codec: int, data: bytes) -> bytes | bytearray:
+def inflated(codec: int, data: bytes) -> bytes:
     """What a batch holds, by its codec's number in the protocol.
 
     Raises:
@@ -39,9 +41,9 @@ def inflated(codec: int, data: bytes) -> bytes | bytearray:
         case 2:
             return _snappy(data)
         case 3:
-            return _grown("lz4", data)
+            return _into("lz4", data)
         case 4:
-            return _grown("zstd", data)
+            return _into("zstd", data)
         case other:
             raise NotInflated(f"codec {other}")
 
@@ -87,20 +89,20 @@ def _block(data: bytes, most_bytes: int) -> bytes:
         raise NotInflated("snappy") from error
 
 
-def _grown(name: str, data: bytes) -> bytearray:
-    """By a library that fills what it is given, which grows until that is enough."""
+def _into(name: str, data: bytes) -> bytes:
+    """By a library that fills what it is given: first a little, then as much as is touched."""
     library = _library(name)
-    size = max(len(data) * GROWTH, 64 * 1024)
-    while True:
-        into = bytearray(min(size, MOST_BYTES))
+    usual = bytearray(min(max(len(data) * USUAL_RATIO, LEAST_BYTES), MOST_BYTES))
+    try:
+        return bytes(memoryview(usual)[: library.decompress_into(data, usual)])
+    except _errors():
+        pass  # too large for that, or broken
+    with mmap(-1, MOST_BYTES) as most:
         try:
-            del into[library.decompress_into(data, into) :]
+            size = library.decompress_into(data, most)
         except _errors() as error:
-            if size >= MOST_BYTES:
-                raise NotInflated(f"{name}, or too large") from error
-            size *= GROWTH
-        else:
-            return into
+            raise NotInflated(f"{name}, or too large") from error
+        return most[:size]
 
 
 def _library(name: str) -> Any:
