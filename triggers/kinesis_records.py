@@ -16,8 +16,8 @@ from hashlib import md5
 import msgspec
 
 from millstream.aws.arn import parse_arn
-from millstream.aws.seldom import Seldom
 from millstream.contract.records import Position, Reason, Record
+from millstream.contract.seldom import Seldom
 from millstream.contract.streams import Page
 from millstream.triggers.kinesis_aggregates import UserRecord, unpack_base64
 from millstream.triggers.kinesis_wire import KinesisRecord

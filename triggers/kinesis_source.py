@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from millstream.aws.seldom import Seldom
 from millstream.contract.clock import Clock
+from millstream.contract.seldom import Seldom
 from millstream.contract.streams import Partition, Start, StreamReader
 from millstream.triggers.kinesis_client import KinesisCalls, NotFound, SameStream, find_stream
 from millstream.triggers.kinesis_fanout import FanoutReader
