@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import base64
+import json
+import os
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 from botocore.exceptions import ClientError, ParamValidationError
 
+from millstream.cli.embedded import TEST_CREDENTIALS
 from millstream.store.sqlite import SqliteStore
 from millstream.triggers.kinesis import KinesisTrigger
+from tests.brokers.kinesis_fake import CONSUMER_ARN, NAME, KinesisFake, sequence
 from tests.brokers.kinesis_local import KinesisLocal
 from tests.brokers.ministack import Ministack
 from tests.contract.mapping_kit import Broker, MappingKit, positions
+from tests.fakes import FakeDestination
 from tests.hostile.corpus import Odd
 from tests.hostile.kinesis import ODD_PUTS
 
@@ -148,6 +154,25 @@ class FanoutBroker(KinesisBroker):
         self._consumer = self._consumer.rpartition(":")[0] + f":{self._register_at}"
 
 
+class FakeBroker(KinesisBroker):
+    """The fake endpoint, whose records may have 10 MB, as those of the service may."""
+
+    largest = 4_400_000
+
+    def __init__(self, fake: KinesisFake, stream: str) -> None:
+        self.broker_url = fake.url
+        self._fake = fake
+        self._stream = stream
+
+    @property
+    def declared(self) -> str:
+        return self._stream
+
+    def put(self, data: str) -> None:
+        self._fake.put(data.encode())
+        self._last = sequence(len(self._fake.records) - 1)
+
+
 class TestPolling(MappingKit):
     @pytest.fixture
     def broker(self, ministack: Ministack) -> Iterator[Broker]:
@@ -176,3 +201,23 @@ class TestPollingAnother(MappingKit):
         client = kinesis_local.client()
         yield LocalBroker(kinesis_local.endpoint_url, client)
         client.close()
+
+
+@pytest.mark.parametrize("stream", [NAME, CONSUMER_ARN])
+async def test_a_record_that_no_event_holds_is_given_up_at_once_and_all_others_are_taken(
+    stream: str, tmp_path: Path
+) -> None:
+    os.environ.update(TEST_CREDENTIALS)
+    destination = FakeDestination()
+    with KinesisFake() as fake:
+        broker = FakeBroker(fake, stream)
+        largest, larger = "a" * broker.largest, "b" * 5_000_000
+        for data in ("before", largest, larger, "after"):
+            broker.put(data)
+        async with MappingKit().running(broker, tmp_path, destination=destination) as it:
+            await it.until_at_end()
+    assert it.function.taken == [b"before", largest.encode(), b"after"]
+    (document,) = [json.loads(document.body) for document in destination.records]
+    assert document["requestContext"]["condition"] == "MaximumPayloadSizeExceeded"
+    assert document["KinesisBatchInfo"]["startSequenceNumber"] == sequence(2)
+    assert (it.observer.discarded, it.observer.dropped) == (1, 0)
