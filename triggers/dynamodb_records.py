@@ -13,8 +13,8 @@ from typing import Any
 
 import msgspec
 
-from millstream.aws.seldom import Seldom
 from millstream.contract.records import Position, Reason, Record
+from millstream.contract.seldom import Seldom
 from millstream.triggers.dynamodb_wire import created_at, sequence_of
 
 logger = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, assert_never
 
-from millstream.aws.seldom import Seldom
 from millstream.contract.clock import Clock
+from millstream.contract.seldom import Seldom
 from millstream.contract.streams import After, At, Oldest, Partition, Start
 from millstream.triggers import dynamodb_lineage
 from millstream.triggers.dynamodb_client import DynamoDbCalls, NotFound

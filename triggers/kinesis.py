@@ -107,7 +107,8 @@ class KinesisTrigger:
         finally:
             opening.close()
         self._found_arn = stream.arn
-        return KinesisSource(KinesisCalls(client, stream), host.clock, self.options.deaggregate)
+        calls = KinesisCalls(client, stream)
+        return KinesisSource(calls, host.clock, self.options.deaggregate, host.buffer_bytes)
 
     @property
     def _name(self) -> str:

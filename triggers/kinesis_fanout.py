@@ -18,14 +18,18 @@ from millstream.contract.errors import MillstreamError, SourceUnavailable
 from millstream.contract.records import Record
 from millstream.contract.streams import Page, Start
 from millstream.triggers.kinesis_client import ConsumerBusy, KinesisCalls, NotFound, PlaceRefused, SameStream
+from millstream.triggers.kinesis_held import Backlog, Buffer
 from millstream.triggers.kinesis_places import OLDEST, Place, after, place_of
-from millstream.triggers.kinesis_records import Backlog, RecordMaker
+from millstream.triggers.kinesis_records import RecordMaker
 from millstream.triggers.kinesis_wire import EVENT, Found
 
 logger = logging.getLogger(__name__)
 
 WAITING = 2
-"""Events that may wait for the runner; while they do, the connection is not read on."""
+"""Parts of events that may wait for the runner; while they do, the connection is not read on."""
+
+PART = 10_000
+"""Most records of a part; its bytes are bounded by the buffer."""
 
 RENEWAL_S = 1.0
 """Least time between two subscriptions to a shard. Source: AWS, SubscribeToShard: one call a second."""
@@ -39,11 +43,11 @@ service sends one about every five seconds where there are no records."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Event:
-    """What one event of a subscription brought."""
+class _Part:
+    """What one event of a subscription brought, or the next part of it."""
 
     records: list[Record]
-    lag_s: float | None
+    lag_s: float | None  # None: unknown, or more of the event follows
     ended: bool
     sent_at: float  # monotonic, the latest that is certain
 
@@ -57,17 +61,24 @@ class Subscriptions:
     """
 
     def __init__(
-        self, calls: KinesisCalls, maker: RecordMaker, start: Start, clock: Clock, arrived: asyncio.Event
+        self,
+        calls: KinesisCalls,
+        maker: RecordMaker,
+        start: Start,
+        clock: Clock,
+        buffer: Buffer,
+        arrived: asyncio.Event,
     ) -> None:
         self._calls = calls
         self._maker = maker
         self._shard = maker.shard
         self._clock = clock
+        self._buffer = buffer
         self._place = place_of(start)
         self._loop = asyncio.get_running_loop()
         self._arrived = arrived
         self._changed = threading.Condition()
-        self._waiting: deque[_Event | MillstreamError] = deque()
+        self._waiting: deque[_Part | MillstreamError] = deque()
         self._running = False
         self._over = False
         self._streaming: Any = None  # the response that the thread reads
@@ -90,7 +101,7 @@ class Subscriptions:
                 self._running = False
             raise SourceUnavailable(f"{self._calls.stream.name}: no thread for {self._shard}") from error
 
-    def take(self) -> _Event | MillstreamError | None:
+    def take(self) -> _Part | MillstreamError | None:
         """What waits, in order. None: nothing does."""
         with self._changed:
             if not self._waiting:
@@ -187,18 +198,20 @@ class Subscriptions:
             )["EventStream"]
 
     def _hand_over(self, found: Found, sent_at: float) -> bool:
-        """Queue an event once there is room; False if no further one is wanted."""
-        place = self._place
-        wanted = place.wanted(self._maker.records(found.records, self._clock.now()))
+        """Queue the parts of an event, each once there is room; False if no further event is wanted."""
+        held = self._place.held(self._maker, found.records, self._clock.now())
         ended = bool(found.child_shards) or found.continuation_sequence_number is None
-        with self._changed:
-            self._changed.wait_for(lambda: self._over or len(self._waiting) < WAITING)
-            if self._over:
-                return False
-            self._waiting.append(_Event(wanted, found.lag_s, ended, sent_at))
-            self._place = _behind(place, found, wanted)
-            self._over = ended
-        self._tell()
+        self._place = _behind(self._place, found, not held.empty)
+        for records, rest in held.parts(PART, self._buffer.part_bytes):
+            last = rest.empty
+            part = _Part(records, found.lag_s if last else None, ended and last, sent_at)
+            with self._changed:
+                self._changed.wait_for(lambda: self._over or len(self._waiting) < WAITING)
+                if self._over:
+                    return False
+                self._waiting.append(part)
+                self._over = part.ended
+            self._tell()
         return not ended
 
     def _tell(self) -> None:
@@ -218,12 +231,15 @@ class FanoutReader:
         maker: RecordMaker,
         start: Start,
         clock: Clock,
+        buffer: Buffer,
         same: SameStream | None = None,
     ) -> None:
+        self._buffer = buffer
+        buffer.join(self)
         self._same = same or SameStream(maker.shard)
         self._clock = clock
         self._arrived = asyncio.Event()
-        self._subscriptions = Subscriptions(calls, maker, start, clock, self._arrived)
+        self._subscriptions = Subscriptions(calls, maker, start, clock, buffer, self._arrived)
         self._backlog = Backlog()
         self._told_at = -math.inf  # when the service last said how far behind this is
         self._closed = False
@@ -242,13 +258,14 @@ class FanoutReader:
 
     async def aclose(self) -> None:
         self._closed = True
+        self._buffer.leave(self)
         self._subscriptions.close()
         self._arrived.set()
 
     async def _next(self) -> None:
         self._arrived.clear()
         found = self._subscriptions.take()
-        if isinstance(found, _Event):
+        if isinstance(found, _Part):
             self._backlog.add(found.records, found.lag_s, found.ended)
             self._told_at = found.sent_at
         elif found is not None:
@@ -257,10 +274,10 @@ class FanoutReader:
             await self._arrived.wait()
 
 
-def _behind(place: Place, found: Found, wanted: list[Record]) -> Place:
+def _behind(place: Place, found: Found, wanted: bool) -> Place:
     """Where the next subscription goes on."""
     if found.records:
-        return place.passed(found.records[-1].sequence_number, wanted)
+        return place.passed(found.records, wanted)
     if found.continuation_sequence_number is None or place.at is not None or place.last_sub >= 0:
         return place
     return after(found.continuation_sequence_number)

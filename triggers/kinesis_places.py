@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, assert_never
 
-from millstream.contract.records import Record
 from millstream.contract.streams import After, At, Oldest, Start
+from millstream.triggers.kinesis_held import Held
+from millstream.triggers.kinesis_records import RecordMaker
+from millstream.triggers.kinesis_wire import KinesisRecord
 
 _LATEST = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 
@@ -37,21 +40,20 @@ class Place:
             return {"Timestamp": datetime.fromtimestamp(min(max(self.at, 0.0), _LATEST), UTC)}
         return {} if self.sequence is None else {sequence: self.sequence}
 
-    def wanted(self, records: list[Record]) -> list[Record]:
+    def held(self, maker: RecordMaker, found: Sequence[KinesisRecord], received_at: float) -> Held:
         """What of the first records from here on is not before it."""
+        first, sub = 0, 0
         if self.at is not None:
             # A request may say whole seconds only, by the age of botocore; arrivals are in milliseconds.
             since = math.floor(self.at * 1000) / 1000
-            first = next((n for n, record in enumerate(records) if record.arrived_at >= since), len(records))
-            return records[first:]
-        if self.last_sub < 0:
-            return records
-        behind = {f"{self.sequence}:{sub}" for sub in range(self.last_sub + 1)}
-        return [record for record in records if record.position not in behind]
+            first = next((n for n, one in enumerate(found) if not one.arrived_before(since)), len(found))
+        elif found and found[0].sequence_number == self.sequence:
+            sub = self.last_sub + 1
+        return Held(maker, found, received_at, first, sub)
 
-    def passed(self, sequence: str, wanted: list[Record]) -> Place:
-        """The place behind the record `sequence`, the last one read; `wanted` is what it brought."""
-        return self if self.at is not None and not wanted else after(sequence)
+    def passed(self, found: Sequence[KinesisRecord], wanted: bool) -> Place:
+        """The place behind records from here on; `wanted` unless all of them are before it."""
+        return self if not found or (self.at is not None and not wanted) else after(found[-1].sequence_number)
 
 
 OLDEST = Place("TRIM_HORIZON")

@@ -20,8 +20,9 @@ from millstream.triggers.kinesis_client import (
     PlaceRefused,
     SameStream,
 )
+from millstream.triggers.kinesis_held import Buffer, Held
 from millstream.triggers.kinesis_places import OLDEST, Place, place_of
-from millstream.triggers.kinesis_records import Backlog, RecordMaker
+from millstream.triggers.kinesis_records import RecordMaker
 from millstream.triggers.kinesis_wire import FOUND, Found
 
 logger = logging.getLogger(__name__)
@@ -38,15 +39,18 @@ IDLE_S = 1.0
 AWAKE_S = 2.0
 """How long a shard counts as one that has records, after the last of them."""
 
+TYPICAL_PACKED_BYTES = 1024 * 1024
+"""Size that records to be taken apart are held to have before the first one was seen."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Fetched:
     """What one call brought."""
 
-    records: list[Record]
+    records: list[Record]  # the first ones that are wanted
+    held: Held  # those behind them
     iterator: str | None  # None: the shard has ended
     place: Place  # behind what was brought
-    found: bool  # records, wanted or not
     lag_s: float | None
 
 
@@ -59,6 +63,7 @@ class PollingReader:
         maker: RecordMaker,
         start: Start,
         clock: Clock,
+        buffer: Buffer,
         same: SameStream | None = None,
     ) -> None:
         self._calls = calls
@@ -68,44 +73,79 @@ class PollingReader:
         self._clock = clock
         self._place = place_of(start)
         self._iterator: str | None = None
-        self._backlog = Backlog()
+        self._buffer = buffer
+        self._held: Held | None = None  # what was read and not made into records yet
+        self._ended = False  # nothing is behind what was read
+        self._lag_s: float | None = None
+        self._packed_bytes = TYPICAL_PACKED_BYTES  # of a record, on average of the last page
         self._due = -math.inf  # when the next call may be made
         self._awake_until = -math.inf
         self._most = PAGE  # records of one call, fewer while a page cannot be read as a whole
         self._closed = False
+        buffer.join(self)
 
     async def read(self, limit: int, wait_s: float) -> Page:
         self._same.check()
         until = self._clock.monotonic() + wait_s
-        while self._backlog.empty and not self._backlog.ended and not self._closed:
+        records: list[Record] = []
+        while not records and not self._closed:
+            if self._held is not None:
+                records = await self._next_part(self._held, limit)
+                continue
             now = self._clock.monotonic()
+            if self._ended:
+                break
             if self._due > max(now, until):
                 await self._clock.sleep(until - now)
                 break
             await self._clock.sleep(self._due - now)
-            await self._fetch(min(limit, self._most))
-        return self._backlog.take(limit)
+            records = await self._fetch(limit)
+        return Page(records, self._ended and self._held is None, self._lag_s)
 
     async def aclose(self) -> None:
         self._closed = True  # calls are short, and end in their thread
+        self._buffer.leave(self)
 
-    async def _fetch(self, limit: int) -> None:
+    async def _next_part(self, held: Held, limit: int) -> list[Record]:
+        most_bytes = self._part_bytes
+        records, rest = await self._calls.call(lambda _: held.part(limit, most_bytes))
+        self._held = None if rest.empty else rest
+        return records
+
+    async def _fetch(self, limit: int) -> list[Record]:
         asked_at = self._clock.monotonic()
         self._due = asked_at + BUSY_S  # if it fails or is cancelled; the runner backs off itself
+        most = min(limit, self._most, self._fitting)
+        get = partial(self._get, self._place, self._iterator, most, limit, self._part_bytes)
         try:
-            fetched = await self._calls.call(partial(self._get, self._place, self._iterator, limit))
+            fetched = await self._calls.call(get)
         except PageUnreadable as unreadable:
-            self._ask_for_less(limit, unreadable)
-            return
+            self._ask_for_less(most, unreadable)
+            return []
         self._most = min(self._most * 2, PAGE)
         # Nothing of ours has changed until here, where no cancellation can come between.
         now = self._clock.monotonic()
-        if fetched.found or fetched.lag_s:
+        found = fetched.held.found
+        if found or fetched.lag_s:
             self._awake_until = now + AWAKE_S
+        if found and self._maker.unpacks:
+            self._packed_bytes = max(sum([len(bytes(one.data)) for one in found]) // len(found), 1)
         self._due = asked_at + (BUSY_S if now < self._awake_until else IDLE_S)
         self._place = fetched.place
         self._iterator = fetched.iterator
-        self._backlog.add(fetched.records, fetched.lag_s, ended=fetched.iterator is None)
+        self._held = None if fetched.held.empty else fetched.held
+        self._ended = fetched.iterator is None
+        self._lag_s = fetched.lag_s
+        return fetched.records
+
+    @property
+    def _fitting(self) -> int:
+        """Records of one call that may be held; what is not taken apart is handed out at once."""
+        return max(self._buffer.packed_bytes // self._packed_bytes, 1) if self._maker.unpacks else PAGE
+
+    @property
+    def _part_bytes(self) -> float:
+        return self._buffer.part_bytes if self._maker.unpacks else math.inf
 
     def _ask_for_less(self, limit: int, unreadable: PageUnreadable) -> None:
         """Have the next call bring the records before the one that makes a page unreadable.
@@ -114,24 +154,26 @@ class PollingReader:
         """
         self._most = max(limit // 2, 1)
         if limit > 1:
-            self._backlog.add([], None)
+            self._lag_s = None
             return
         if self._maker.seldom.due("page"):
             about = self._about(after=self._place.sequence, why=str(unreadable))
             logger.warning("record that makes its page unreadable, asked for again", extra=about)
         raise unreadable
 
-    def _get(self, place: Place, iterator: str | None, limit: int, client: Any) -> _Fetched:
-        """In a thread: the page at the iterator, or else at the place."""
+    def _get(
+        self, place: Place, iterator: str | None, most: int, limit: int, part_bytes: float, client: Any
+    ) -> _Fetched:
+        """In a thread: `most` records at the iterator, or else at the place, and the first part of them."""
         try:
             if iterator is not None:
                 try:
-                    return self._page(client, place, iterator, limit)
+                    return self._page(client, place, iterator, most, limit, part_bytes)
                 except (IteratorExpired, PlaceRefused, NotFound) as refused:
                     extra = self._about(why=type(refused).__name__)
                     logger.debug("shard iterator renewed", extra=extra)
             place, iterator = self._new_iterator(client, place)
-            return self._page(client, place, iterator, limit)
+            return self._page(client, place, iterator, most, limit, part_bytes)
         except NotFound as error:
             raise self._calls.missing(client, self._shard) from error
 
@@ -167,18 +209,16 @@ class PollingReader:
             raise SourceUnavailable(f"{self._calls.stream.name}: no iterator of {self._shard}")
         return iterator
 
-    def _page(self, client: Any, place: Place, iterator: str, limit: int) -> _Fetched:
+    def _page(
+        self, client: Any, place: Place, iterator: str, most: int, limit: int, part_bytes: float
+    ) -> _Fetched:
         with self._calls.errors():
-            answer = client.get_records(ShardIterator=iterator, Limit=limit, **self._calls.stream.by_arn)
+            answer = client.get_records(ShardIterator=iterator, Limit=most, **self._calls.stream.by_arn)
             found: Found = answer[FOUND]
-        wanted = place.wanted(self._maker.records(found.records, self._clock.now()))
-        return _Fetched(
-            wanted,
-            found.next_shard_iterator,
-            place.passed(found.records[-1].sequence_number, wanted) if found.records else place,
-            bool(found.records),
-            found.lag_s,
-        )
+        held = place.held(self._maker, found.records, self._clock.now())
+        place = place.passed(found.records, not held.empty)
+        records, rest = held.part(limit, part_bytes)
+        return _Fetched(records, rest, found.next_shard_iterator, place, found.lag_s)
 
     def _about(self, **fields: object) -> dict[str, object]:
         return {"stream": self._calls.stream.name, "shard": self._shard, **fields}

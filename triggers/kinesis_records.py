@@ -16,9 +16,8 @@ from hashlib import md5
 import msgspec
 
 from millstream.aws.arn import parse_arn
-from millstream.aws.seldom import Seldom
 from millstream.contract.records import Position, Reason, Record
-from millstream.contract.streams import Page
+from millstream.contract.seldom import Seldom
 from millstream.triggers.kinesis_aggregates import UserRecord, unpack_base64
 from millstream.triggers.kinesis_wire import KinesisRecord
 
@@ -84,7 +83,7 @@ class RecordMaker:
     source_arn: str  # of the stream, or of the consumer
     region: str
     role_arn: str
-    unpacks: bool = False  # records that a producer packed into one are taken apart
+    unpacks: bool = False  # records that a producer packed into one are to be taken apart
     hash_range: HashRange | None = None  # packed records outside of it are left out. None: all are taken
     seldom: Seldom = field(default_factory=Seldom)
 
@@ -106,21 +105,31 @@ class RecordMaker:
     def records(self, found: Sequence[KinesisRecord], received_at: float) -> list[Record]:
         """The records of a page, in its order. One that makes no sense is refused, and the others are not."""
         try:
-            return self._made(found, received_at)
+            return [self._plain(one, received_at) for one in found]
         except Exception:  # noqa: BLE001  of one of them, which is found below
-            return [record for one in found for record in self._made_surely(one, received_at)]
+            return [self._surely(one, received_at) for one in found]
 
-    def _made(self, found: Sequence[KinesisRecord], received_at: float) -> list[Record]:
-        if self.unpacks:
-            return [record for one in found for record in self._unpacked(one, received_at)]
-        return [self._plain(one, received_at) for one in found]
+    def taken_apart(self, one: KinesisRecord) -> Sequence[UserRecord] | None:
+        """What a producer packed into a record. None: it is a plain one, or is not to be taken apart."""
+        if not self.unpacks or one.__class__ is not KinesisRecord:
+            return None
+        return unpack_base64(bytes(one.data))
 
-    def _made_surely(self, one: KinesisRecord, received_at: float) -> list[Record]:
+    def packed(self, one: KinesisRecord, sub: int, user: UserRecord, received_at: float) -> Record | None:
+        """The record of what was packed as number `sub` into one. None: it is of another shard."""
         try:
-            return self._made([one], received_at)
+            if self.hash_range is not None and not self.hash_range.holds(user):
+                return None
+            data, at = msgspec.Raw(_encode(user.data)), one.approximate_arrival_timestamp
+            return self._record(user.partition_key, one.sequence_number, data, at, received_at, sub)
         except Exception as error:  # noqa: BLE001  of bytes from outside
-            unreadable = msgspec.structs.replace(one, partition_key="")
-            return [self._refused(unreadable, received_at, error)]
+            return self._refused(one, received_at, error, sub)
+
+    def _surely(self, one: KinesisRecord, received_at: float) -> Record:
+        try:
+            return self._plain(one, received_at)
+        except Exception as error:  # noqa: BLE001  of bytes from outside
+            return self._refused(one, received_at, error)
 
     def _plain(self, one: KinesisRecord, received_at: float) -> Record:
         if one.__class__ is not KinesisRecord:
@@ -128,28 +137,22 @@ class RecordMaker:
         at = one.approximate_arrival_timestamp
         return self._record(one.partition_key, one.sequence_number, one.data, at, received_at)
 
-    def _refused(self, one: KinesisRecord, received_at: float, error: Exception | None = None) -> Record:
+    def _refused(
+        self,
+        one: KinesisRecord,
+        received_at: float,
+        error: Exception | None = None,
+        sub: int | msgspec.UnsetType = msgspec.UNSET,
+    ) -> Record:
         reason = Reason.DESERIALIZATION_ERROR
         if self.seldom.due(reason.value):
             about = {"stream": self.source_arn, "shard": self.shard, "position": one.sequence_number}
             why = "fields of a wrong form" if error is None else type(error).__name__
             logger.warning("record that cannot be read is given up", extra={**about, "why": why})
         at = one.approximate_arrival_timestamp
-        made = self._record(one.partition_key, one.sequence_number, one.data, at, received_at)
+        key = one.partition_key if error is None else ""
+        made = self._record(key, one.sequence_number, one.data, at, received_at, sub)
         return msgspec.structs.replace(made, refused=reason)
-
-    def _unpacked(self, one: KinesisRecord, received_at: float) -> list[Record]:
-        packed = None if one.__class__ is not KinesisRecord else unpack_base64(bytes(one.data))
-        if packed is None:
-            return [self._plain(one, received_at)]
-        sequence, at = one.sequence_number, one.approximate_arrival_timestamp
-        return [
-            self._record(
-                user.partition_key, sequence, msgspec.Raw(_encode(user.data)), at, received_at, number
-            )
-            for number, user in enumerate(packed)
-            if self.hash_range is None or self.hash_range.holds(user)
-        ]
 
     def _record(
         self,
@@ -188,41 +191,3 @@ class RecordMaker:
             received_at=received_at,
             ordering_key=key,
         )
-
-
-class Backlog:
-    """Records that were read and not yet asked for; handed out in pages of the size that is asked for."""
-
-    def __init__(self) -> None:
-        self._records: list[Record] = []
-        self._next = 0
-        self._ended = False
-        self._lag_s: float | None = None
-
-    @property
-    def empty(self) -> bool:
-        """True if `take` has nothing to say that it has not said before."""
-        return self._next >= len(self._records)
-
-    @property
-    def ended(self) -> bool:
-        """True once the last of the shard was added."""
-        return self._ended
-
-    def add(self, records: list[Record], lag_s: float | None, ended: bool = False) -> None:
-        """Append what one read brought."""
-        self._records = self._records[self._next :] + records if not self.empty else records
-        self._next = 0
-        self._lag_s = lag_s
-        self._ended = ended
-
-    def take(self, limit: int) -> Page:
-        """The next records, at most `limit`."""
-        if self._next == 0 and len(self._records) <= limit:
-            page, self._records = self._records, []
-        else:
-            page = self._records[self._next : self._next + limit]
-            self._next += len(page)
-            if self.empty:
-                self._records, self._next = [], 0
-        return Page(page, self._ended and self.empty, self._lag_s)

@@ -8,11 +8,12 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from millstream.aws.seldom import Seldom
 from millstream.contract.clock import Clock
+from millstream.contract.seldom import Seldom
 from millstream.contract.streams import Partition, Start, StreamReader
 from millstream.triggers.kinesis_client import KinesisCalls, NotFound, SameStream, find_stream
 from millstream.triggers.kinesis_fanout import FanoutReader
+from millstream.triggers.kinesis_held import Buffer
 from millstream.triggers.kinesis_polling import PollingReader
 from millstream.triggers.kinesis_records import HashRange, RecordMaker
 
@@ -20,11 +21,12 @@ from millstream.triggers.kinesis_records import HashRange, RecordMaker
 class KinesisSource:
     """Implements StreamSource. Owns the calls, and closes them."""
 
-    def __init__(self, calls: KinesisCalls, clock: Clock, unpacks: bool) -> None:
+    def __init__(self, calls: KinesisCalls, clock: Clock, unpacks: bool, buffer_bytes: int) -> None:
         self._calls = calls
         self._stream = calls.stream
         self._clock = clock
         self._unpacks = unpacks
+        self._buffer = Buffer(buffer_bytes)
         self._identity: str | None = None
         self._ranges: dict[str, HashRange] = {}  # by shard
         self._seldom = Seldom(clock.monotonic)
@@ -59,7 +61,7 @@ class KinesisSource:
         maker = RecordMaker.of(partition.id, self.event_source_arn, self._unpacks, hash_range, self._seldom)
         kind = PollingReader if polled else FanoutReader
         same = SameStream(partition.id, lambda: self._identity)
-        return kind(self._calls, maker, start, self._clock, same)
+        return kind(self._calls, maker, start, self._clock, self._buffer, same)
 
     async def aclose(self) -> None:
         self._calls.close()

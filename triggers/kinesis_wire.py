@@ -37,6 +37,10 @@ class KinesisRecord(msgspec.Struct, frozen=True, gc=False, rename="pascal"):
     approximate_arrival_timestamp: float  # Unix seconds. NaN: the service did not say
     data: msgspec.Raw = msgspec.Raw(b'""')  # a JSON string in base64, as the function will see it
 
+    def arrived_before(self, at: float) -> bool:
+        """True if it is known to have arrived before `at`, in Unix seconds."""
+        return self.approximate_arrival_timestamp < at  # False of NaN: better twice than not at all
+
 
 class UnreadableRecord(KinesisRecord, frozen=True, gc=False, rename="pascal"):
     """One record of which but the sequence number is sure."""

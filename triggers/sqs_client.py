@@ -11,11 +11,11 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from millstream.aws.seldom import Seldom
 from millstream.aws.source_errors import code_of
 from millstream.aws.source_errors import source_errors as errors_of
 from millstream.contract.clock import Clock
 from millstream.contract.errors import Refused, SourceUnavailable
+from millstream.contract.seldom import Seldom
 from millstream.triggers.sqs_attempts import Attempts
 from millstream.triggers.sqs_messages import Queue
 

@@ -8,7 +8,6 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, TokenRetrievalError
 from urllib3.exceptions import LocationParseError, ProtocolError
 
-from millstream.aws.seldom import EVERY_S, Seldom
 from millstream.aws.source_errors import source_errors
 from millstream.contract.errors import MillstreamError, PartitionGone, Refused, SourceUnavailable
 
@@ -73,11 +72,3 @@ def test_any_other_fault_is_a_source_that_does_not_answer(error: Exception) -> N
 def test_our_own_errors_pass() -> None:
     gone = PartitionGone("shard")
     assert mapped(gone) is gone
-
-
-def test_a_line_about_a_reason_is_due_once_a_minute() -> None:
-    now = 100.0
-    seldom = Seldom(lambda: now)
-    assert [seldom.due("a"), seldom.due("a"), seldom.due("b")] == [True, False, True]
-    now += EVERY_S
-    assert [seldom.due("a"), seldom.due("a")] == [True, False]

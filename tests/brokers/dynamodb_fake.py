@@ -7,6 +7,7 @@ test through `Streams`; nothing is written by way of HTTP.
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
 from collections import Counter, deque
@@ -23,6 +24,9 @@ from millstream.cli.embedded import TEST_CREDENTIALS
 from tests.brokers.dynamodb_streams import MAX_SHARDS, Fault, Streams, Wire
 
 HELD_S = 30.0
+
+_RAW = re.compile(r'"@((?:[^"\\]|\\.)*)"')
+"""A text that begins with `@` is sent as the JSON behind it."""
 
 
 class DynamoDbFake(Streams):
@@ -157,7 +161,7 @@ class _Handler(BaseHTTPRequestHandler):
                 return
             status = fault.status
             answer = {"__type": f"com.amazonaws.dynamodb.v20120810#{fault.code}", "message": "by the fake"}
-        data = json.dumps(answer).encode()
+        data = _RAW.sub(lambda text: json.loads(f'"{text[1]}"'), json.dumps(answer)).encode()
         self.send_response_only(status)
         self.send_header("Date", format_datetime(datetime.fromtimestamp(self.fake.now(), UTC), usegmt=True))
         self.send_header("Content-Type", "application/x-amz-json-1.0")

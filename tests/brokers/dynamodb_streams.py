@@ -107,16 +107,19 @@ class FakeStream:
         shard: str | None = None,
         created_at: float | None = None,
         identity: Wire | None = None,
+        change: Wire | None = None,
+        event: Wire | None = None,
     ) -> str:
         """Record a change of an item (neither image: an insert of the key alone); its sequence number.
 
-        Goes to the shard, or to the open one of the key.
+        Goes to the shard, or to the open one of the key. `change` and `event` are put in place of parts of
+        the record; what is None is left out.
         """
         with self._service.lock:
             image = key if new is None and old is None else new
             name = "REMOVE" if image is None else "INSERT" if old is None else "MODIFY"
             number = self._service.next_sequence()
-            change = {
+            told: Wire = {
                 "ApproximateCreationDateTime": int(self._service.now() if created_at is None else created_at),
                 "Keys": wire(key),
                 "SequenceNumber": number,
@@ -124,22 +127,22 @@ class FakeStream:
                 "StreamViewType": self.view,
             }
             if image is not None and self.view in ("NEW_IMAGE", "NEW_AND_OLD_IMAGES"):
-                change["NewImage"] = wire(image)
+                told["NewImage"] = wire(image)
             if old is not None and self.view in ("OLD_IMAGE", "NEW_AND_OLD_IMAGES"):
-                change["OldImage"] = wire(old)
+                told["OldImage"] = wire(old)
             open_ = self.open_shards()
             chosen = shard or open_[crc32(json.dumps(wire(key), sort_keys=True).encode()) % len(open_)]
-            event: Wire = {
+            made: Wire = {
                 "eventID": f"{next(self._service.numbers):032x}",
                 "eventName": name,
                 "eventVersion": "1.1",
                 "eventSource": "aws:dynamodb",
                 "awsRegion": "us-east-1",
-                "dynamodb": change,
+                "dynamodb": _but(told, change),
             }
             if identity is not None:
-                event["userIdentity"] = identity
-            self.shards[chosen].records.append(event)
+                made["userIdentity"] = identity
+            self.shards[chosen].records.append(_but(made, event))
             return number
 
     def expire_item(self, key: Mapping[str, Any], old: Mapping[str, Any], **more: Any) -> str:
@@ -330,6 +333,11 @@ class Streams:
         name = f"{stream.arn}|{next(self.numbers)}"
         self._iterators[name] = _Iterator(stream, shard, place, self.now())
         return name
+
+
+def _but(parts: Wire, others: Wire | None) -> Wire:
+    """Some parts replaced by others."""
+    return {name: value for name, value in {**parts, **(others or {})}.items() if value is not None}
 
 
 def _within(records: Sequence[Wire]) -> list[Wire]:

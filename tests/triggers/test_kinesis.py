@@ -13,7 +13,8 @@ from millstream.contract.errors import InvalidConfiguration, Refused, SourceUnav
 from millstream.contract.records import Position, Record
 from millstream.contract.streams import At, Latest, Oldest, Partition, StreamPolicy
 from millstream.triggers.kinesis import KinesisTrigger
-from millstream.triggers.kinesis_records import Backlog, HashRange, RecordMaker
+from millstream.triggers.kinesis_held import Held
+from millstream.triggers.kinesis_records import HashRange, RecordMaker
 from millstream.triggers.kinesis_wire import KinesisRecord
 from millstream.triggers.registry import parse_trigger
 from tests.brokers.kinesis_fake import ARN, CONSUMER_ARN, NAME, KinesisFake, Refusal, shard
@@ -63,6 +64,11 @@ def record(number: int, at: float = AT) -> Record:
     )
 
 
+def made_of(aggregate: KinesisRecord, hash_range: HashRange | None = None) -> list[Record]:
+    """The records of one that is taken apart."""
+    return Held(maker(unpacks=True, hash_range=hash_range), [aggregate], 5.0).part(1000, 1e9)[0]
+
+
 def test_an_event_has_the_keys_of_aws_in_their_order() -> None:
     (made,) = maker().records([found(b"Hello, this is a test.")], 5.0)
     assert made.event.decode() == (
@@ -76,7 +82,7 @@ def test_an_event_has_the_keys_of_aws_in_their_order() -> None:
 
 def test_a_packed_record_has_its_own_key_and_data_and_its_number() -> None:
     aggregate = found(packed(("a", None, b"0"), ("b", None, b"1")))
-    first, second = maker(unpacks=True).records([aggregate], 5.0)
+    first, second = made_of(aggregate)
     assert second.event.decode() == (
         '{"kinesis":{"kinesisSchemaVersion":"1.0","partitionKey":"b",'
         f'"sequenceNumber":"{SEQUENCE}","data":"MQ==",'
@@ -88,7 +94,7 @@ def test_a_packed_record_has_its_own_key_and_data_and_its_number() -> None:
 
 def test_packed_records_of_another_shard_are_left_out_and_the_others_keep_their_numbers() -> None:
     aggregate = found(packed(("a", "5", b"0"), ("b", "50", b"1"), ("c", "6", b"2")))
-    made = maker(unpacks=True, hash_range=HashRange(0, 10)).records([aggregate], 5.0)
+    made = made_of(aggregate, HashRange(0, 10))
     assert [one.position for one in made] == [f"{SEQUENCE}:0", f"{SEQUENCE}:2"]
 
 
@@ -104,17 +110,6 @@ def test_an_event_names_the_partition_and_the_account_of_the_stream() -> None:
     assert event["invokeIdentityArn"] == "arn:aws-cn:iam::111111111111:role/millstream"
     assert event["awsRegion"] == "cn-north-1"
     assert event["eventSourceARN"] == arn
-
-
-def test_a_backlog_hands_out_pages_and_ends_with_the_last() -> None:
-    backlog = Backlog()
-    records = [record(number) for number in range(5)]
-    backlog.add(records[:4], 1.0)
-    pages = [backlog.take(3)]
-    backlog.add(records[4:], 0.0, ended=True)
-    pages += [backlog.take(1), backlog.take(9), backlog.take(9)]
-    assert [list(page.records) for page in pages] == [records[:3], records[3:4], records[4:], []]
-    assert [page.ended for page in pages] == [False, False, True, True]
 
 
 @pytest.mark.parametrize("stream", [NAME, ARN, CONSUMER_ARN])
@@ -293,7 +288,7 @@ async def test_a_date_that_cannot_be_read_leaves_the_mark_to_our_clock(fake: Kin
 @pytest.mark.parametrize("digits", [40, 5000])
 def test_a_packed_record_with_a_hash_key_of_no_shard_is_delivered(digits: int) -> None:
     aggregate = found(packed(("a", "9" * digits, b"0"), ("b", None, b"1")))
-    made = maker(unpacks=True, hash_range=HashRange(0, 2**128 - 1)).records([aggregate], 5.0)
+    made = made_of(aggregate, HashRange(0, 2**128 - 1))
     assert {one.item_id for one in made} == {SEQUENCE}
     assert all(one.refused is None for one in made)
 
