@@ -130,7 +130,7 @@ class PollingReader:
         if found or fetched.lag_s:
             self._awake_until = now + AWAKE_S
         if found and self._maker.unpacks:
-            self._packed_bytes = max(sum([len(bytes(one.data)) for one in found]) // len(found), 1)
+            self._packed_bytes = max(sum([memoryview(one.data).nbytes for one in found]) // len(found), 1)
         self._due = asked_at + (BUSY_S if now < self._awake_until else IDLE_S)
         self._place = fetched.place
         self._iterator = fetched.iterator
