@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from botocore.config import Config
@@ -113,7 +114,10 @@ class SameStream:
 
     def check(self) -> None:
         """Raises PartitionGone if the stream is another one than when this was made."""
-        now = self._identity()
+        self.compare(self._identity())
+
+    def compare(self, now: str | None) -> None:
+        """As `check`, for the identity that the stream has now."""
         if None not in (self._known, now) and self._known != now:
             raise PartitionGone(f"{self._shard} is of a stream that was made anew")
 
@@ -232,6 +236,12 @@ def find_stream(client: Any, called: dict[str, str], name: str) -> dict[str, Any
             return summary
     except (NotFound, PlaceRefused) as error:
         raise Refused(f"no stream {name!r}") from error
+
+
+def identity_of(client: Any, stream: Stream) -> str | None:
+    """When the stream was made, which tells it from others of its name. Raises as `find_stream`."""
+    created = find_stream(client, stream.called, stream.name).get("StreamCreationTimestamp")
+    return created.astimezone(UTC).isoformat() if isinstance(created, datetime) else None
 
 
 def find_consumer(client: Any, arn: str) -> dict[str, Any]:

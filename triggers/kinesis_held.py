@@ -87,7 +87,7 @@ class Held:
         for one in self.found[self.first : self.first + limit]:
             if size >= most_bytes:
                 break
-            size += len(bytes(one.data))
+            size += memoryview(one.data).nbytes
             end += 1
         records = self.maker.records(self.found[self.first : end], self.received_at)
         return records, replace(self, first=end)

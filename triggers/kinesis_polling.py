@@ -19,6 +19,7 @@ from millstream.triggers.kinesis_client import (
     PageUnreadable,
     PlaceRefused,
     SameStream,
+    identity_of,
 )
 from millstream.triggers.kinesis_held import Buffer, Held
 from millstream.triggers.kinesis_places import OLDEST, Place, place_of
@@ -129,7 +130,7 @@ class PollingReader:
         if found or fetched.lag_s:
             self._awake_until = now + AWAKE_S
         if found and self._maker.unpacks:
-            self._packed_bytes = max(sum([len(bytes(one.data)) for one in found]) // len(found), 1)
+            self._packed_bytes = max(sum([memoryview(one.data).nbytes for one in found]) // len(found), 1)
         self._due = asked_at + (BUSY_S if now < self._awake_until else IDLE_S)
         self._place = fetched.place
         self._iterator = fetched.iterator
@@ -170,6 +171,7 @@ class PollingReader:
                 try:
                     return self._page(client, place, iterator, most, limit, part_bytes)
                 except (IteratorExpired, PlaceRefused, NotFound) as refused:
+                    self._same.compare(identity_of(client, self._calls.stream))  # as it is now
                     extra = self._about(why=type(refused).__name__)
                     logger.debug("shard iterator renewed", extra=extra)
             place, iterator = self._new_iterator(client, place)

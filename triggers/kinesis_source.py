@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 from millstream.contract.clock import Clock
 from millstream.contract.seldom import Seldom
 from millstream.contract.streams import Partition, Start, StreamReader
-from millstream.triggers.kinesis_client import KinesisCalls, NotFound, SameStream, find_stream
+from millstream.triggers.kinesis_client import KinesisCalls, NotFound, SameStream, find_stream, identity_of
 from millstream.triggers.kinesis_fanout import FanoutReader
 from millstream.triggers.kinesis_held import Buffer
 from millstream.triggers.kinesis_polling import PollingReader
@@ -71,16 +70,11 @@ class KinesisSource:
 
         Asked in this order: of a stream that is made anew in between, the next list tells.
         """
-        stream = self._stream
-        created = find_stream(client, stream.called, stream.name).get("StreamCreationTimestamp")
+        identity = identity_of(client, self._stream)
         try:
-            return _identity(created), self._calls.shards(client)
+            return identity, self._calls.shards(client)
         except NotFound as error:
             raise self._calls.missing(client, "its shards") from error
-
-
-def _identity(created: object) -> str | None:
-    return created.astimezone(UTC).isoformat() if isinstance(created, datetime) else None
 
 
 def _partition(shard: dict[str, Any]) -> Partition:

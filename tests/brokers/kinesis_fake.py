@@ -153,7 +153,11 @@ class KinesisFake:
         if request["ShardId"] not in {known["ShardId"] for known in self.shards}:
             return Refusal("ResourceNotFoundException", message="Shard not found")
         number = request.get("StartingSequenceNumber")
-        return {"ShardIterator": str(self._index(request["ShardIteratorType"], number, request))}
+        return {"ShardIterator": self._named(self._index(request["ShardIteratorType"], number, request))}
+
+    def _named(self, index: int) -> str:
+        """The iterator of a place; one of an earlier stream is not found."""
+        return f"{self.created_at}/{index}"
 
     def _index(self, kind: str, number: str | None, request: dict[str, Any]) -> int:
         if kind == "AT_TIMESTAMP":
@@ -168,12 +172,15 @@ class KinesisFake:
     def _page(self, request: dict[str, Any]) -> dict[str, Any] | Refusal:
         if self.holding is not None:
             self.holding.wait(HELD_S)
-        at = int(request["ShardIterator"])
+        of_stream, _, place = request["ShardIterator"].partition("/")
+        if of_stream != str(self.created_at):
+            return Refusal("ResourceNotFoundException")
+        at = int(place)
         page = self.records[at : at + request["Limit"]]
         over = self.closed and at + len(page) >= len(self.records)
         return {
             "Records": page,
-            "NextShardIterator": None if over else str(at + len(page)),
+            "NextShardIterator": None if over else self._named(at + len(page)),
             "MillisBehindLatest": self.behind_ms,
         }
 

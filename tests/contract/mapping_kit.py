@@ -57,6 +57,7 @@ class Broker(ABC):
     options: Mapping[str, object]  # a batch holds ten records at most
     gives_up: ClassVar[Mapping[str, object]]  # options by which a record is given up after its first failure
     largest: int  # bytes of data of the largest record that the source takes, or of 1 MB
+    gives_up_odds: int | None = None  # of the odd records that are sent. None: it is not known how many
     redelivers_within_s: float = 15.0  # what was given back comes again by then
 
     @abstractmethod
@@ -124,9 +125,11 @@ class Function:
     taken: list[bytes | None] = field(default_factory=list)  # the data of records that it took
     sizes: list[int] = field(default_factory=list)
     tries: int = 0
+    too_large: int = 0
 
     async def invoke(self, function: str, event: bytes) -> Outcome:
         if len(event) > MAX_PAYLOAD_BYTES:
+            self.too_large += 1
             return TooLarge(len(event), MAX_PAYLOAD_BYTES)
         self.tries += 1
         self.sizes.append(len(event))
@@ -231,6 +234,7 @@ class MappingKit:
         counts = Counter(it.function.taken)
         assert {n: counts[f"good {n}".encode()] for n in range(good)} == dict.fromkeys(range(good), 1)
         assert len(it.function.taken) + it.observer.discarded == good + odds
+        assert broker.gives_up_odds in (None, it.observer.discarded)
         assert it.observer.dropped == 0
 
     async def test_what_is_refused_now_is_read_once_it_is_allowed(
@@ -275,6 +279,7 @@ class MappingKit:
             await it.until_at_end()
         assert Counter(it.function.taken) == {(x * broker.largest).encode(): 1 for x in letters}
         assert max(it.function.sizes) <= MAX_PAYLOAD_BYTES
+        assert it.function.too_large == 0
         assert it.observer.failed_batches == 0
 
     async def test_an_outage_of_three_minutes_loses_nothing(self, broker: Broker, tmp_path: Path) -> None:

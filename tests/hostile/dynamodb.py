@@ -58,6 +58,7 @@ class OddChange:
     name: str
     change: dict[str, Any]  # in place of the `dynamodb` object's own parts; None: left out
     event: dict[str, Any] | None = None  # in place of the record's own
+    broken: bool = False  # it has not what an event must have, and is given up
 
 
 ODD_CHANGES = (
@@ -77,9 +78,9 @@ ODD_CHANGES = (
     OddChange("an image as deep as JSON may be", {"NewImage": "@" + '{"M":' * 900 + "1" + "}" * 900}),
     OddChange("a size that is text", {"SizeBytes": "many"}),
     OddChange("a type that is not known", {"NewImage": {"x": {"XX": {"y": None}}}}),
-    OddChange("no keys", {"Keys": None}),
+    OddChange("no keys", {"Keys": None}, broken=True),
     OddChange("keys that are a list", {"Keys": ["pk"]}),
-    OddChange("no event name", {}, {"eventName": None}),
+    OddChange("no event name", {}, {"eventName": None}, broken=True),
     OddChange("an identity that is text", {}, {"userIdentity": "root"}),
     OddChange("an identity of lists", {}, {"userIdentity": {"Type": [1], "PrincipalId": {}}}),
     OddChange("names that nobody knows", {"Never": {"heard": "of"}}, {"it": [1]}),

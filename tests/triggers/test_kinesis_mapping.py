@@ -37,6 +37,7 @@ class KinesisBroker(Broker):
     trigger = KinesisTrigger
     kind = "kinesis"
     largest = 1_000_000
+    gives_up_odds = 0
     gives_up: ClassVar = {"maximum_retry_attempts": 0}
 
     def __init__(self, broker_url: str, client: Any) -> None:
@@ -155,9 +156,10 @@ class FanoutBroker(KinesisBroker):
 
 
 class FakeBroker(KinesisBroker):
-    """The fake endpoint, whose records may have 10 MB, as those of the service may."""
+    """The fake endpoint: records have up to 10 MB, and streams of its name begin with the same numbers."""
 
     largest = 4_400_000
+    gives_up_odds = 2
 
     def __init__(self, fake: KinesisFake, stream: str) -> None:
         self.broker_url = fake.url
@@ -168,9 +170,40 @@ class FakeBroker(KinesisBroker):
     def declared(self) -> str:
         return self._stream
 
-    def put(self, data: str) -> None:
-        self._fake.put(data.encode())
+    def create(self) -> None:
+        self._fake.records.clear()
+        self._fake.created_at += 1.0
+        self._fake.status = self._fake.consumer_status = "ACTIVE"
+
+    def remove(self) -> None:
+        self._fake.status = self._fake.consumer_status = None
+
+    def put_own_odds(self) -> int:
+        """What no producer can send, too: fields of a wrong form, and half a character in a key."""
+        sent = super().put_own_odds()
+        for name, value in (("PartitionKey", 7), ("Data", {}), ("PartitionKey", "half \ud83d")):
+            self._send(Data=b"odd")
+            self._fake.records[-1][name] = value
+            sent += 1
+        return sent
+
+    def _send(self, **record: Any) -> None:
+        self._fake.put(record["Data"], record.get("PartitionKey", "k"))
         self._last = sequence(len(self._fake.records) - 1)
+
+
+class FakeFanoutBroker(FakeBroker):
+    """The same, read by a consumer. Its events, of all records that there are, have 24 MB at most."""
+
+    largest = 1_000_000
+    can_be_made_anew = False
+
+
+@pytest.fixture
+def kinesis_fake() -> Iterator[KinesisFake]:
+    os.environ.update(TEST_CREDENTIALS)
+    with KinesisFake() as running:
+        yield running
 
 
 class TestPolling(MappingKit):
@@ -190,9 +223,9 @@ class TestFanout(MappingKit):
 
 
 class LocalBroker(KinesisBroker):
-    """An endpoint that takes two seconds for a megabyte."""
+    """An endpoint that takes seconds for a megabyte; events are filled on the others."""
 
-    largest = 400_000
+    largest = 100_000
 
 
 class TestPollingAnother(MappingKit):
@@ -203,19 +236,29 @@ class TestPollingAnother(MappingKit):
         client.close()
 
 
+class TestFake(MappingKit):
+    @pytest.fixture
+    def broker(self, kinesis_fake: KinesisFake) -> Broker:
+        return FakeBroker(kinesis_fake, NAME)
+
+
+class TestFakeFanout(MappingKit):
+    @pytest.fixture
+    def broker(self, kinesis_fake: KinesisFake) -> Broker:
+        return FakeFanoutBroker(kinesis_fake, CONSUMER_ARN)
+
+
 @pytest.mark.parametrize("stream", [NAME, CONSUMER_ARN])
 async def test_a_record_that_no_event_holds_is_given_up_at_once_and_all_others_are_taken(
-    stream: str, tmp_path: Path
+    kinesis_fake: KinesisFake, stream: str, tmp_path: Path
 ) -> None:
-    os.environ.update(TEST_CREDENTIALS)
     destination = FakeDestination()
-    with KinesisFake() as fake:
-        broker = FakeBroker(fake, stream)
-        largest, larger = "a" * broker.largest, "b" * 5_000_000
-        for data in ("before", largest, larger, "after"):
-            broker.put(data)
-        async with MappingKit().running(broker, tmp_path, destination=destination) as it:
-            await it.until_at_end()
+    broker = FakeBroker(kinesis_fake, stream)
+    largest, larger = "a" * broker.largest, "b" * 5_000_000
+    for data in ("before", largest, larger, "after"):
+        broker.put(data)
+    async with MappingKit().running(broker, tmp_path, destination=destination) as it:
+        await it.until_at_end()
     assert it.function.taken == [b"before", largest.encode(), b"after"]
     (document,) = [json.loads(document.body) for document in destination.records]
     assert document["requestContext"]["condition"] == "MaximumPayloadSizeExceeded"
