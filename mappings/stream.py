@@ -205,14 +205,15 @@ class StreamRunner:
         """Read for one lane what it let go, until it is full or has caught up; then go on where all stood."""
         assert isinstance(self._reader, PartitionReader)
         assert self._last is not None
+        caught_up = self._lanes.behind[lane] == self._last.position  # nothing came after it was let go
         await self._reader.seek(After(self._lanes.behind[lane]))
-        caught_up = False
         while not caught_up and self._lanes.has_room(lane):
             page = await self._read(self._lanes.room(lane))
             # Behind the place where all stood comes what is read for all; it may itself have been trimmed.
             known = [r for r in page.records if r.arrived_at <= self._last.arrived_at]
             places = [place for place, record in enumerate(known) if record.position == self._last.position]
-            caught_up = bool(places) or len(known) < len(page.records) or page.ended
+            at_end = page.ended or (not page.records and page.lag_s == 0.0)
+            caught_up = bool(places) or len(known) < len(page.records) or at_end
             known = known[: places[0] + 1] if places else known
             of_lane = [record for record in known if self._lanes.of(record) == lane]
             mine, filtered = await self._filters.split(of_lane, self._clock)

@@ -69,6 +69,21 @@ async def test_a_stop_while_a_lane_is_behind_reads_all_of_it_again_after_the_res
     assert set(it.function.seen) == set(range(2000))
 
 
+async def test_a_lane_that_is_let_go_where_the_partition_ends_is_caught_up_at_once() -> None:
+    poisoned = True
+
+    def answer(numbers: list[int]) -> Outcome:
+        return FAILURE if poisoned and 0 in numbers else SUCCESS
+
+    it = of_two_lanes(AHEAD.records, by_numbers(answer))
+    async with it.running() as rig:
+        await rig.until(lambda: bool(rig.runner._lanes.behind), within_s=300.0)
+        poisoned = False
+        await rig.until_at(AHEAD.records - 1, within_s=100.0)
+        it.stream.put(*[stream_record(AHEAD.records + n, key=WELL) for n in range(10)])
+        await rig.until_at(AHEAD.records + 9, within_s=10.0)
+
+
 async def test_where_every_lane_fails_reading_stops() -> None:
     it = of_two_lanes(4000, by_numbers(lambda numbers: FAILURE))
     async with it.running():
