@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from millstream.contract.backoff import Backoff
 from millstream.contract.clock import Clock
@@ -17,7 +18,7 @@ from millstream.contract.errors import (
 )
 from millstream.contract.ports import Observer
 from millstream.contract.streams import Page, Partition, Start, StreamReader, StreamSource
-from millstream.contract.waiting import end_if_cancelled
+from millstream.contract.waiting import isolated
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ class PartitionReader:
 
 
 async def read_on(
-    read: Callable[[], Awaitable[bool]],
+    read: Callable[[], Coroutine[Any, Any, bool]],
     stopping: Callable[[], bool],
     mapping: str,
     partition: str,
@@ -73,7 +74,7 @@ async def read_on(
     backoff = Backoff(FIRST_S, LONGEST_S)
     while not stopping():
         try:
-            return await read()
+            return await isolated(read())
         except (SourceUnavailable, StateUnavailable) as unavailable:
             observer.poll_failed(mapping, str(unavailable))
         except (LeaseLost, PartitionGone, Refused, InvalidConfiguration):
@@ -82,6 +83,5 @@ async def read_on(
             about = {"mapping": mapping, "partition": partition}
             logger.exception("partition failed, it is read again", extra=about)
             observer.poll_failed(mapping, f"{partition}: {type(fault).__name__}, see the daemon's log")
-        end_if_cancelled()
         await clock.sleep(backoff.wait_s(clock.monotonic()))
     return False

@@ -21,7 +21,7 @@ from millstream.contract.backoff import Backoff
 from millstream.contract.clock import Clock
 from millstream.contract.errors import InvalidConfiguration, Refused, SourceUnavailable
 from millstream.contract.ports import Observer
-from millstream.contract.waiting import end_if_cancelled, pause
+from millstream.contract.waiting import isolated, pause
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ class Supervisor:
         faulty = Backoff(RESTART_FIRST_S, RESTART_MOST_S)
         while not self._stopping.is_set():
             try:
-                await self._live()
+                await isolated(self._live())
                 continue
             except InvalidConfiguration as invalid:
                 reason = "; ".join(str(problem) for problem in invalid.problems)
@@ -110,7 +110,6 @@ class Supervisor:
                 logger.exception("mapping failed, it is restarted", extra={"mapping": self._mapping})
                 self._observer.poll_failed(self._mapping, f"{_told(fault)}, see the daemon's log")
                 backoff = faulty
-            end_if_cancelled()
             await pause(self._clock, backoff.wait_s(self._clock.monotonic()), self._stopping)
         self._observer.state_changed(self._mapping, "Stopped", "")
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from millstream.contract.waiting import end_if_cancelled, pause
+from millstream.contract.waiting import isolated, pause
 from tests.clock import VirtualClock
 
 
@@ -26,38 +26,47 @@ async def test_a_pause_ends_with_its_time_or_with_its_event() -> None:
     assert clock.sleepers == 0
 
 
-async def test_a_cancellation_that_a_fault_hides_is_raised_again() -> None:
-    """What asyncio.TaskGroup does where a child fails as its own task is cancelled."""
-    gate, went_on = asyncio.Event(), False
+async def fails(gate: asyncio.Event) -> None:
+    try:
+        await gate.wait()
+    finally:
+        raise ZeroDivisionError
 
-    async def fails() -> None:
-        try:
-            await gate.wait()
-        finally:
-            raise ZeroDivisionError
 
-    async def works() -> None:
-        nonlocal went_on
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(fails())
-        except* ZeroDivisionError:
-            pass
-        end_if_cancelled()
-        went_on = True
-
+async def in_a_group(gate: asyncio.Event) -> None:
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(works())
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        group.create_task(fails(gate))
+
+
+async def test_a_cancellation_comes_before_a_fault_that_it_brings_about() -> None:
+    """What asyncio.TaskGroup does where a child fails as its own task is cancelled."""
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(isolated(in_a_group(asyncio.Event())))
+        for _ in range(5):
+            await asyncio.sleep(0)
         task.cancel()
     assert task.cancelled()
-    assert not went_on
 
 
-async def test_a_task_that_is_not_cancelled_goes_on() -> None:
-    end_if_cancelled()
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.0):
-            await asyncio.sleep(1.0)
-    end_if_cancelled()
+async def test_whoever_meets_a_fault_goes_on_and_can_still_be_cancelled() -> None:
+    gate, went_on = asyncio.Event(), asyncio.Event()
+
+    async def works() -> None:
+        with pytest.raises(ExceptionGroup):
+            await isolated(in_a_group(gate))
+        went_on.set()
+        await asyncio.sleep(3600.0)
+
+    async with asyncio.timeout(10.0), asyncio.TaskGroup() as group:
+        task = group.create_task(works())
+        gate.set()
+        await went_on.wait()
+        task.cancel()
+    assert task.cancelled()
+
+
+async def test_what_it_returns_is_returned() -> None:
+    async def seven() -> int:
+        return 7
+
+    assert await isolated(seven()) == 7

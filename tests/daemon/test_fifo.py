@@ -57,5 +57,5 @@ def test_a_mapping_that_is_declared_no_more_is_forgotten(daemon: RunningDaemon, 
     daemon.start("from millstream import App\napp = App('fifo')\n")
     daemon.started()
     assert daemon.mappings() == []
-    assert "mapping deleted" in daemon.text()
+    assert "mapping retired, it is declared no more" in daemon.text()
     assert daemon.stop() == 0

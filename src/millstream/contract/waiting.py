@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 from millstream.contract.clock import Clock
+
+T = TypeVar("T")
 
 
 async def pause(clock: Clock, for_s: float, until: asyncio.Event) -> None:
@@ -17,12 +21,20 @@ async def pause(clock: Clock, for_s: float, until: asyncio.Event) -> None:
         called.cancel()
 
 
-def end_if_cancelled() -> None:
-    """Raise CancelledError if the current task was told to end; for whoever goes on after a fault.
+async def isolated(work: Coroutine[Any, Any, T]) -> T:
+    """What a coroutine returns or raises, run in a task of its own; a cancellation is never lost in it.
 
-    A TaskGroup whose child fails in the moment in which its own task is cancelled raises the child's fault,
-    and the cancellation with it is never raised again (CPython, `TaskGroup.__aexit__`).
+    A TaskGroup whose child fails in the moment in which its own task is cancelled raises the child's fault
+    alone, and leaves a count of cancellations behind that says nothing (CPython 3.11,
+    `TaskGroup.__aexit__`). Here both are told apart: who is cancelled ends the work, and is cancelled.
     """
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
+    task = asyncio.create_task(work)  # noqa: TID251  it ends before this returns, as in a group
+    try:
+        await asyncio.wait([task])
+    except asyncio.CancelledError:
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # it is told by nobody, for the cancellation comes first
+        raise
+    return task.result()
