@@ -197,7 +197,7 @@ def test_a_poisoned_mapping_is_shown_and_does_not_hold_another_one_on_its_stream
 ) -> None:
     run = Run(daemon, ministack, shards=1)
     run.start(run.declared() + run.declared("poisoned").replace("done.jsonl", "other.jsonl"))
-    run.put_data(json.dumps({"id": 0, "until": time.time() + 3.0}).encode())
+    run.put_data(json.dumps({"id": 0, "until": time.time() + 12.0}).encode())
     run.put(1, 299)
     run.until_delivered(300)
     wait_until("the other one fails", lambda: any(one["status"]["errors"] for one in daemon.mappings() or []))

@@ -45,6 +45,10 @@ class QueueSide(Target):
     def read(self, count: int) -> Sequence[bytes]:
         return self._server.bodies(self._queue, count)
 
+    def shrink(self) -> int:
+        """Nothing to do: the broker's own limit is small."""
+        return MAX_MESSAGE_BYTES
+
     def die(self) -> None:
         self._server.delete(self._queue)
 

@@ -94,7 +94,7 @@ def test_problems_of_other_options_are_told_beside_those_of_configurations() -> 
         sasl_mechanism="GSSAPI",
         sasl_password=PASSWORD,
     )
-    assert [line.partition(":")[0] for line in found] == ["sasl_mechanism", "sasl_password"]
+    assert [line.partition(":")[0].partition(" ")[0] for line in found] == ["sasl_mechanism", "sasl_password"]
 
 
 # ---- Secrets Manager itself
@@ -195,7 +195,7 @@ def test_a_secret_that_does_not_hold_a_login_is_told_without_its_value(
 @pytest.mark.broker
 def test_each_secret_that_is_wrong_is_told(vault: Vault) -> None:
     found = vault.refused(BASIC_AUTH=f"{ARN}-nowhere", SERVER_ROOT_CA_CERTIFICATE=vault.put({"ca": "A"}))
-    assert [line.partition(":")[0] for line in found] == [
+    assert [line.replace(":", " ").split()[0] for line in found] == [
         "source_access_configurations.BASIC_AUTH",
         "source_access_configurations.SERVER_ROOT_CA_CERTIFICATE",
     ]

@@ -38,7 +38,7 @@ def strangers(folder: Path, count: int) -> Iterator[tuple[list[str], threading.E
         while True:
             try:
                 connection, _ = server.accept()
-                with context.wrap_socket(connection, server_side=True) as sealed:
+                with connection, context.wrap_socket(connection, server_side=True) as sealed:
                     sealed.recv(1)
             except ssl.SSLError:
                 met.set()
