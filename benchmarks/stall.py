@@ -165,7 +165,7 @@ class _World:
         return percentile(latencies[WARM_UP:], 99), said.count("lease lost")
 
     def send_hostile_messages(self) -> None:
-        """What five patterns have to look into."""
+        """Send a message that five patterns have to look into."""
         body = "[" + ",".join(["[1]"] * 262_000) + "]"
         self._sqs.send_message(QueueUrl=self._hostile, MessageBody=body)
 

@@ -24,7 +24,7 @@ OVERHEAD_BYTES = 1024
 
 @dataclass(frozen=True, slots=True)
 class NotWritten:
-    """Why a record is not written."""
+    """A reason for which a record is not written."""
 
     why: str
     too_large: bool = False  # for its size; what is smaller may be

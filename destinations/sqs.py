@@ -19,7 +19,7 @@ from millstream.contract.records import DestinationReceipt
 from millstream.destinations.targets import check_size, is_queue_url, limit_in, message_of, parse_target
 
 LIMIT_BYTES = 1024 * 1024
-"""Of a queue that does not tell its own. Source: AWS, "Amazon SQS message quotas", message size."""
+"""The limit of a queue that does not tell its own. Source: AWS, "Amazon SQS message quotas", message size."""
 
 _SIZE = "MaximumMessageSize"
 _TOO_LONG = frozenset({"AWS.SimpleQueueService.BatchRequestTooLong", "BatchRequestTooLong"})

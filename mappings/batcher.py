@@ -10,7 +10,7 @@ from millstream.contract.records import Batch, Position, Record
 
 
 def room_bytes(envelope: Callable[[Sequence[Record]], bytes], partitions: Iterable[str]) -> int:
-    """What an event has room for beside its envelope, with a record of each partition in it.
+    """Return how many bytes an event has for its records beside its envelope, with all partitions in it.
 
     Asked of the trigger's own envelope, around records of no bytes. The comma of each record is not in it.
     """

@@ -31,10 +31,10 @@ MAX_FILTERS = 10
 
 
 SLICE_S = 0.003
-"""How long the filters work before others have their turn."""
+"""The filters work for so long before others have their turn."""
 
 TELL_S = 60.0
-"""How often a mapping says at most that it could not decide on a record."""
+"""A mapping says at most once in so long that it could not decide on a record."""
 
 
 class _Data(Enum):
@@ -112,7 +112,7 @@ class Filters:
         return any(group is not None and matches(group, leaves, tries) for group in groups)
 
     def _seen(self, event: bytes) -> tuple[_Data, Leaves]:
-        """Of what kind a record's data is, and the leaves of its event as patterns see them.
+        """Return of what kind a record's data is, and the leaves of its event as patterns see them.
 
         Its data stands under the data key, and what lies beside the data at the top as well.
         """

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 class Form(Enum):
-    """How much a document tells of records."""
+    """A measure of what a document tells of records."""
 
     WHOLE = "whole"  # with the event
     BARE = "bare"  # which records they were, by the trigger's own words
@@ -39,7 +39,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Handed:
-    """What became of records that were given up."""
+    """The outcome of giving records up."""
 
     taken: tuple[Record, ...]
     receipt: DestinationReceipt | None  # of those that were taken
@@ -118,7 +118,7 @@ class Handover:
 
 
 def least_details(records: Sequence[Record]) -> JsonObject:
-    """What can be told of any records, whatever is in them."""
+    """Return what can be told of any records, whatever is in them."""
     first, last = records[0], records[-1]
     about = {"partition": first.partition, "firstPosition": first.position, "lastPosition": last.position}
     return {"BatchInfo": {"batchSize": len(records), **about}}

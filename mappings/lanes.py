@@ -27,7 +27,7 @@ TYPICAL_RECORD_BYTES = 1024
 
 @dataclass(frozen=True, slots=True)
 class ReadAhead:
-    """How much of one partition is held at most, all its lanes together."""
+    """Bounds of what is held of one partition, all its lanes together."""
 
     records: int  # not resolved
     span: int  # read and not behind the checkpoint, resolved ones included

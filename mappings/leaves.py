@@ -29,7 +29,7 @@ MOST_COMMAS = 20 * MOST_ELEMENTS
 """An array with more of these in its text is not taken apart to count its elements."""
 
 MOST_LOOKS = 8
-"""How often a record's bytes may be looked through, all its levels of nesting together."""
+"""A record's bytes may be looked through so often, all its levels of nesting together."""
 
 SLOWLY_READ_BYTES = 256 * 1024
 """Largest text that is read slowly, where it is JSON of a kind that msgspec refuses: a few milliseconds."""
@@ -46,7 +46,7 @@ class Undecided(Exception):
 
 @dataclass(slots=True)
 class Budget:
-    """What may be spent on one record."""
+    """The budget that one record has."""
 
     left_bytes: int
     elements: int = MOST_ELEMENTS
@@ -74,7 +74,7 @@ class Budget:
 
 
 def budget_of(size_bytes: int) -> Budget:
-    """What may be spent on a record of that size."""
+    """Return the budget of a record of that size."""
     return Budget(MOST_LOOKS * size_bytes + SLOWLY_READ_BYTES)
 
 

@@ -71,7 +71,7 @@ def paths(group: Group) -> Iterator[str]:
 
 
 class Tries:
-    """What may be tried on one record."""
+    """The number of values that may still be tried on one record."""
 
     def __init__(self, most: int = MOST_TRIES) -> None:
         self._left = most
