@@ -19,6 +19,7 @@ from millstream.contract.options import shown
 from millstream.contract.outside_json import NotJson, read
 from millstream.contract.ports import DataFormat, FilterRules, Mismatch
 from millstream.contract.records import Record
+from millstream.contract.seldom import Seldom
 from millstream.mappings.leaves import Budget, Leaves, Picker, RawAt, Undecided, budget_of
 from millstream.mappings.matchers import InvalidPattern
 from millstream.mappings.patterns import Either, Field, Group, Tries, compile_pattern, matches, paths
@@ -33,8 +34,7 @@ MAX_FILTERS = 10
 SLICE_S = 0.003
 """The filters work for so long before others have their turn."""
 
-TELL_S = 60.0
-"""A mapping says at most once in so long that it could not decide on a record."""
+UNDECIDED = "filters cannot decide on a record, it is delivered"
 
 
 class _Data(Enum):
@@ -66,7 +66,7 @@ class Filters:
         self._parent = Picker(asked - of_data)
         self._inner = Picker(of_data, rules.data_key)
         self._place = RawAt(rules.data_path)
-        self._told_at = -TELL_S
+        self._seldom = Seldom()
 
     def __bool__(self) -> bool:
         return bool(self._filters)
@@ -98,7 +98,8 @@ class Filters:
                 goes_on = record.refused is not None or self._decide(record)
             except Undecided as undecided:
                 goes_on = True
-                self._tell(record, str(undecided), clock.monotonic())
+                place = {"partition": record.partition, "position": record.position}
+                self._seldom.warning(logger, UNDECIDED, str(undecided), **place)
             (matched if goes_on else dropped).append(record)
             if clock.monotonic() >= slice_ends_at:
                 await clock.sleep(0.0)
@@ -150,13 +151,6 @@ class Filters:
                 return _Data.JSON, self._inner.pick(encoded, budget)
         # A bare number or string in JSON is text as well: patterns of strings are for it.
         return _Data.TEXT, {self._rules.data_key: [(text, ())]}
-
-    def _tell(self, record: Record, why: str, now: float) -> None:
-        """Say, once in a while, that a record went on undecided."""
-        if now - self._told_at >= TELL_S:
-            self._told_at = now
-            place = {"partition": record.partition, "position": record.position}
-            logger.warning("filters cannot decide on a record, it is delivered", extra={**place, "why": why})
 
 
 def compile_filters(filters: Sequence[object], rules: FilterRules) -> Filters:

@@ -62,11 +62,24 @@ def _affix(kind: str, argument: object) -> Matcher:
         argument, folded = argument["equals-ignore-case"], True
     if not isinstance(argument, str):
         raise InvalidPattern(f"{kind} match pattern must be a string")
-    text = argument.casefold() if folded else argument
-    test = str.startswith if kind == "prefix" else str.endswith
+    text, size = argument, len(argument)
+    if folded and kind == "prefix":
+        return lambda value: isinstance(value, str) and _alike(value[:size], text)
     if folded:
-        return lambda value: isinstance(value, str) and test(value.casefold(), text)
+        return lambda value: isinstance(value, str) and _alike(value[max(len(value) - size, 0) :], text)
+    test = str.startswith if kind == "prefix" else str.endswith
     return lambda value: isinstance(value, str) and test(value, text)
+
+
+def _alike(one: str, other: str) -> bool:
+    """True if two texts differ in the case of their characters at most.
+
+    Character by character, as Amazon EventBridge's matcher compares: "ß" is neither "ss" nor "SS".
+    Source: aws/event-ruler, equals-ignore-case.
+    """
+    return len(one) == len(other) and all(
+        a == b or a.lower() == b.lower() or a.upper() == b.upper() for a, b in zip(one, other, strict=True)
+    )
 
 
 def _prefix(argument: object) -> Matcher:
@@ -80,8 +93,7 @@ def _suffix(argument: object) -> Matcher:
 def _equals_ignore_case(argument: object) -> Matcher:
     if not isinstance(argument, str):
         raise InvalidPattern("equals-ignore-case match pattern must be a string")
-    text = argument.casefold()
-    return lambda value: isinstance(value, str) and value.casefold() == text
+    return lambda value: isinstance(value, str) and _alike(value, argument)
 
 
 def _exists(argument: object) -> Matcher:

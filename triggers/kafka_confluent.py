@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -26,6 +25,7 @@ from millstream.contract.errors import (
     Refused,
     SourceUnavailable,
 )
+from millstream.contract.seldom import Seldom
 from millstream.kafka.access import Access
 from millstream.kafka.libraries import CONFLUENT
 from millstream.triggers.kafka_client import (
@@ -49,7 +49,6 @@ from millstream.triggers.kafka_confluent_errors import (
 )
 from millstream.triggers.kafka_messages import Messages
 from millstream.triggers.kafka_records import RecordMaker
-from millstream.triggers.kafka_unreadable import Said
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +68,7 @@ class ConfluentClient:
         self._fresh: set[int] = set()  # assigned, and not yet told where to begin
         self._fault: SourceUnavailable | Refused | None = None
         self._refusal: Refused | None = None  # by one broker; the others may let us in
-        self._said = Said()
+        self._seldom = Seldom()
         self._access = access
         heartbeat_ms = min(3000, int(settings.session_timeout_s * 1000 / 3))
         configuration = access.for_librdkafka() | {
@@ -253,7 +252,7 @@ class ConfluentClient:
             self._fault = self._refusal or SourceUnavailable(f"{self._topic}: no broker answers")
         elif code in OF_ONE_BROKER:
             self._refusal = self._refused(error)
-            if self._said.anew(code, time.monotonic()):
+            if self._seldom.due(code):
                 extra = {"topic": self._topic, "why": REFUSED[code]}
                 logger.warning("a broker refuses us, the others are asked", extra=extra)
         elif code in REFUSED:

@@ -18,13 +18,14 @@ from collections.abc import Callable, Mapping, Sequence
 from millstream.contract.errors import MillstreamError, SourceUnavailable
 from millstream.contract.groups import Assigned, Change, Revoked
 from millstream.contract.records import Record
+from millstream.contract.seldom import Seldom
 from millstream.contract.streams import At, Oldest
 from millstream.triggers.kafka_buffer import MOST_BYTES
 from millstream.triggers.kafka_buffers import Buffers
 from millstream.triggers.kafka_client import NOT_COMMITTED, Client, Polled, Transactions
 from millstream.triggers.kafka_records import RecordMaker
 from millstream.triggers.kafka_starts import Ended, Starts
-from millstream.triggers.kafka_unreadable import GIVEN_UP, Said, Unreadable
+from millstream.triggers.kafka_unreadable import GIVEN_UP, Unreadable
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ class Member:
         self.over = threading.Event()  # the thread has left the group
         self.buffers = Buffers(buffer_bytes)
         self._unreadable = Unreadable()
-        self._said = Said()
+        self._seldom = Seldom()
         self._lock = threading.Lock()
         self._changes: deque[Change | Exception] = deque()
         self._offsets: dict[int, int] = {}  # to commit
@@ -209,7 +210,7 @@ class Member:
             if offset is None or not self._unreadable.is_final(partition, offset):
                 continue
             name = self._name(partition)
-            if self._said.anew((name, why), time.monotonic()):
+            if self._seldom.due((name, why)):
                 extra = {"partition": name, "offset": offset, "why": why}
                 logger.warning(GIVEN_UP, extra=extra)
             self.buffers.put({partition: [self._maker.unreadable(partition, offset, time.time())]})

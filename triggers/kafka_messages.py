@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from confluent_kafka import KafkaError, Message
 
 from millstream.contract.records import Record
+from millstream.contract.seldom import Seldom
 from millstream.triggers.kafka_client import Polled
 from millstream.triggers.kafka_confluent_errors import OUT_OF_RANGE, UNREADABLE
 from millstream.triggers.kafka_headers import headers_of
 from millstream.triggers.kafka_records import TIMESTAMP_TYPES, RecordMaker
-from millstream.triggers.kafka_unreadable import GIVEN_UP, Said
+from millstream.triggers.kafka_unreadable import GIVEN_UP
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class Messages:
     def __init__(self, maker: RecordMaker, on_error: Callable[[KafkaError], None]) -> None:
         self._maker = maker
         self._on_error = on_error
-        self._said = Said()
+        self._seldom = Seldom()
 
     def polled(self, messages: Sequence[Message]) -> Polled:
         found: dict[int, list[Record]] = {}
@@ -69,7 +70,7 @@ class Messages:
 
     def _unreadable(self, partition: int, offset: int, received_at: float, error: Exception) -> Record:
         why = type(error).__name__
-        if self._said.anew(why, time.monotonic()):
+        if self._seldom.due(why):
             extra = {"partition": self._maker.name(partition), "offset": offset, "why": why}
             logger.warning(GIVEN_UP, extra=extra)
         return self._maker.unreadable(partition, offset, received_at)

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from millstream.contract.records import Record
+from millstream.contract.seldom import Seldom
 from millstream.triggers.kafka_decoding import why_unread
 from millstream.triggers.kafka_records import TIMESTAMP_TYPES, RecordMaker
-from millstream.triggers.kafka_unreadable import GIVEN_UP, Said
+from millstream.triggers.kafka_unreadable import GIVEN_UP
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +21,7 @@ class PythonMessages:
 
     def __init__(self, maker: RecordMaker) -> None:
         self._maker = maker
-        self._said = Said()
+        self._seldom = Seldom()
 
     def records(self, found: Mapping[Any, Sequence[Any]]) -> dict[int, list[Record]]:
         """The records of each partition, in order; what cannot be read is to be given up."""
@@ -46,7 +47,7 @@ class PythonMessages:
                 )
         except Exception as error:  # noqa: BLE001  bytes from outside
             why = type(error).__name__
-        if self._said.anew(why, time.monotonic()):
+        if self._seldom.due(why):
             name = self._maker.name(message.partition)
             logger.warning(GIVEN_UP, extra={"partition": name, "offset": message.offset, "why": why})
         return self._maker.unreadable(message.partition, message.offset, received_at, message.value)

@@ -1,19 +1,11 @@
-"""Records that a client cannot read: when they are given up, and how often that is said."""
+"""Records that a client cannot read: when they are given up."""
 
 from __future__ import annotations
-
-from collections.abc import Hashable
 
 GIVEN_UP = "record cannot be read and is given up"
 
 TRIES = 3
 """A broken connection may spoil a record as well: it is fetched anew before it is given up."""
-
-SAID_S = 60.0
-"""How long the same is not said again."""
-
-MOST_SAID = 1000
-"""How many different ones are kept apart."""
 
 
 class Unreadable:
@@ -32,21 +24,3 @@ class Unreadable:
             return True
         self._tries[partition] = (offset, tries)
         return False
-
-
-class Said:
-    """Keeps a log from saying the same all the time."""
-
-    def __init__(self) -> None:
-        self._at: dict[Hashable, float] = {}  # monotonic
-
-    def anew(self, what: Hashable, now: float) -> bool:
-        """True if it was not said of late; takes it that it is said then."""
-        last = self._at.get(what)
-        if last is not None and now - last < SAID_S:
-            return False
-        self._at.pop(what, None)
-        self._at[what] = now
-        if len(self._at) > MOST_SAID:
-            del self._at[next(iter(self._at))]
-        return True

@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
-from millstream.amqp.sparing import Sparing
 from millstream.amqp.wire import ByteArray, Properties, Timestamp
 from millstream.contract.records import Position, Record
+from millstream.contract.seldom import Seldom
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class RecordMaker:
         self.queue = queue
         self._partition = partition(queue, virtual_host)
         self._numbered = numbered
-        self._warn = Sparing(logger)
+        self._seldom = Seldom()
 
     def record(
         self, number: int, redelivered: bool, properties: Properties, body: bytes, received_at: float
@@ -63,7 +63,7 @@ class RecordMaker:
             record = self._record(number, redelivered, Properties(), body, received_at)
         if why is not None:
             about = {"queue": self.queue, "position": record.position}
-            self._warn.warning("properties of a message not read, left out", why, received_at, **about)
+            self._seldom.warning(logger, "properties of a message not read, left out", why, **about)
         return record
 
     def _record(

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from millstream.amqp.sparing import Sparing
 from millstream.contract.records import Record
+from millstream.contract.seldom import Seldom
 from millstream.triggers.rabbitmq_stream_codecs import NAMES, NotInflated, inflated
 from millstream.triggers.rabbitmq_stream_messages import StreamRecordMaker
 
@@ -74,7 +74,7 @@ class ChunkReader:
 
     def __init__(self, maker: StreamRecordMaker) -> None:
         self._maker = maker
-        self._warn = Sparing(logger)
+        self._seldom = Seldom()
 
     def pieces(self, chunk: Chunk, now: float) -> Iterator[Piece]:
         """The chunk's records in pieces, each made as it is asked for. At least one piece.
@@ -107,9 +107,8 @@ class ChunkReader:
                 messages = messages_of(entry)
             except NotInflated as why:
                 about = {"stream": self._maker.stream, "offset": offset, "messages": entry.count}
-                self._warn.warning(
-                    "sub-batch cannot be read, its messages are given up", str(why), now, **about
-                )
+                sentence = "sub-batch cannot be read, its messages are given up"
+                self._seldom.warning(logger, sentence, str(why), **about)
                 for number in range(entry.count):
                     data = b"" if number else entry.data
                     yield self._maker.refused(offset + number, at_ms, data, NAMES.get(entry.codec), now)

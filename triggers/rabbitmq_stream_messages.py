@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from millstream.amqp.sparing import Sparing
 from millstream.contract.records import Position, Reason, Record
+from millstream.contract.seldom import Seldom
 from millstream.triggers.rabbitmq_messages import (
     STREAM_OFFSET,
     BasicProperties,
@@ -50,7 +50,7 @@ class StreamRecordMaker:
 
     def __init__(self, stream: str) -> None:
         self.stream = stream
-        self._warn = Sparing(logger)
+        self._seldom = Seldom()
 
     def record(self, offset: int, timestamp_ms: int, data: bytes, received_at: float) -> Record:
         """The record of a message; `timestamp_ms` is when the broker wrote it.
@@ -63,12 +63,8 @@ class StreamRecordMaker:
                 found = _taken_apart(read_message(data), offset)
             except Unreadable as unreadable:
                 about = {"stream": self.stream, "offset": offset}
-                self._warn.warning(
-                    "message cannot be taken apart, delivered as it came",
-                    str(unreadable),
-                    received_at,
-                    **about,
-                )
+                sentence = "message cannot be taken apart, delivered as it came"
+                self._seldom.warning(logger, sentence, str(unreadable), **about)
         properties, body = found or (_properties({STREAM_OFFSET: offset}, len(data)), data)
         return self._record(offset, timestamp_ms, properties, body, received_at, None)
 

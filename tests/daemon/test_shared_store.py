@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -48,13 +49,13 @@ class Fleet:
         self.stream = make_stream(self.kinesis, SHARDS)
         self.done = Recorded(folder / "done.jsonl", "requestPayload")
         self.daemons = {name: RunningDaemon(folder / name, ministack.endpoint_url) for name in "ab"}
-        self._store = store
+        self.store = store
 
     def start(self, name: str) -> RunningDaemon:
         daemon = self.daemons[name]
         daemon.folder.mkdir(exist_ok=True)
         app = APP.format(stream=self.stream, batch=BATCH, done=f"file://{self.done.file}")
-        daemon.start(app, "--store", self._store)
+        daemon.start(app, "--store", self.store)
         daemon.started()
         return daemon
 
@@ -69,6 +70,10 @@ class Fleet:
     def resolved(self) -> int:
         """Records that were delivered, of which both daemons are done with the whole batch."""
         return sum(daemon.status()["delivered"] for daemon in self.daemons.values())
+
+    def resolved_by(self, name: str) -> int:
+        """Records that one daemon is done with."""
+        return int(self.daemons[name].status()["delivered"])
 
     def put(self, first: int, count: int) -> None:
         put(self.kinesis, self.stream, first, count)
@@ -115,6 +120,61 @@ def test_the_shards_of_a_killed_daemon_are_taken_over_within_seconds(fleet: Flee
     assert time.monotonic() - killed_at < TAKEN_OVER_WITHIN_S
     fleet.until_delivered(4000)
     assert repeated(fleet.done.numbers()) <= 2 * 2 * BATCH
+
+
+def test_daemons_on_copies_of_one_data_directory_are_told_apart(fleet: Fleet) -> None:
+    """As a volume's snapshot, or an image that was made of a running daemon, brings them about."""
+    a = fleet.start("a")
+    wait_until("a reads all", lambda: fleet.shares()["a"] == SHARDS)
+    fleet.put(0, 1000)
+    fleet.until_delivered(1000)
+    fleet.daemons["b"].folder.mkdir()
+    shutil.copytree(a.data, fleet.daemons["b"].data, ignore=shutil.ignore_patterns("*.sock", "sandboxes"))
+    fleet.start("b")
+    wait_until("both read two", lambda: fleet.shares() == {"a": 2, "b": 2}, TAKEN_OVER_WITHIN_S)
+    fleet.put(1000, 3000)
+    fleet.until_delivered(4000)
+    assert fleet.shares() == {"a": 2, "b": 2}
+    assert (
+        repeated(fleet.done.numbers()) <= SHARDS * BATCH
+    )  # of what was in flight as b took its predecessor's
+
+
+def test_a_mapping_that_a_file_declares_no_more_comes_back_as_it_was(fleet: Fleet) -> None:
+    """A deployment is rolled out, and rolled back."""
+    a = fleet.start("a")
+    fleet.put(0, 500)
+    fleet.until_delivered(500)
+    wait_until("its cursors are written", lambda: fleet.resolved_by("a") == 500)
+    before = (a.mappings() or [{}])[0]["row"]["uuid"]
+    assert a.stop() == 0
+    a.start("from millstream import App\n\napp = App('shared')\n", "--store", fleet.store)
+    a.started()
+    wait_until("it says so", lambda: "mapping retired, it is declared no more" in a.text())
+    assert a.mappings() == []
+    assert a.stop() == 0
+    fleet.put(500, 500)
+    fleet.start("a")
+    fleet.until_delivered(1000)
+    assert (a.mappings() or [{}])[0]["row"]["uuid"] == before
+    assert repeated(fleet.done.numbers()) == 0
+
+
+def test_a_daemon_whose_file_does_not_declare_a_mapping_leaves_it_to_the_one_that_runs_it(
+    fleet: Fleet,
+) -> None:
+    a = fleet.start("a")
+    fleet.put(0, 500)
+    fleet.until_delivered(500)
+    b = fleet.daemons["b"]
+    b.folder.mkdir()
+    b.start("from millstream import App\n\napp = App('shared')\n", "--store", fleet.store)
+    b.started()
+    wait_until("it says so", lambda: "mapping kept, another daemon declares and runs it" in b.text())
+    fleet.put(500, 500)
+    fleet.until_delivered(1000)
+    assert repeated(fleet.done.numbers()) == 0
+    assert a.stop() == 0
 
 
 def test_a_daemon_that_was_frozen_writes_nothing_over_its_successor(fleet: Fleet) -> None:
