@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 
@@ -28,7 +29,7 @@ ODD_HEADERS: tuple[dict[str, Any], ...] = (
     {"bytes": b"\xff\xfe\x00"},
     {"time": datetime(9999, 12, 31, tzinfo=UTC)},
     {"n": 2**63 - 1, "m": -(2**63)},
-    {"list": [[[[1]]], None, True, 1.5]},
+    {"list": [[[[1]]], None, True, Decimal("1.5")]},
     {"ü ☃ 😀": "ü ☃ 😀"},
     {"": "no name"},
 )
