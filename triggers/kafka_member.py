@@ -44,6 +44,10 @@ CHECK_S = 5.0
 IDENTITY_S = 10.0
 """Between two looks whether the topic is still the one that it was."""
 
+QUIET_S = 0.5
+"""After so long without a record the topic is looked at before the next ones are handed over: while it was
+deleted and made anew nothing came, and what comes then at our offset is in the midst of another topic."""
+
 FULL_S = 0.05
 PATIENCE_S = 1.0
 """How long the thread waits for a full partition at a time, and before it has the client pass over it."""
@@ -86,6 +90,7 @@ class Member:
         self._committed_at = 0.0
         self._heard_at = time.monotonic()
         self._looked_at = time.monotonic()
+        self._brought_at = time.monotonic()
 
     # ---- called by the event loop
 
@@ -178,8 +183,10 @@ class Member:
         except SourceUnavailable:
             self.buffers.read_again()  # what the call had taken until then is nowhere
             raise
+        self._look(every_s=QUIET_S if found.records and self._was_quiet() else IDENTITY_S)
         self.buffers.put(found.records, found.ends)  # before anything that may fail
         if found.records:
+            self._brought_at = time.monotonic()
             self._tell()
         if found.unreadable:
             self._give_up(found.unreadable)
@@ -187,13 +194,15 @@ class Member:
             self._restart(found.out_of_range)
         if self._transactions is not None:
             self._transactions.belong(self._client.metadata(), self.identity)
-        self._look()
         self._check(found)
 
-    def _look(self) -> None:
-        """See that the topic is the one whose offsets we have, every now and then."""
+    def _was_quiet(self) -> bool:
+        return time.monotonic() - self._brought_at >= QUIET_S
+
+    def _look(self, every_s: float) -> None:
+        """See that the topic is the one whose offsets we have, if that was last done so long ago."""
         now = time.monotonic()
-        if now - self._looked_at < IDENTITY_S:
+        if now - self._looked_at < every_s:
             return
         self._looked_at = now
         try:

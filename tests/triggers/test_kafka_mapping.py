@@ -64,7 +64,8 @@ class KafkaBroker(Broker):
         record: dict[str, Any] = {"value": odd.body, "key": odd.key}
         if odd.headers:
             if None in dict(odd.headers).values():
-                return self._put_by_confluent(odd)
+                self._produce(odd.body, [(name.decode(), value) for name, value in odd.headers])
+                return True
             record["headers"] = [(Name(name), value) for name, value in odd.headers]
         if odd.at_ms is not None:
             if odd.at_ms < 0:
@@ -75,7 +76,7 @@ class KafkaBroker(Broker):
 
     def put_own_odds(self) -> int:
         self._send(value=None, key=b"tombstone")
-        self._send(value=None, key=None)
+        self._produce(None, [])
         return 2
 
     def records(self, event: Any) -> Sequence[Any]:
@@ -88,22 +89,18 @@ class KafkaBroker(Broker):
     async def at_end(self, store: SqliteStore, mapping: str) -> bool:
         return self._kafka.committed(self._group, self._name).get(0) == self._sent
 
-    def _put_by_confluent(self, odd: Odd) -> bool:
-        """Send a header without a value, which the other client refuses; its names must be text."""
-        producer = Producer({"bootstrap.servers": self._kafka.bootstrap})
-        headers: list[tuple[str, str | bytes | None]] = [
-            (name.decode(), value) for name, value in odd.headers
-        ]
-        producer.produce(self._name, odd.body, partition=0, headers=headers)
-        assert producer.flush(WITHIN_S) == 0
-        self._sent += 1
-        return True
-
     def close(self) -> None:
         self._producer.close()
 
     def _send(self, **record: Any) -> None:
         self._producer.send(self._name, partition=0, **record).get(WITHIN_S)
+        self._sent += 1
+
+    def _produce(self, value: bytes | None, headers: list[tuple[str, str | bytes | None]]) -> None:
+        """Send what the other client refuses: a header without a value, a record without key and value."""
+        producer = Producer({"bootstrap.servers": self._kafka.bootstrap})
+        producer.produce(self._name, value, partition=0, headers=headers)
+        assert producer.flush(WITHIN_S) == 0
         self._sent += 1
 
 

@@ -187,6 +187,24 @@ def test_a_record_that_is_not_read_in_several_tries_is_given_up_and_the_next_is_
         assert client.sought == [{0: 2}, {0: 3}]
 
 
+def test_what_comes_after_a_quiet_time_is_not_handed_over_if_the_topic_is_another_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(kafka_member, "QUIET_S", 0.0)
+    client = ScriptedClient()
+    with member(client) as (it, told):
+        assign(client, it, told)
+        client.polls.put(Polled({0: made(0)}))
+        hear(told)
+        assert it.take([(0, 1)], 10) == made(0)
+        client.topic = "second"
+        client.polls.put(Polled({0: made(1)}))
+        assert it.over.wait(WITHIN_S)
+        assert it.take([(0, 1)], 10) == []
+        with pytest.raises(SourceUnavailable, match="made anew"):
+            it.change()
+
+
 def test_a_topic_that_is_another_one_ends_the_membership(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kafka_member, "IDENTITY_S", 0.0)
     client = ScriptedClient()
