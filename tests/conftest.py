@@ -29,7 +29,7 @@ __all__ = [
     "secure_kafka",
 ]
 
-settings.register_profile("quick", max_examples=25)
+settings.register_profile("quick", max_examples=15)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from millstream.contract.blocking import BlockingClient
@@ -27,6 +27,7 @@ from tests.contract.store_values import (
     taken,
     until,
 )
+from tests.examples import examples
 
 
 class LeaseKit:
@@ -206,7 +207,7 @@ class LeaseKit:
             loop = asyncio.get_running_loop()
             numbers = itertools.count()
 
-            @settings(max_examples=30, deadline=None, database=None)
+            @examples(30, database=None)
             @given(st.lists(st.tuples(st.sampled_from(MOVES), st.sampled_from("ab")), max_size=8))
             def histories(moves: list[tuple[str, str]]) -> None:
                 stores = {"a": store, "b": other}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from millstream.contract.errors import InvalidConfiguration, Problem, SourceUnavailable
@@ -24,6 +24,7 @@ from millstream.mappings.stream import StreamRunner
 from millstream.mappings.stream_process import StreamRoute
 from millstream.mappings.tenure import Tenure
 from tests.clock import VirtualClock
+from tests.examples import examples
 from tests.fakes import FAILURE, FUNCTION, SUCCESS, FakeObserver
 from tests.group_fakes import FakeGroup, FakeOutputs
 from tests.mappings.stream_rig import StreamFunction, by_numbers
@@ -280,7 +281,7 @@ async def test_an_answer_that_cannot_be_published_is_a_failure() -> None:
     assert group.outputs.taken == [b'"good"']
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     moves=st.lists(st.tuples(st.sampled_from("abc"), st.booleans(), st.floats(0.1, 6.0)), max_size=12),
     share=st.booleans(),

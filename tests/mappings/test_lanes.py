@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 from zlib import crc32
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from millstream.contract.functions import Outcome
 from millstream.contract.ports import BatchLimits
 from millstream.contract.streams import StreamPolicy
 from millstream.mappings.lanes import ReadAhead
+from tests.examples import examples
 from tests.fakes import FAILURE, SUCCESS
 from tests.mappings.stream_rig import World, by_numbers, world
 from tests.stream_fakes import stream_record
@@ -111,7 +112,7 @@ async def test_a_partition_that_ended_is_over_only_once_what_was_let_go_is_read_
     assert it.cursor == 1999
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(st.integers(), st.integers(1, 4), st.integers(1, 600))
 async def test_every_record_is_resolved_in_the_order_of_its_key(seed: int, lanes: int, count: int) -> None:
     """Batches fail for a while at random, some for long; whichever lanes are let go catch up."""

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from millstream.contract.errors import (
@@ -20,6 +20,7 @@ from millstream.contract.errors import (
 from millstream.contract.ports import BatchLimits
 from millstream.contract.streams import At, Latest, Oldest, StartingPosition, StreamPolicy
 from millstream.mappings.partitions import DISCOVER_S, LEASE_S, PartitionsRunner
+from tests.examples import examples
 from tests.fakes import FAILURE, SUCCESS
 from tests.mappings.stream_rig import World, by_numbers, world
 from tests.stream_fakes import stream_record
@@ -295,7 +296,7 @@ async def test_a_fault_of_ours_in_one_shard_is_logged_and_the_others_go_on(
     assert "partition failed, it is read again" in caplog.text
 
 
-@settings(max_examples=15, deadline=None)
+@examples(15)
 @given(
     st.lists(st.sampled_from(["kill a", "kill b", "start a", "start b", "wait"]), max_size=8),
     st.integers(1, 3),

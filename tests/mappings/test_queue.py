@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from millstream.contract.errors import InvalidConfiguration, Problem, SourceUnavailable
 from millstream.contract.functions import MAX_PAYLOAD_BYTES, Outcome, Throttled
 from millstream.contract.ports import BatchLimits, QueuePolicy
 from millstream.contract.records import Discarded, Done
+from tests.examples import examples
 from tests.fakes import (
     FAILURE,
     SUCCESS,
@@ -277,7 +278,7 @@ async def test_another_group_is_not_blocked() -> None:
         assert it.function.batches == [[0, 1, 2, 3, 4, 5], [7, 9]]
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     count=st.integers(0, 120),
     size=st.integers(1, 30),

@@ -30,14 +30,18 @@ class Endless(FakeQueue):
         """Nothing: what is hidden stays hidden."""
 
 
-@pytest.mark.parametrize("takes_s", [10.0, 60.0, 900.0])
-async def test_a_lasting_backlog_adds_three_hundred_batches_a_minute(takes_s: float) -> None:
+@pytest.mark.parametrize(("takes_s", "minutes"), [(5.0, 1), (60.0, 3), (900.0, 3)])
+async def test_a_lasting_backlog_adds_three_hundred_batches_a_minute(takes_s: float, minutes: int) -> None:
     async with rig(takes_s=takes_s, lease_s=None, queue=Endless) as it:
         assert it.function.most <= START
-        for minute in range(1, 4):
+        for minute in range(1, minutes + 1):
             await it.clock.advance(60.0)
             assert START + 300 * minute - 60 <= it.function.running <= START + 300 * minute
-        await it.clock.advance(120.0)
+
+
+async def test_a_backlog_that_lasts_for_minutes_has_as_many_batches_as_aws_has_at_most() -> None:
+    async with rig(takes_s=900.0, lease_s=None, queue=Endless) as it:
+        await it.clock.advance(300.0)
         assert it.function.most == CEILING
 
 

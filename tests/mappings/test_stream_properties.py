@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from millstream.contract.functions import Outcome
 from millstream.contract.ports import BatchLimits
 from millstream.contract.records import Done
 from millstream.contract.streams import StreamPolicy
+from tests.examples import examples
 from tests.fakes import FAILURE, SUCCESS, failures
 from tests.mappings.stream_rig import by_numbers, world
 from tests.stream_fakes import stream_record
@@ -22,7 +23,7 @@ POLICIES = st.builds(
 )
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(
     total=st.integers(1, 60),
     size=st.integers(1, 20),

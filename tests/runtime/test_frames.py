@@ -7,11 +7,12 @@ import socket
 from collections.abc import AsyncIterator, Awaitable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from millstream.runtime.frames import HEADER, READ_BYTES, UNASKED_BYTES, Frame, Frames
 from millstream.runtime.link import Broken
+from tests.examples import examples
 
 LIMIT = 1024 * 1024
 
@@ -134,7 +135,7 @@ async def _broken(sending: Awaitable[None]) -> bool:
     sizes=st.lists(st.one_of(st.integers(0, 40), st.integers(READ_BYTES - 5, 3 * READ_BYTES)), max_size=6),
     cuts=st.lists(st.integers(997, 2 * READ_BYTES), min_size=1, max_size=6),
 )
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_frames_of_any_length_come_whole_however_they_are_cut(sizes: list[int], cuts: list[int]) -> None:
     asyncio.run(_come_whole(sizes, cuts))
 

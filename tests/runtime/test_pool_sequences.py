@@ -7,11 +7,11 @@ import tempfile
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from millstream.contract.functions import FunctionFailed, Outcome, Success, Throttled
+from tests.examples import examples
 from tests.fakes import FAILURE
 from tests.runtime.fakes import PoolRig, function, pool_rig
 
@@ -109,5 +109,5 @@ class Pool(RuleBasedStateMachine):
             self.folder.cleanup()
 
 
-Pool.TestCase.settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
+Pool.TestCase.settings = examples(30, stateful_step_count=25)
 TestPool = Pool.TestCase

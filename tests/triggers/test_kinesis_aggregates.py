@@ -6,7 +6,7 @@ import base64
 from hashlib import md5
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from millstream.triggers.kinesis_aggregates import (
@@ -18,6 +18,7 @@ from millstream.triggers.kinesis_aggregates import (
     unpack_base64,
 )
 from millstream.triggers.kinesis_records import HashRange
+from tests.examples import examples
 from tests.triggers.aggregates import number, packed, sealed, sized, varint
 
 KEYS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
@@ -26,27 +27,27 @@ PACKED = st.lists(st.tuples(KEYS, HASH_KEYS, st.binary(max_size=300)), min_size=
 ONE = packed(("key", None, b"data"))
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(PACKED)
 def test_what_was_packed_is_unpacked_in_its_order(records: list[tuple[str, str | None, bytes]]) -> None:
     assert unpack(packed(*records)) == [UserRecord(*record) for record in records]
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(PACKED)
 def test_base64_of_it_is_unpacked_too(records: list[tuple[str, str | None, bytes]]) -> None:
     text = b'"' + base64.b64encode(packed(*records)) + b'"'
     assert unpack_base64(text) == [UserRecord(*record) for record in records]
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.binary(max_size=200))
 def test_no_sealed_bytes_raise(body: bytes) -> None:
     found = unpack(sealed(body))
     assert found is None or found
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(PACKED, st.data())
 def test_a_flipped_bit_makes_it_a_plain_record(
     records: list[tuple[str, str | None, bytes]], chosen: st.DataObject
