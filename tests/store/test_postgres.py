@@ -16,7 +16,7 @@ from millstream.contract.state import PartitionRow
 from millstream.store import postgres as postgres_module
 from millstream.store import postgres_server
 from millstream.store.postgres import PostgresStore
-from millstream.store.postgres_schema import SCHEMA_VERSION
+from millstream.store.postgres_schema import SCHEMA_VERSION, STEPS
 from tests.brokers.postgres import Postgres, free_port
 from tests.contract.store_values import LONG_S, OWNER, ROW, STATUS, WITHIN_S, checkpoint, lease, taken
 
@@ -201,6 +201,30 @@ async def test_a_newer_schema_is_refused_and_left_as_it_is(postgres: Postgres, w
     assert said.endswith(f": wanted schema {SCHEMA_VERSION} or older, found 99, of a newer millstream")
     tables = "SELECT relname FROM pg_class WHERE relnamespace = 'millstream'::regnamespace"
     assert shown(url, tables) == [("schema_version",)]
+
+
+@pytest.mark.broker
+async def test_a_schema_of_before_keeps_its_leases_and_its_daemon_can_take_none_any_more(
+    postgres: Postgres,
+) -> None:
+    url = postgres.database()
+    with psycopg.connect(url, autocommit=True, options="-c search_path=millstream") as before:
+        before.execute("CREATE SCHEMA millstream; CREATE TABLE schema_version AS SELECT 2::bigint AS version")
+        for step in STEPS[:2]:
+            before.execute(step)
+        before.execute(
+            "INSERT INTO mappings VALUES ('u1', 'shop', 'on_order', 'sqs', 'orders', true, 1000.5);"
+            "INSERT INTO partitions VALUES ('u1', 'p', 'before', 3, 0, '7')"
+        )
+        async with opened(url) as store:
+            assert await store.take("u1", "p", OWNER, LONG_S) is None
+            assert list(await store.partitions("u1")) == [
+                PartitionRow("p", "before", 3, Position("7"), False)
+            ]
+            with pytest.raises(psycopg.errors.UndefinedColumn):
+                before.execute("UPDATE partitions SET owner = 'before' WHERE expires_at <= 1")
+            await store.succeed("before", OWNER)
+            assert (await taken(store)).epoch == 5
 
 
 @pytest.mark.broker

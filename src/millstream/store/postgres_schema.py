@@ -75,6 +75,18 @@ STEPS = (
         PRIMARY KEY (mapping, owner)
     );
     """,
+    # A daemon of before, which goes by the clock, finds no column of it, and writes no lease any more.
+    b"""
+    ALTER TABLE partitions ADD COLUMN beat bigint NOT NULL DEFAULT 0;
+    ALTER TABLE partitions ADD COLUMN lasts_s double precision NOT NULL DEFAULT 7;
+    ALTER TABLE partitions DROP COLUMN expires_at;
+    ALTER TABLE members ADD COLUMN beat bigint NOT NULL DEFAULT 0;
+    ALTER TABLE members ADD COLUMN lasts_s double precision NOT NULL DEFAULT 7;
+    ALTER TABLE members DROP COLUMN expires_at;
+    ALTER TABLE attendants ADD COLUMN beat bigint NOT NULL DEFAULT 0;
+    ALTER TABLE attendants ADD COLUMN lasts_s double precision NOT NULL DEFAULT 35;
+    ALTER TABLE attendants DROP COLUMN expires_at;
+    """,
 )
 """Step n leads from version n to version n + 1. A step that was released is never changed."""
 
