@@ -251,8 +251,9 @@ async def test_a_reader_sees_what_is_written_and_writes_nothing(postgres: Postgr
         await store.commit(await taken(store), checkpoint("7"))
         assert list(await reader.mappings()) == [ROW]
         assert list(await reader.partitions("u1")) == [PartitionRow("p", OWNER, 1, Position("7"), False)]
-        with pytest.raises(StateUnavailable, match="read-only transaction"):
-            await reader.put_status(OWNER, [STATUS])
+        for write in (reader.put_status(OWNER, [STATUS]), reader.delete_mapping("u1")):
+            with pytest.raises(StateUnavailable, match="read-only transaction"):
+                await write
         assert await reader.cursor(lease()) == "7"
 
 

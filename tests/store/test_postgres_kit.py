@@ -10,6 +10,7 @@ import pytest
 from millstream.contract.state import StateStore
 from millstream.store import postgres_server
 from millstream.store.postgres import PostgresStore
+from tests.brokers.pgbouncer import PgBouncer
 from tests.brokers.postgres import Postgres
 from tests.contract.store_kit import StoreKit
 
@@ -30,3 +31,12 @@ class TestPostgresStore(StoreKit):
     def set_clock(self, monkeypatch: pytest.MonkeyPatch, by_s: float) -> None:
         monkeypatch.setattr(postgres_server, "_NOW_S", f"({postgres_server._NOW_S} + {by_s})")
         postgres_server._dialect.cache_clear()
+
+
+@pytest.mark.broker
+class TestPooledPostgresStore(TestPostgresStore):
+    """Through PgBouncer, which hands each transaction another connection."""
+
+    @pytest.fixture(autouse=True)
+    def pooled(self, database: None, pgbouncer: PgBouncer) -> None:
+        self.url = pgbouncer.url(self.url)

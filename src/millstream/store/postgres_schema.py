@@ -101,7 +101,7 @@ def version_of(connection: Connection) -> int:
     (table,) = connection.execute("SELECT to_regclass('millstream.schema_version')").fetchone() or (None,)
     if table is None:
         return 0
-    (version,) = connection.execute("SELECT version FROM schema_version").fetchone() or (0,)
+    (version,) = connection.execute("SELECT version FROM millstream.schema_version").fetchone() or (0,)
     return int(version)
 
 
@@ -110,7 +110,7 @@ def migrate(connection: Connection, version: Callable[[Connection], int]) -> Non
 
     Of daemons that start at once one does it, and the others wait.
     """
-    connection.execute("SET LOCAL statement_timeout = '60s'")
+    connection.execute("SET LOCAL statement_timeout = '60s'; SET LOCAL search_path = millstream")
     connection.execute("SELECT pg_advisory_xact_lock(%s)", [_MIGRATION])
     (schema,) = connection.execute("SELECT to_regnamespace('millstream')").fetchone() or (None,)
     if schema is None:  # IF NOT EXISTS would ask for the right to make one even where one is
