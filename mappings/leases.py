@@ -61,6 +61,12 @@ def plan_leases(
     return LeasePlan(give_up=tuple(mine[room:]))
 
 
+def next_look_s(rows: Sequence[PartitionRow], me: str, most_s: float) -> float:
+    """How long until it is worth looking again: `most_s`, or less if another's lease runs out before."""
+    others = [row.free_in_s for row in rows if row.owner not in (None, me) and row.free_in_s is not None]
+    return min([most_s, *others])
+
+
 def quota(partitions: int, rank: int, owners: int) -> int:
     """How many partitions the owner of a rank (from 0) holds: all of them over all ranks, evenly."""
     return partitions // owners + (rank < partitions % owners)

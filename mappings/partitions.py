@@ -34,7 +34,7 @@ from millstream.contract.streams import (
     StreamReader,
     StreamSource,
 )
-from millstream.mappings.leases import forgettable, plan_leases
+from millstream.mappings.leases import forgettable, next_look_s, plan_leases
 from millstream.mappings.reading import PartitionReader, read_on
 from millstream.mappings.stream import StreamRunner
 from millstream.mappings.tenure import Tenure
@@ -42,7 +42,7 @@ from millstream.mappings.tenure import Tenure
 logger = logging.getLogger(__name__)
 
 TICK_S = 2.0
-"""Between two looks at the leases; each renews what this daemon holds."""
+"""Between two looks at the leases, at most; each renews what this daemon holds."""
 
 LEASE_S = 7.0
 """How long a lease lasts without being renewed: how long the partitions of a killed daemon wait."""
@@ -98,6 +98,7 @@ class PartitionsRunner:
         self._tenure = Tenure(clock, LEASE_S - MARGIN_S)
         self._share_of = 1  # partitions that this daemon is to read
         self._wake = asyncio.Event()
+        self._rest_s = TICK_S
         self._stopping = False
         self._blind = False  # the store did not answer at the last look
         self._gone: Refused | InvalidConfiguration | None = None
@@ -179,6 +180,7 @@ class PartitionsRunner:
 
     async def _look(self, group: asyncio.TaskGroup) -> None:
         """Renew what is held, and bring it in line with the plan."""
+        self._rest_s = TICK_S
         owners = await self._store.announce(self._mapping, self._owner, LEASE_S)
         await self._renew()
         if self._stopping:
@@ -190,6 +192,7 @@ class PartitionsRunner:
         if self._adopted != self._source.identity:
             await self._adopt()
         rows = await self._store.partitions(self._mapping)
+        self._rest_s = next_look_s(rows, self._owner, TICK_S)
         plan = plan_leases(list(self._partitions.values()), rows, owners, self._owner)
         self._stop(plan.give_up)
         own = [row for row in rows if row.owner == self._owner and not row.ended]
@@ -350,7 +353,7 @@ class PartitionsRunner:
         timer.cancel()
 
     async def _ring(self) -> None:
-        await self._clock.sleep(TICK_S)
+        await self._clock.sleep(self._rest_s)
         self._wake.set()
 
     async def _leave(self) -> None:

@@ -69,6 +69,7 @@ def needed() -> dict[str, bool]:
     """Debian's packages, and whether what the tests want of each is there."""
     return {
         "postgresql": any(Path("/usr/lib/postgresql").glob("*/bin/postgres")),
+        "pgbouncer": shutil.which("pgbouncer") is not None,
         "nodejs": shutil.which("node") is not None,
         "npm": shutil.which("npm") is not None,
         "default-jdk-headless": shutil.which("javac") is not None,

@@ -9,6 +9,7 @@ from tests.brokers.kafka import kafka, own_kafka
 from tests.brokers.kafka_secure import secure_kafka
 from tests.brokers.kinesis_local import kinesis_local
 from tests.brokers.ministack import ministack, own_ministack
+from tests.brokers.pgbouncer import pgbouncer
 from tests.brokers.postgres import own_postgres, postgres
 from tests.brokers.rabbitmq import own_rabbitmq, rabbitmq
 from tests.brokers.schema_registry import schema_registry
@@ -23,6 +24,7 @@ __all__ = [
     "own_ministack",
     "own_postgres",
     "own_rabbitmq",
+    "pgbouncer",
     "postgres",
     "rabbitmq",
     "schema_registry",

@@ -286,6 +286,7 @@ class MemoryStore:
                 row.position,
                 row.ended,
                 None if row.missing_since is None else self.clock.now() - row.missing_since,
+                row.expires_at - self.clock.monotonic() if row.expires_at > self.clock.monotonic() else None,
             )
             for (of, partition), row in self.rows.items()
             if of == mapping

@@ -13,6 +13,7 @@ import pytest
 
 from millstream.contract.errors import LeaseLost
 from millstream.contract.state import MappingRow, MappingStatus, StateStore
+from tests.contract.clock_kit import ClockKit
 from tests.contract.identity_kit import IdentityKit
 from tests.contract.lease_kit import LeaseKit
 from tests.contract.store_values import (
@@ -30,8 +31,8 @@ from tests.contract.store_values import (
 )
 
 
-class StoreKit(LeaseKit, IdentityKit):
-    """The suite; `make` is what a subclass gives."""
+class StoreKit(LeaseKit, IdentityKit, ClockKit):
+    """The suite; `make` and `set_clock` are what a subclass gives."""
 
     def make(self, folder: Path) -> StateStore:
         """A store whose state lies in `folder`, made on first use."""

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from millstream.contract.records import Position
 from millstream.contract.state import PartitionRow
 from millstream.contract.streams import Partition
-from millstream.mappings.leases import FORGET_AFTER_S, LeasePlan, forgettable, plan_leases, quota, readable
+from millstream.mappings.leases import (
+    FORGET_AFTER_S,
+    LeasePlan,
+    forgettable,
+    next_look_s,
+    plan_leases,
+    quota,
+    readable,
+)
 
 
 def row(
@@ -104,3 +113,20 @@ def test_what_has_ended_is_forgotten_a_day_after_its_stream_forgot_it() -> None:
         row("unread", missing_s=FORGET_AFTER_S),
     ]
     assert forgettable(rows) == ("old",)
+
+
+@pytest.mark.parametrize(
+    ("owner", "free_in_s", "wait_s"),
+    [
+        ("other", 5.0, 2.0),
+        ("other", 0.5, 0.5),
+        ("other", None, 2.0),  # of a store that cannot tell
+        ("me", 0.5, 2.0),
+        (None, 0.5, 2.0),
+    ],
+)
+def test_a_daemon_looks_again_when_the_first_lease_of_another_runs_out(
+    owner: str | None, free_in_s: float | None, wait_s: float
+) -> None:
+    rows = [PartitionRow("p", owner, 1, None, False, None, free_in_s), row("q")]
+    assert next_look_s(rows, "me", 2.0) == wait_s

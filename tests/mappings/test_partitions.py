@@ -194,6 +194,17 @@ async def test_what_a_killed_daemon_held_is_taken_over_within_its_lease() -> Non
         assert set(owners(it).values()) == {"b"}
 
 
+async def test_a_lease_that_runs_out_between_two_looks_is_taken_in_that_moment() -> None:
+    it = shards(4)
+    async with AsyncExitStack() as stack:
+        a = await stack.enter_async_context(daemon(it, "a"))
+        await stack.enter_async_context(daemon(it, "b"))
+        await it.clock.advance(10.0)
+        await a.kill()
+        await it.clock.advance(LEASE_S)
+        assert set(owners(it).values()) == {"b"}
+
+
 async def test_a_daemon_whose_leases_were_taken_stops_reading_them() -> None:
     it = shards(2)
     async with daemon(it, "a"):

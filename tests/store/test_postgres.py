@@ -16,7 +16,7 @@ from millstream.contract.state import PartitionRow
 from millstream.store import postgres as postgres_module
 from millstream.store import postgres_server
 from millstream.store.postgres import PostgresStore
-from millstream.store.postgres_schema import SCHEMA_VERSION
+from millstream.store.postgres_schema import SCHEMA_VERSION, STEPS
 from tests.brokers.postgres import Postgres, free_port
 from tests.contract.store_values import LONG_S, OWNER, ROW, STATUS, WITHIN_S, checkpoint, lease, taken
 
@@ -204,6 +204,30 @@ async def test_a_newer_schema_is_refused_and_left_as_it_is(postgres: Postgres, w
 
 
 @pytest.mark.broker
+async def test_a_schema_of_before_keeps_its_leases_and_its_daemon_can_take_none_any_more(
+    postgres: Postgres,
+) -> None:
+    url = postgres.database()
+    with psycopg.connect(url, autocommit=True, options="-c search_path=millstream") as before:
+        before.execute("CREATE SCHEMA millstream; CREATE TABLE schema_version AS SELECT 2::bigint AS version")
+        for step in STEPS[:2]:
+            before.execute(step)
+        before.execute(
+            "INSERT INTO mappings VALUES ('u1', 'shop', 'on_order', 'sqs', 'orders', true, 1000.5);"
+            "INSERT INTO partitions VALUES ('u1', 'p', 'before', 3, 0, '7')"
+        )
+        async with opened(url) as store:
+            assert await store.take("u1", "p", OWNER, LONG_S) is None
+            assert list(await store.partitions("u1")) == [
+                PartitionRow("p", "before", 3, Position("7"), False)
+            ]
+            with pytest.raises(psycopg.errors.UndefinedColumn):
+                before.execute("UPDATE partitions SET owner = 'before' WHERE expires_at <= 1")
+            await store.succeed("before", OWNER)
+            assert (await taken(store)).epoch == 5
+
+
+@pytest.mark.broker
 async def test_daemons_that_start_at_once_on_a_new_database_all_work(postgres: Postgres) -> None:
     for _ in range(3):
         url = postgres.database()
@@ -227,8 +251,9 @@ async def test_a_reader_sees_what_is_written_and_writes_nothing(postgres: Postgr
         await store.commit(await taken(store), checkpoint("7"))
         assert list(await reader.mappings()) == [ROW]
         assert list(await reader.partitions("u1")) == [PartitionRow("p", OWNER, 1, Position("7"), False)]
-        with pytest.raises(StateUnavailable, match="read-only transaction"):
-            await reader.put_status(OWNER, [STATUS])
+        for write in (reader.put_status(OWNER, [STATUS]), reader.delete_mapping("u1")):
+            with pytest.raises(StateUnavailable, match="read-only transaction"):
+                await write
         assert await reader.cursor(lease()) == "7"
 
 

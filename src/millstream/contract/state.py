@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias
 
 from millstream.contract.records import Checkpoint, Position
@@ -29,6 +29,7 @@ class PartitionRow:
     position: Position | None  # None: nothing of it was ever resolved
     ended: bool  # read to its end and resolved; never read again
     missing_s: float | None = None  # how long its stream has not listed it. None: it does, or nobody looked
+    free_in_s: float | None = field(default=None, compare=False)  # at the earliest. None: free, or unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,8 @@ class StateStore(Protocol):
     """Keeps what must outlive the process. Calls are short; writes are durable when they return.
 
     `owner` names a daemon from its start to its end. Each call raises StateUnavailable where the store
-    cannot be read or written.
+    cannot be read or written. Leases and announcements run out where they are not renewed for their `ttl_s`
+    on a clock that nobody sets: the caller's monotonic one, on which the store has watched them.
     """
 
     async def succeed(self, before: str, owner: str) -> None:

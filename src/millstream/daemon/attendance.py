@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Set
 from contextlib import suppress
+from itertools import chain, repeat
 
 from millstream.contract.clock import Clock
 from millstream.contract.errors import StateUnavailable
@@ -26,6 +27,9 @@ GRACE_S = 86_400.0
 
 LOOK_S = 3600.0
 """How often it is looked for mappings whose grace is over."""
+
+SECOND_LOOK_S = LASTS_S + EVERY_S
+"""When it is looked for the second time; by then a daemon that ended without a word is known to be silent."""
 
 
 class Attendance:
@@ -60,8 +64,8 @@ class Retirement:
 
     async def keep(self, declared: Set[str]) -> None:
         """Look from time to time, until cancelled."""
-        while True:
-            await self._clock.sleep(LOOK_S)
+        for wait_s in chain([SECOND_LOOK_S], repeat(LOOK_S)):
+            await self._clock.sleep(wait_s)
             try:
                 await self.look(declared)
             except StateUnavailable as unavailable:

@@ -101,6 +101,17 @@ STEPS = (
         PRIMARY KEY (mapping, owner)
     );
     """,
+    """
+    ALTER TABLE partitions ADD COLUMN beat INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE partitions ADD COLUMN lasts_s REAL NOT NULL DEFAULT 7;
+    ALTER TABLE partitions DROP COLUMN expires_at;
+    ALTER TABLE members ADD COLUMN beat INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE members ADD COLUMN lasts_s REAL NOT NULL DEFAULT 7;
+    ALTER TABLE members DROP COLUMN expires_at;
+    ALTER TABLE attendants ADD COLUMN beat INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE attendants ADD COLUMN lasts_s REAL NOT NULL DEFAULT 35;
+    ALTER TABLE attendants DROP COLUMN expires_at;
+    """,
 )
 """Step n leads from version n to version n + 1. A step that was released is never changed."""
 

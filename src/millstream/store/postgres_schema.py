@@ -75,6 +75,18 @@ STEPS = (
         PRIMARY KEY (mapping, owner)
     );
     """,
+    # A daemon of before, which goes by the clock, finds no column of it, and writes no lease any more.
+    b"""
+    ALTER TABLE partitions ADD COLUMN beat bigint NOT NULL DEFAULT 0;
+    ALTER TABLE partitions ADD COLUMN lasts_s double precision NOT NULL DEFAULT 7;
+    ALTER TABLE partitions DROP COLUMN expires_at;
+    ALTER TABLE members ADD COLUMN beat bigint NOT NULL DEFAULT 0;
+    ALTER TABLE members ADD COLUMN lasts_s double precision NOT NULL DEFAULT 7;
+    ALTER TABLE members DROP COLUMN expires_at;
+    ALTER TABLE attendants ADD COLUMN beat bigint NOT NULL DEFAULT 0;
+    ALTER TABLE attendants ADD COLUMN lasts_s double precision NOT NULL DEFAULT 35;
+    ALTER TABLE attendants DROP COLUMN expires_at;
+    """,
 )
 """Step n leads from version n to version n + 1. A step that was released is never changed."""
 
@@ -89,7 +101,7 @@ def version_of(connection: Connection) -> int:
     (table,) = connection.execute("SELECT to_regclass('millstream.schema_version')").fetchone() or (None,)
     if table is None:
         return 0
-    (version,) = connection.execute("SELECT version FROM schema_version").fetchone() or (0,)
+    (version,) = connection.execute("SELECT version FROM millstream.schema_version").fetchone() or (0,)
     return int(version)
 
 
@@ -98,7 +110,7 @@ def migrate(connection: Connection, version: Callable[[Connection], int]) -> Non
 
     Of daemons that start at once one does it, and the others wait.
     """
-    connection.execute("SET LOCAL statement_timeout = '60s'")
+    connection.execute("SET LOCAL statement_timeout = '60s'; SET LOCAL search_path = millstream")
     connection.execute("SELECT pg_advisory_xact_lock(%s)", [_MIGRATION])
     (schema,) = connection.execute("SELECT to_regnamespace('millstream')").fetchone() or (None,)
     if schema is None:  # IF NOT EXISTS would ask for the right to make one even where one is

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from typing import Any, TypeAlias, TypeVar
 
@@ -37,13 +37,14 @@ _DEFAULTS: dict[str, str | int] = {
     "tcp_user_timeout": 10_000,
 }
 
-_SESSION = """
-    SET search_path = millstream;
-    SET synchronous_commit = on;
-    SET statement_timeout = '{timeout_ms:.0f}ms';
-    SET idle_in_transaction_session_timeout = '{timeout_ms:.0f}ms';
-    SET default_transaction_isolation = 'read committed';
+# Of a session, or of one transaction.
+_SETTINGS = """
+    SET {scope} synchronous_commit = on;
+    SET {scope} statement_timeout = '{timeout_ms:.0f}ms';
+    SET {scope} idle_in_transaction_session_timeout = '{timeout_ms:.0f}ms';
 """
+
+_SESSION = b"SET default_transaction_isolation = 'read committed'"
 
 _READ_ONLY = b"SET default_transaction_read_only = on"
 
@@ -58,6 +59,9 @@ class PostgresServer:
 
     What a call does may be done twice where the connection broke on COMMIT, which no call of StateStore
     minds: each sets what it says, under the same lease.
+
+    Behind a pooler, which may give each transaction another session, and ours to others, nothing is left in a
+    session: each call is a transaction with its own settings, and nothing is prepared.
     """
 
     def __init__(self, url: str, writable: bool) -> None:
@@ -67,16 +71,22 @@ class PostgresServer:
         if writable:
             self._parameters.setdefault("target_session_attrs", "read-write")
         self._connection: Connection | None = None
+        self._pooled = False
 
     def one(self, statement: str, values: Values) -> list[tuple[Any, ...]]:
         """The rows of one statement; without BEGIN and COMMIT it is one trip to the server and not three."""
-        return self._tried(lambda connection: PostgresSession(connection).rows(statement, values))
+
+        def alone(connection: Connection) -> list[tuple[Any, ...]]:
+            with self._transaction(connection) if self._pooled else nullcontext():
+                return PostgresSession(connection).rows(statement, values)
+
+        return self._tried(alone)
 
     def run(self, work: Callable[[Session], T]) -> T:
         """The answer of `work`, done in one transaction."""
 
         def transaction(connection: Connection) -> T:
-            with connection.transaction():
+            with self._transaction(connection):
                 return work(PostgresSession(connection))
 
         return self._tried(transaction)
@@ -86,6 +96,13 @@ class PostgresServer:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    @contextmanager
+    def _transaction(self, connection: Connection) -> Iterator[None]:
+        with connection.transaction():
+            if self._pooled:
+                connection.execute(_settings("LOCAL"))
+            yield
 
     def _tried(self, work: Callable[[Connection], T]) -> T:
         with server_errors(self._where):
@@ -116,9 +133,7 @@ class PostgresServer:
     def _open(self) -> Connection:
         connection = psycopg.connect(**self._parameters, autocommit=True)
         try:
-            connection.execute(_SESSION.format(timeout_ms=STATEMENT_S * 1000).encode())
-            if not self._writable:
-                connection.execute(_READ_ONLY)
+            self._set_up(connection)
             if self._version(connection) < SCHEMA_VERSION:
                 with connection.transaction():
                     migrate(connection, self._version)
@@ -126,6 +141,18 @@ class PostgresServer:
             connection.close()
             raise
         return connection
+
+    def _set_up(self, connection: Connection) -> None:
+        self._pooled = pooled(connection)
+        if self._pooled:
+            connection.prepare_threshold = None
+            connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+            connection.read_only = not self._writable
+            return
+        connection.execute(_settings("SESSION"))
+        connection.execute(_SESSION)
+        if not self._writable:
+            connection.execute(_READ_ONLY)
 
     def _version(self, connection: Connection) -> int:
         found = version_of(connection)
@@ -156,6 +183,19 @@ class PostgresSession:
                 cursor.executemany(_dialect(statement), values, returning=True)
                 touched = [each.rowcount for each in cursor.results()]
         return touched
+
+
+def pooled(connection: Connection) -> bool:
+    """True if a pooler stands between: it gives out numbers of its own for the processes of the server.
+
+    Source: PgBouncer, Odyssey and others answer cancel requests, which carry that number, themselves.
+    """
+    (process,) = connection.execute("SELECT pg_backend_pid()").fetchone() or (None,)
+    return bool(process != connection.info.backend_pid)
+
+
+def _settings(scope: str) -> bytes:
+    return _SETTINGS.format(scope=scope, timeout_ms=STATEMENT_S * 1000).encode()
 
 
 @contextmanager
@@ -193,4 +233,5 @@ def _where(parameters: dict[str, Any]) -> str:
 
 @lru_cache
 def _dialect(statement: str) -> bytes:
-    return re.sub(r":(\w+)", r"%(\1)s", statement).replace("now_s()", _NOW_S).encode()
+    named = re.sub(r":(\w+)", r"%(\1)s", statement)
+    return named.replace("here.", "millstream.").replace("now_s()", _NOW_S).encode()

@@ -156,4 +156,4 @@ def state_errors(path: Path) -> Iterator[None]:
 
 
 def _dialect(statement: str) -> str:
-    return statement.replace("now_s()", _NOW_S)
+    return statement.replace("here.", "").replace("now_s()", _NOW_S)
