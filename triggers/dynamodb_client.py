@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 from botocore.config import Config
@@ -12,11 +12,13 @@ from botocore.exceptions import ClientError
 
 from millstream.aws.arn import parse_arn
 from millstream.aws.clients import client_config, new_client, service_time
+from millstream.aws.record_pages import PageUnreadable, UnreadablePage
+from millstream.aws.shared_client import SharedClient
 from millstream.aws.source_errors import code_of, source_errors
 from millstream.contract.blocking import BlockingClient
 from millstream.contract.errors import MillstreamError, PartitionGone, Refused, SourceUnavailable
 from millstream.contract.ports import Host
-from millstream.triggers.dynamodb_wire import DynamoDbParsers, UnreadablePage
+from millstream.triggers.dynamodb_wire import parsers
 
 THREADS = 16
 """Calls of one mapping at once; one call brings up to 1 MB, and takes well below a second."""
@@ -37,10 +39,6 @@ class Trimmed(SourceUnavailable):
 
 class NotFound(SourceUnavailable):
     """The stream or the shard is not there: the service's error does not say which."""
-
-
-class PageUnreadable(SourceUnavailable):
-    """An answer of records that is none as a whole."""
 
 
 _MEANT = {
@@ -67,7 +65,7 @@ def dynamodb_errors(stream: str) -> Iterator[None]:
 
 
 class DynamoDbCalls:
-    """The calls of one mapping. Owns the clients, which are closed once nobody uses them any more.
+    """The calls of one mapping.
 
     `tables` is a client of DynamoDB itself, for a mapping that is declared by a table.
     """
@@ -77,38 +75,21 @@ class DynamoDbCalls:
         self.declared = declared
         self.name = declared if arn is None else arn.resource.split("/")[1]  # the table's
         self.tables = tables
-        self._client = client
-        self._threads = BlockingClient(f"dynamodb-{self.name}", THREADS)
-        self._lock = threading.Lock()
-        self._users = 0
-        self._closed = False
+        threads = BlockingClient(f"dynamodb-{self.name}", THREADS)
+        self._streams = SharedClient(client, self.name, threads, *([] if tables is None else [tables]))
 
     async def call(self, work: Callable[[Any], T]) -> T:
-        """What `work` makes of the client, in a thread.
+        """Return what `work` makes of the client, in a thread.
 
         Raises:
             SourceUnavailable: no answer, or closed; its subclasses where it matters why.
             Refused: the stream is gone or refuses us.
         """
-        if self._closed:
-            raise SourceUnavailable(f"{self.name}: closed")
-        try:
-            return await self._threads.call(self._work, work)
-        except RuntimeError as error:  # this host can have no further thread now
-            raise SourceUnavailable(f"{self.name}: {error}") from error
+        return await self._streams.call(partial(self._mapped, work))
 
-    def _work(self, work: Callable[[Any], T]) -> T:
-        with self._lock:
-            if self._closed:
-                raise SourceUnavailable(f"{self.name}: closed")
-            self._users += 1
-        try:
-            with dynamodb_errors(self.name):
-                return work(self._client)
-        finally:
-            with self._lock:
-                self._users -= 1
-            self._close_if_unused()
+    def _mapped(self, work: Callable[[Any], T], client: Any) -> T:
+        with dynamodb_errors(self.name):
+            return work(client)
 
     def missing(self, client: Any, stream_arn: str, shard: str) -> MillstreamError:
         """Why something was not found, within `work`."""
@@ -122,17 +103,7 @@ class DynamoDbCalls:
 
     def close(self) -> None:
         """Let calls end that are in flight, and take no more."""
-        with self._lock:
-            self._closed = True
-        self._threads.close()
-        self._close_if_unused()
-
-    def _close_if_unused(self) -> None:
-        with self._lock:
-            if self._closed and not self._users:
-                self._client.close()
-                if self.tables is not None:
-                    self.tables.close()
+        self._streams.close()
 
 
 def open_calls(declared: str, host: Host) -> DynamoDbCalls:
@@ -146,7 +117,7 @@ def open_calls(declared: str, host: Host) -> DynamoDbCalls:
     region = host.region if arn is None else arn.region or host.region
     config = client_config(THREADS).merge(Config(read_timeout=READ_TIMEOUT_S))
     with dynamodb_errors(declared), ExitStack() as undo:
-        client = new_client("dynamodbstreams", host.endpoint_url, region, config, DynamoDbParsers())
+        client = new_client("dynamodbstreams", host.endpoint_url, region, config, parsers())
         undo.callback(client.close)
         tables = None
         if arn is None or "/stream/" not in arn.resource:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from millstream.aws.record_pages import FOUND, PageUnreadable
 from millstream.contract.clock import Clock
 from millstream.contract.errors import SourceUnavailable
 from millstream.contract.records import Record
@@ -16,12 +17,11 @@ from millstream.triggers.dynamodb_client import (
     DynamoDbCalls,
     IteratorRefused,
     NotFound,
-    PageUnreadable,
     Trimmed,
     dynamodb_errors,
 )
 from millstream.triggers.dynamodb_records import RecordMaker
-from millstream.triggers.dynamodb_wire import FOUND, Found, created_at, sequence_of
+from millstream.triggers.dynamodb_wire import Found, created_at, sequence_of
 
 logger = logging.getLogger(__name__)
 

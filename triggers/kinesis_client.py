@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from millstream.aws.clients import client_config, service_time
 from millstream.aws.clients import new_client as client_of
+from millstream.aws.record_pages import PageUnreadable, UnreadablePage
+from millstream.aws.shared_client import SharedClient
 from millstream.aws.source_errors import code_of, source_errors
 from millstream.contract.blocking import BlockingClient
 from millstream.contract.errors import MillstreamError, PartitionGone, Refused, SourceUnavailable
 from millstream.contract.ports import Host
-from millstream.triggers.kinesis_wire import KinesisParsers, UnreadablePage
+from millstream.triggers.kinesis_wire import parsers
 
 THREADS = 16
 """Calls of one mapping at once; one call brings up to 10 MB, and takes well below a second."""
@@ -37,8 +38,6 @@ REFUSED = frozenset(
 )
 """Errors of Kinesis that stay until somebody mends something. Source: AWS, GetRecords, Errors."""
 
-T = TypeVar("T")
-
 
 class IteratorExpired(SourceUnavailable):
     """A shard iterator is older than five minutes."""
@@ -50,10 +49,6 @@ class PlaceRefused(SourceUnavailable):
 
 class NotFound(SourceUnavailable):
     """The stream, the consumer or the shard is not there: the service's error does not say which."""
-
-
-class PageUnreadable(SourceUnavailable):
-    """An answer of records that is none as a whole."""
 
 
 class ConsumerBusy(SourceUnavailable):
@@ -101,7 +96,7 @@ def kinesis_errors(stream: str) -> Iterator[None]:
 def new_client(host: Host, region: str | None) -> Any:
     """A client of the region. Raises InvalidConfiguration for an endpoint that is no URL."""
     config = client_config(THREADS).merge(Config(retries=RETRIES))
-    return client_of("kinesis", host.endpoint_url, region or host.region, config, KinesisParsers())
+    return client_of("kinesis", host.endpoint_url, region or host.region, config, parsers())
 
 
 class SameStream:
@@ -123,50 +118,12 @@ class SameStream:
 
 
 class KinesisCalls:
-    """The calls of one mapping. Owns the client, which is closed once nobody uses it any more."""
+    """The calls of one mapping, which map botocore's errors themselves."""
 
     def __init__(self, client: Any, stream: Stream) -> None:
         self.stream = stream
-        self._client = client
-        self._threads = BlockingClient(f"kinesis-{stream.name}", THREADS)
-        self._lock = threading.Lock()
-        self._users = 0
-        self._closed = False
-
-    async def call(self, work: Callable[[Any], T]) -> T:
-        """What `work` makes of the client, in a thread; it maps botocore's errors itself.
-
-        Raises:
-            SourceUnavailable: closed.
-        """
-        if self._closed:
-            raise SourceUnavailable(f"{self.stream.name}: closed")
-        try:
-            return await self._threads.call(self._work, work)
-        except RuntimeError as error:  # this host can have no further thread now
-            raise SourceUnavailable(f"{self.stream.name}: {error}") from error
-
-    def _work(self, work: Callable[[Any], T]) -> T:
-        with self.client() as client:
-            return work(client)
-
-    @contextmanager
-    def client(self) -> Iterator[Any]:
-        """The client, for threads, which is not closed meanwhile.
-
-        Raises:
-            SourceUnavailable: closed.
-        """
-        with self._lock:
-            if self._closed:
-                raise SourceUnavailable(f"{self.stream.name}: closed")
-            self._users += 1
-        try:
-            yield self._client
-        finally:
-            with self._lock:
-                self._users -= 1
-            self._close_if_unused()
+        shared = SharedClient(client, stream.name, BlockingClient(f"kinesis-{stream.name}", THREADS))
+        self.call, self.client, self.close = shared.call, shared.client, shared.close
 
     def errors(self) -> AbstractContextManager[None]:
         """Maps what a call of the client raises."""
@@ -207,18 +164,6 @@ class KinesisCalls:
         if shard in listed:
             return SourceUnavailable(f"{name}: {shard} is listed, but not found")
         return PartitionGone(f"{name}: {shard} is not there any more")
-
-    def close(self) -> None:
-        """Let calls end that are in flight, and take no more."""
-        with self._lock:
-            self._closed = True
-        self._threads.close()
-        self._close_if_unused()
-
-    def _close_if_unused(self) -> None:
-        with self._lock:
-            if self._closed and not self._users:
-                self._client.close()
 
 
 def find_stream(client: Any, called: dict[str, str], name: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from millstream.aws.record_pages import FOUND, PageUnreadable
 from millstream.contract.clock import Clock
 from millstream.contract.errors import SourceUnavailable
 from millstream.contract.records import Record
@@ -16,7 +17,6 @@ from millstream.triggers.kinesis_client import (
     IteratorExpired,
     KinesisCalls,
     NotFound,
-    PageUnreadable,
     PlaceRefused,
     SameStream,
     identity_of,
@@ -24,7 +24,7 @@ from millstream.triggers.kinesis_client import (
 from millstream.triggers.kinesis_held import Buffer, Held
 from millstream.triggers.kinesis_places import OLDEST, Place, place_of
 from millstream.triggers.kinesis_records import RecordMaker
-from millstream.triggers.kinesis_wire import FOUND, Found
+from millstream.triggers.kinesis_wire import Found
 
 logger = logging.getLogger(__name__)
 

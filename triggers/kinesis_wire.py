@@ -1,6 +1,5 @@
 """Decodes the answers that carry Kinesis records: what botocore's own parser does ten times slower.
 
-The parser is put in by botocore's component registry, so signing, retries and errors stay botocore's.
 What the quick decoder refuses is read again, record by record: one that makes no sense spoils no other.
 """
 
@@ -8,25 +7,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from botocore.model import Shape
-from botocore.parsers import (
-    EventStreamJSONParser,
-    JSONParser,
-    ResponseParser,
-    ResponseParserError,
-    ResponseParserFactory,
-)
 
-from millstream.contract import outside_json
+from millstream.aws.record_pages import PageParsers, onward, page_of, sequence_number
 
-GET_RECORDS = "GetRecordsOutput"
 EVENT = "SubscribeToShardEvent"
-FOUND = "Found"
-"""Key of a `Found` in the answer of GetRecords."""
+"""Key of a `Found` in an event of SubscribeToShard."""
 
 
 class KinesisRecord(msgspec.Struct, frozen=True, gc=False, rename="pascal"):
@@ -44,10 +32,6 @@ class KinesisRecord(msgspec.Struct, frozen=True, gc=False, rename="pascal"):
 
 class UnreadableRecord(KinesisRecord, frozen=True, gc=False, rename="pascal"):
     """One record of which but the sequence number is sure."""
-
-
-class UnreadablePage(ResponseParserError):
-    """An answer that is none, or has a record without a place."""
 
 
 class Found(msgspec.Struct, frozen=True, rename="pascal"):
@@ -68,29 +52,9 @@ class Found(msgspec.Struct, frozen=True, rename="pascal"):
 _decoder = msgspec.json.Decoder(Found)
 
 
-class KinesisParsers(ResponseParserFactory):
-    """Makes the parsers of a client of Kinesis."""
-
-    def create_parser(self, protocol_name: str) -> ResponseParser:
-        """Ours for the protocol that Kinesis has, else botocore's."""
-        return _Parser() if protocol_name == "json" else super().create_parser(protocol_name)
-
-
-class _EventParser(EventStreamJSONParser):
-    def parse(self, response: Mapping[str, Any], shape: Shape) -> Any:
-        if response["status_code"] == 200 and response["headers"].get(":event-type") == EVENT:
-            return {EVENT: _found(response["body"])}
-        return super().parse(response, shape)
-
-
-class _Parser(JSONParser):
-    EVENT_STREAM_PARSER_CLS = _EventParser
-
-    def parse(self, response: Mapping[str, Any], shape: Shape) -> Any:
-        if response["status_code"] == 200 and shape is not None and shape.name == GET_RECORDS:
-            metadata = {"HTTPStatusCode": 200, "HTTPHeaders": dict(response["headers"])}
-            return {FOUND: _found(response["body"]), "ResponseMetadata": metadata}
-        return super().parse(response, shape)
+def parsers() -> PageParsers:
+    """Return what makes the parsers of a client of Kinesis."""
+    return PageParsers(_found, EVENT)
 
 
 def _found(body: bytes) -> Found:
@@ -101,40 +65,25 @@ def _found(body: bytes) -> Found:
 
 
 def _found_slowly(body: bytes) -> Found:
-    try:
-        page = outside_json.read(body)
-    except outside_json.NotJson as error:
-        raise UnreadablePage("an answer that is no JSON") from error
-    found = page.get("Records") if isinstance(page, dict) else None
-    if not isinstance(found, list):
-        raise UnreadablePage("an answer without records")
-    behind, children = page.get("MillisBehindLatest"), page.get("ChildShards")
+    page, records = page_of(body)
+    behind, children = _number(page.get("MillisBehindLatest")), page.get("ChildShards")
     return Found(
-        [_record(one) for one in found],
-        _text_or_none(page.get("NextShardIterator")),
-        _text_or_none(page.get("ContinuationSequenceNumber")),
-        None if math.isnan(number := _number(behind)) else number,
+        [_record(one) for one in records],
+        onward(page, "NextShardIterator"),
+        onward(page, "ContinuationSequenceNumber"),
+        None if math.isnan(behind) else behind,
         children if isinstance(children, list) else None,
     )
 
 
-def _record(one: object) -> KinesisRecord:
-    sequence = one.get("SequenceNumber") if isinstance(one, dict) else None
-    if not isinstance(one, dict) or not isinstance(sequence, str) or not sequence.isascii() or not sequence:
-        raise UnreadablePage("a record without a sequence number")
+def _record(one: Any) -> KinesisRecord:
+    sequence = sequence_number(one)
     key, data = one.get("PartitionKey"), one.get("Data", "")
     at = _number(one.get("ApproximateArrivalTimestamp"))
     raw = msgspec.Raw(json.dumps(data).encode())
     if isinstance(key, str) and isinstance(data, str):
         return KinesisRecord(key, sequence, at, raw)
     return UnreadableRecord("", sequence, at, raw)
-
-
-def _text_or_none(value: object) -> str | None:
-    """A text that tells where a shard goes on; only what is not there says that it has ended."""
-    if value is not None and not isinstance(value, str):
-        raise UnreadablePage("an answer that does not say where the shard goes on")
-    return value
 
 
 def _number(value: object) -> float:

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from millstream.aws.clients import client_config, new_client
+from millstream.aws.record_pages import FOUND
 from millstream.cli.embedded import TEST_CREDENTIALS
 from millstream.contract.records import Reason, Record
 from millstream.mappings.filters import compile_filters
 from millstream.triggers.dynamodb import DynamoDbTrigger
 from millstream.triggers.dynamodb_records import RecordMaker
-from millstream.triggers.dynamodb_wire import FOUND, DynamoDbParsers
+from millstream.triggers.dynamodb_wire import parsers
 from tests.brokers.dynamodb_fake import DynamoDbFake
 from tests.brokers.dynamodb_streams import FakeStream
 
@@ -36,7 +37,7 @@ class Service:
         self._fake = fake
         os.environ.update(TEST_CREDENTIALS)
         config = client_config(1)
-        self.client = new_client("dynamodbstreams", fake.url, "us-east-1", config, DynamoDbParsers())
+        self.client = new_client("dynamodbstreams", fake.url, "us-east-1", config, parsers())
 
     def stream(self, view: str = "NEW_AND_OLD_IMAGES") -> FakeStream:
         return self._fake.stream("orders", view)
