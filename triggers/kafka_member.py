@@ -269,7 +269,8 @@ class Member:
     def _commit(self, *, wait: bool) -> bool:
         """False: the cluster refuses it for now."""
         with self._lock:
-            self._offsets |= self.buffers.skip_markers()
+            if self._transactions is None:  # else a cursor would go back behind the next transaction's
+                self._offsets |= self.buffers.skip_markers()
             offsets = dict(self._offsets)
         if not offsets:
             return True
@@ -295,11 +296,15 @@ class Member:
     def assigned(self, partitions: Sequence[int]) -> Mapping[int, int]:
         if self._transactions is not None:
             self._transactions.begin(partitions)
-        starts = self._starts.of(partitions)
+        places = self._starts.of(partitions)
+        starts = places.all
+        if self._transactions is not None and places.begun:  # before there can be a transaction behind them
+            self._client.commit(places.begun, self.identity, wait=True)
         with self._lock:
             self._epoch += 1
             self.buffers.open(starts, self._epoch)
-            self._offsets |= starts  # the group has them from now on, whatever comes of the place we began at
+            if self._transactions is None:
+                self._offsets |= starts  # the group has them from now on, whatever comes of where we began
             if starts:
                 self._changes.append(Assigned([self._name(p) for p in starts], self._epoch))
         self._tell()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from millstream.contract.errors import SourceUnavailable
 from millstream.contract.streams import At, Oldest
@@ -19,6 +20,18 @@ logger = logging.getLogger(__name__)
 
 class Ended(SourceUnavailable):
     """The membership cannot go on with what it holds; the next one begins at the group's cursors."""
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """The offsets at which partitions begin."""
+
+    known: Mapping[int, int]  # by the group's own cursors
+    begun: Mapping[int, int]  # where it has none, or those of an earlier topic
+
+    @property
+    def all(self) -> dict[int, int]:
+        return {**self.known, **self.begun}
 
 
 class Starts:
@@ -47,8 +60,8 @@ class Starts:
             raise Ended(f"{self._topic}: the topic was made anew")
         self.identity = found
 
-    def of(self, partitions: Sequence[int]) -> Mapping[int, int]:
-        """The offsets at which they begin.
+    def of(self, partitions: Sequence[int]) -> Places:
+        """Say where they begin.
 
         Raises:
             Ended: the topic is another one than this member has read so far.
@@ -62,7 +75,7 @@ class Starts:
             logger.warning("topic was made anew, reading it from its oldest offsets", extra=extra)
         kept = {partition: cursor.offset for partition, cursor in known.items() if partition not in old}
         unknown = [partition for partition in partitions if partition not in known]
-        return {**kept, **self._begin(old, Oldest()), **self._begin(unknown, self._start)}
+        return Places(kept, {**self._begin(old, Oldest()), **self._begin(unknown, self._start)})
 
     def _is_old(self, cursor: Cursor) -> bool:
         return None not in (cursor.identity, self.identity) and cursor.identity != self.identity

@@ -10,11 +10,12 @@ from queue import Queue
 import pytest
 
 from millstream.contract.errors import SourceUnavailable
+from millstream.contract.functions import Success
 from millstream.contract.groups import Assigned
 from millstream.contract.records import Reason, Record
 from millstream.contract.streams import Oldest
 from millstream.triggers import kafka_member
-from millstream.triggers.kafka_client import Cursor, Listener, Polled
+from millstream.triggers.kafka_client import Cursor, Listener, Polled, Transactions
 from millstream.triggers.kafka_member import Member
 from millstream.triggers.kafka_records import RecordMaker
 from millstream.triggers.kafka_starts import Starts
@@ -84,11 +85,37 @@ class ScriptedClient:
     def close(self) -> None: ...
 
 
+class NoTransactions:
+    """Implements Transactions, of which there are none yet."""
+
+    def __init__(self) -> None:
+        self.begun: list[int] = []
+
+    async def take(self, records: Sequence[Record], answer: Success) -> str | None:
+        return None
+
+    def forget(self, partition: int) -> bool:
+        return True
+
+    async def commit(self, partition: int, position: int) -> None: ...
+
+    def belong(self, member: object, identity: str | None) -> None: ...
+
+    def begin(self, partitions: Sequence[int]) -> None:
+        self.begun += partitions
+
+    def end(self, partition: int) -> None: ...
+
+    async def aclose(self) -> None: ...
+
+
 @contextmanager
-def member(client: ScriptedClient) -> Iterator[tuple[Member, threading.Event]]:
+def member(
+    client: ScriptedClient, transactions: Transactions | None = None
+) -> Iterator[tuple[Member, threading.Event]]:
     """One whose thread runs, and what it sets whenever it has something to tell."""
     told = threading.Event()
-    made = Member(client, Oldest(), 1.0, RecordMaker("t"), told.set)
+    made = Member(client, Oldest(), 1.0, RecordMaker("t"), told.set, transactions)
     thread = threading.Thread(target=made.run)
     thread.start()
     try:
@@ -233,7 +260,7 @@ def test_cursors_of_another_topic_are_not_gone_on_from(cursor: Cursor | None, st
     client = ScriptedClient()
     client.cursors = {} if cursor is None else {0: cursor}
     starts = Starts(client, Oldest(), "t")
-    assert starts.of([0]) == {0: start}
+    assert starts.of([0]).all == {0: start}
 
 
 def test_where_a_partition_begins_is_the_groups_cursor_at_once() -> None:
@@ -241,6 +268,33 @@ def test_where_a_partition_begins_is_the_groups_cursor_at_once() -> None:
     with member(client) as (it, told):
         assign(client, it, told)
     assert client.written == {0: Cursor(0, "first")}
+
+
+@pytest.mark.parametrize(
+    ("cursor", "written"),
+    [
+        (None, {0: Cursor(0, "first")}),
+        (Cursor(7, "another"), {0: Cursor(0, "first")}),
+        (Cursor(7, "first"), {}),
+    ],
+)
+def test_beside_transactions_nothing_is_committed_but_where_the_group_begins(
+    cursor: Cursor | None, written: dict[int, Cursor]
+) -> None:
+    """Whatever is committed later than that might come behind a transaction, and lead the group back."""
+    client, transactions = ScriptedClient(), NoTransactions()
+    client.cursors = {} if cursor is None else {0: cursor}
+    with member(client, transactions) as (it, told):
+        assign(client, it, told)
+        assert transactions.begun == [0]
+        assert client.written == written
+        client.written.clear()
+        first = 7 if written == {} else 0
+        client.polls.put(Polled({0: made(first)}, ends={0: first + 9}))  # markers are behind the record
+        hear(told)
+        assert len(it.take([(0, 1)], 10)) == 1
+        it.buffers.passed(0, 1, first + 1)
+    assert client.written == {}
 
 
 def test_a_log_that_was_cut_off_behind_what_is_in_flight_ends_the_membership() -> None:
