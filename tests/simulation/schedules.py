@@ -35,6 +35,7 @@ class Source(Enum):
     WELL = "well"
     AWAY = "away"
     REFUSES = "refuses"
+    UNLISTED = "refuses to list its partitions, and lets those be read that are known"
     FAULTY = "raises what it must not"
 
 
@@ -56,7 +57,7 @@ class Stop:
 
 @dataclass(frozen=True)
 class Move:
-    """A broker takes a partition away, or gives it back; `lost`: without asking."""
+    """A broker takes a partition away, or gives it back; `lost`: without asking. A stream splits it."""
 
     partition: int
     lost: bool

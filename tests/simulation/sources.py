@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from msgspec import structs
+
+from millstream.contract.errors import Refused
 from millstream.contract.ports import BatchLimits, QueuePolicy, RetryInPlace
 from millstream.contract.records import Record
 from millstream.contract.state import Lease
@@ -25,7 +28,7 @@ from millstream.mappings.supervise import Runner
 from millstream.mappings.tenure import Tenure
 from tests.fakes import FUNCTION, FakeQueue, FakeTrigger
 from tests.group_fakes import FakeGroup, FakeGroupReader
-from tests.simulation.schedules import Move, Policy
+from tests.simulation.schedules import Move, Policy, Source
 from tests.simulation.world import World, opened
 from tests.stream_fakes import FakePartition, FakeReader, FakeStream, FakeStreamTrigger, MemoryStore
 
@@ -136,8 +139,21 @@ class LeasedWorld(_StreamOfAll):
         super().__init__(policy)
         self._store = MemoryStore(self.clock)
         self._stream = _Stream(self.clock, world=self)
+        self._open: dict[str, str] = {}  # by the first partition: what it was split into last
         for partition in PARTITIONS:
             self._stream.add(partition)
+            self._open[partition] = partition
+
+    def partition_of(self, number: int) -> str:
+        return self._open[super().partition_of(number)]
+
+    def move(self, move: Move) -> None:
+        """End a partition; what is sent to it from now on goes to a child of it."""
+        first = PARTITIONS[move.partition]
+        parent = self._open[first]
+        child = self._open[first] = f"{parent}'"
+        self._stream.add(child, parent)
+        self._stream.parts[parent].ended = True
 
     def send(self, records: Sequence[Record]) -> None:
         self._stream.put(*records)
@@ -168,12 +184,15 @@ class _Stream(FakeStream):
 
     async def partitions(self) -> Sequence[Partition]:
         self._check()
+        assert self.world is not None
+        if self.world.source is Source.UNLISTED:
+            raise Refused("s: AccessDenied")
         return await super().partitions()
 
     async def reader(self, partition: Partition, start: Start) -> FakeReader:
         self._check()
         opened_ = await super().reader(partition, start)
-        return _Reader(self, opened_.part, opened_.next)
+        return _Reader(self, opened_.part, opened_.next, empty_pages=1)
 
     def _check(self) -> None:
         assert self.world is not None
@@ -188,7 +207,15 @@ class _Reader(FakeReader):
     async def read(self, limit: int, wait_s: float) -> Page:
         assert isinstance(self.stream, _Stream)
         self.stream._check()
-        return await super().read(limit, wait_s)
+        page = await super().read(limit, wait_s)
+        now = self.stream.clock.now()
+        return replace(page, records=[_as_read(record, now) for record in page.records])
+
+
+def _as_read(record: Record, now: float) -> Record:
+    """A record as it is received; one that cannot be read has no time of its own."""
+    at = record.arrived_at if record.refused is None else now
+    return structs.replace(record, arrived_at=at, received_at=now)
 
 
 class GroupWorld(_StreamOfAll):

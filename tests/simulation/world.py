@@ -31,16 +31,16 @@ HEALS_WITHIN_S = 1500.0
 
 
 def record(number: int, partition: str, key: int, *, poisoned: bool, large: bool, refused: bool) -> Record:
-    """A record whose event tells of itself."""
+    """A record whose event tells of itself. Times do not grow from record to record."""
     about = {"n": number, "poisoned": poisoned, "pad": "x" * (LIMIT_BYTES if large else 400)}
     return Record(
         partition=partition,
         position=Position(str(number)),
         item_id=str(number),
         event=msgspec.json.encode(about),
-        arrived_at=1000.0,
-        received_at=1000.0,
-        ordering_key=f"{partition}/{key}",
+        arrived_at=1000.0 + number * 37 % 11,
+        received_at=1020.0,
+        ordering_key=f"{partition[0]}/{key}",  # the same in what a partition is split into
         refused=Reason.DESERIALIZATION_ERROR if refused else None,
     )
 
