@@ -1,8 +1,9 @@
-"""The three kinds of source in a simulation: a queue, a stream that is leased, a group's partitions."""
+"""The kinds of source in a simulation: queues with an order and without, a leased stream, a group."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -39,9 +40,11 @@ PARTITIONS = ("a", "b", "c")
 class QueueWorld(World):
     """A queue without an order, read by one daemon."""
 
+    ordered = False
+
     def __init__(self, policy: Policy) -> None:
         super().__init__(policy)
-        self._queue = _Queue(self.clock, 30.0, world=self)
+        self._queue = (_Fifo if self.ordered else _Queue)(self.clock, 30.0, world=self)
         retries = RetryInPlace(1.0, 60.0, 900.0) if policy.in_place else None
         self._policy = QueuePolicy(
             item_failures=policy.item_failures,
@@ -66,7 +69,7 @@ class QueueWorld(World):
         route = Route("m", FUNCTION, self._policy, None, self.destination)
         processor = Processor(route, trigger, self._queue, self.function, scaler, self.observer, self.clock)
         room = room_bytes(trigger.envelope, ["q"])
-        settings = QueueSettings("m", limits, 10, False, room, 1 << 20)
+        settings = QueueSettings("m", limits, 10, self.ordered, room, 1 << 20)
         filters = compile_filters((), trigger.filter_rules)
         return opened(
             QueueRunner(settings, self._queue, filters, processor, scaler, self.observer, self.clock)
@@ -85,11 +88,31 @@ class _Queue(FakeQueue):
             if (fault := self.world.fault()) is not None:
                 raise fault
             self._reappear()
-            if self.visible:
-                return [self._hand_out() for _ in range(min(limit, len(self.visible)))]
+            if found := self._found(limit):
+                return found
             if self.clock.monotonic() >= until:
                 return []
             await self.clock.sleep(min(1.0, until - self.clock.monotonic()))
+
+    def _found(self, limit: int) -> list[Record]:
+        return [self._hand_out() for _ in range(min(limit, len(self.visible)))]
+
+
+class FifoWorld(QueueWorld):
+    """A queue whose groups keep their order, read by one daemon."""
+
+    ordered = True
+
+
+class _Fifo(_Queue):
+    """Hands out a group's records in order, and none while one of the group is hidden."""
+
+    def _found(self, limit: int) -> list[Record]:
+        held = {record.ordering_key for record, _ in self.hidden.values()}
+        in_order = sorted(self.visible, key=lambda record: int(record.position))
+        free = [record for record in in_order if record.ordering_key not in held]
+        self.visible = deque(free + [record for record in in_order if record.ordering_key in held])
+        return [self._hand_out() for _ in range(min(limit, len(free)))]
 
 
 class _StreamOfAll(World):
