@@ -100,7 +100,7 @@ class StreamRunner:
         if route.policy.tumbling_window_s:
             size_s = route.policy.tumbling_window_s
             self._windows = TumblingWindows(size_s, partitions[0], event_source_arn)
-        self._held: list[Checkpoint] = []  # of an open window, which is resolved as a whole
+        self._held: dict[str, Checkpoint] = {}  # the newest of an open window, which is resolved as a whole
         self._room = asyncio.Event()
         processor = StreamProcessor(route, trigger, invoker, observer, clock, self._resolve)
         event_room = room_bytes(trigger.envelope, partitions)
@@ -288,12 +288,12 @@ class StreamRunner:
 
     def _offer(self, checkpoints: Sequence[Checkpoint]) -> None:
         if checkpoints:
-            self._held += checkpoints
+            self._held |= {checkpoint.partition: checkpoint for checkpoint in checkpoints}
             if self._windows is None or self._windows.window is None:
                 self._release()
 
     def _release(self) -> None:
         """Have checkpoints written; those within a tumbling window wait for the window's end."""
-        for checkpoint in self._held:
+        for checkpoint in self._held.values():
             self._committer.offer(checkpoint)
-        self._held = []
+        self._held = {}
