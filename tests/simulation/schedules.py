@@ -102,6 +102,7 @@ class Policy:
     lanes: int
     shared: bool  # batches are formed of several partitions
     in_place: bool  # what failed is tried again while it is held
+    tumbling: bool  # records of a stream's partition are gathered in tumbling windows
 
 
 policies = st.builds(
@@ -115,5 +116,6 @@ policies = st.builds(
     lanes=st.sampled_from([1, 1, 3]),
     shared=st.booleans(),
     in_place=st.booleans(),
+    tumbling=st.sampled_from([False, False, True]),
 )
 schedules = st.lists(st.tuples(waits_s, events), min_size=1, max_size=14)

@@ -35,6 +35,7 @@ from tests.stream_fakes import FakePartition, FakeReader, FakeStream, FakeStream
 
 AHEAD = ReadAhead(records=20, span=200, bytes=60_000)
 PARTITIONS = ("a", "b", "c")
+WINDOW_S = 4
 
 
 class QueueWorld(World):
@@ -118,15 +119,19 @@ class _Fifo(_Queue):
 class _StreamOfAll(World):
     """What streams of both kinds share."""
 
+    has_windows = False
+
     def __init__(self, policy: Policy) -> None:
         super().__init__(policy)
         self._limits = BatchLimits(policy.size, policy.window_s)
+        windowed = self.has_windows and policy.tumbling
         self._stream_policy = StreamPolicy(
             item_failures=policy.item_failures,
             max_retries=policy.max_retries,
             bisect=policy.bisect,
             on_failure_required=policy.required,
-            lanes=1 if policy.shared else policy.lanes,
+            lanes=1 if policy.shared or windowed else policy.lanes,
+            tumbling_window_s=WINDOW_S if windowed else 0,
             share_batches=policy.shared,
         )
 
@@ -157,6 +162,7 @@ class LeasedWorld(_StreamOfAll):
     """A stream of three partitions, which two daemons share by leases in a store."""
 
     daemons = 2
+    has_windows = True
 
     def __init__(self, policy: Policy) -> None:
         super().__init__(policy)
