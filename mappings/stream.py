@@ -188,9 +188,10 @@ class StreamRunner:
         while True:
             self._room.clear()
             self._let_go()
+            spent = self._tracker.in_flight >= self._ahead.span or self._tracker.beyond >= MOST_BEYOND
+            self._lanes.send_early(all_of_them=spent)
             if (lane := self._lanes.to_read_again) is not None:
                 return lane
-            spent = self._tracker.in_flight >= self._ahead.span or self._tracker.beyond >= MOST_BEYOND
             if not (self._ended or self._lanes.full or spent):
                 return None
             await self._room.wait()

@@ -139,6 +139,22 @@ async def test_what_was_trimmed_while_a_lane_was_behind_holds_nobody_up() -> Non
     assert set(it.function.seen) >= set(range(2000, 2100))
 
 
+async def test_a_lane_that_has_filled_its_share_of_memory_does_not_wait_for_its_window() -> None:
+    records = [stream_record(n, key=WELL if n % 2 else POISON, size=1000) for n in range(12_000)]
+    ahead = ReadAhead(records=40_000, span=160_000, bytes=4_000_000)
+    it = world(*records, limits=BatchLimits(10_000, 300.0), policy=StreamPolicy(lanes=2), ahead=ahead)
+    async with it.running() as rig:
+        await rig.until(lambda: len(it.function.seen) >= 10_000, within_s=60.0)
+        assert min(map(len, it.function.batches)) > 500
+
+
+async def test_a_lane_that_gathers_a_batch_does_not_hold_up_the_others_for_its_window() -> None:
+    records = [stream_record(n, key=WELL if n else POISON) for n in range(5000)]
+    it = world(*records, limits=BatchLimits(10, 300.0), policy=StreamPolicy(lanes=2), ahead=AHEAD)
+    async with it.running() as rig:
+        await rig.until(lambda: len(it.function.seen) >= 4990, within_s=60.0)
+
+
 async def test_where_every_lane_fails_reading_stops() -> None:
     it = of_two_lanes(4000, by_numbers(lambda numbers: FAILURE))
     async with it.running():
