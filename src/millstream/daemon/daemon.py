@@ -162,9 +162,7 @@ class Daemon:
 
     async def _run_mappings(self, store: StateStore, retirement: Retirement) -> None:
         async with asyncio.TaskGroup() as group:
-            attendance = Attendance(
-                [live.row.uuid for live in self._live if live.row.enabled], self._owner, store
-            )
+            attendance = Attendance([live.row.uuid for live in self._live], self._owner, store)
             beside = [
                 group.create_task(self._keep_status(store)),
                 group.create_task(attendance.keep(self._clock)),
