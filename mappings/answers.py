@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 OBJECTS_PER_RECORD = 20
 """JSON objects for each record of a batch in a list of failures that is read; an entry is two at most."""
 
+IDENTIFIER_BYTES = 4096
+"""Largest `itemIdentifier` that is read; one is some hundred digits at most, or a small object."""
+
 SLOWLY_READ_BYTES = 64 * 1024
 """Largest answer that is read slowly where msgspec refuses it: about a millisecond."""
 
@@ -36,6 +39,15 @@ class _Answer(msgspec.Struct, rename="camel"):
 
     batch_item_failures: msgspec.Raw = _ABSENT
     state: msgspec.Raw = _ABSENT
+
+
+class _Failure(msgspec.Struct, rename="camel"):
+    """An entry of a list of failures."""
+
+    item_identifier: msgspec.Raw = _ABSENT
+
+
+_failures = msgspec.json.Decoder(list[_Failure]).decode
 
 
 def failed_items(batch: Batch, payload: bytes) -> frozenset[str]:
@@ -69,10 +81,9 @@ def named_items(
         return frozenset()
     if failures[:1] != b"[" or failures.count(b"{") > OBJECTS_PER_RECORD * (len(batch.records) + 1):
         return None
-    try:
-        return _named(read(failures), frozenset(record.item_id for record in batch.records), item_id)
-    except NotJson:
-        return None
+    identifiers = _identifiers(failures)
+    ids = frozenset(record.item_id for record in batch.records)
+    return None if identifiers is None else _named(identifiers, ids, item_id)
 
 
 def window_state(payload: bytes) -> bytes | None:
@@ -86,9 +97,7 @@ def window_state(payload: bytes) -> bytes | None:
 
 
 async def plain(payload: bytes) -> bytes:
-    """An answer, or one that the functions above read as they would read it; of any size and kind."""
-    if len(payload) <= SLOWLY_READ_BYTES:
-        return payload
+    """An answer of any size and kind, as the functions above can read it; what is no JSON stays as it is."""
     with suppress(NotJson):
         return await readable(payload)
     return payload
@@ -130,13 +139,34 @@ def _read_slowly(text: bytes) -> _Answer | None:
     return _Answer(*map(msgspec.Raw, raw))
 
 
-def _named(
-    failures: list[Any], ids: frozenset[str], item_id: Callable[[object], str | None]
-) -> frozenset[str] | None:
-    named = set()
-    for failure in failures:
-        name = item_id(failure.get("itemIdentifier")) if isinstance(failure, dict) else None
-        if name is None or name not in ids:
+def _identifiers(failures: bytes) -> list[Any] | None:
+    """The identifiers in a list of failures. None: an entry is no object, or has none that can be read.
+
+    The first such entry ends it: nothing is built of the millions that may follow.
+    """
+    try:
+        raw = [bytes(failure.item_identifier) for failure in _failures(failures)]
+        if max(map(len, raw), default=0) > IDENTIFIER_BYTES:
             return None
-        named.add(name)
-    return frozenset(named)
+        return [read(identifier) for identifier in raw]
+    except msgspec.ValidationError:
+        return None
+    except (*_REFUSED, NotJson):
+        return _identifiers_slowly(failures) if len(failures) <= SLOWLY_READ_BYTES else None
+
+
+def _identifiers_slowly(failures: bytes) -> list[Any] | None:
+    try:
+        entries = read(failures)
+    except NotJson:
+        return None
+    objects = all(isinstance(entry, dict) for entry in entries)
+    return [entry.get("itemIdentifier") for entry in entries] if objects else None
+
+
+def _named(
+    identifiers: list[Any], ids: frozenset[str], item_id: Callable[[object], str | None]
+) -> frozenset[str] | None:
+    named = [item_id(identifier) for identifier in identifiers]
+    known = frozenset(name for name in named if name is not None and name in ids)
+    return known if all(name in known for name in named) else None

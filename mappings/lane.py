@@ -2,7 +2,7 @@
 
 put ──► pending ── batch ──► process ── left to do? ──► wait, process …
            ▲        (count, bytes, window)        └── none ──► next batch
-           └── the reader stops while lanes hold too much
+           └── the reader stops while lanes hold too much, and a batch that it can add nothing to is sent
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Lane:
     """Used by one partition's runner.
 
     `room_bytes` is what an event has for its records. `changed` is called when the lane has become blocked,
-    or is so no more. `windows` are the partition's tumbling windows, if it has any; `window_ended` is called
-    when the final call of one has succeeded.
+    or is so no more, and when it begins to gather a batch. `windows` are the partition's tumbling windows, if
+    it has any; `window_ended` is called when the final call of one has succeeded.
     """
 
     def __init__(
@@ -45,6 +45,8 @@ class Lane:
         window_ended: Callable[[], None] = lambda: None,
     ) -> None:
         self.blocked = False  # it tries the same batch again and again
+        self._gathers = False  # it waits for its batch to become full, or for the end of its window
+        self._early = False  # the batch that it gathers is to be sent as it is
         self._limits = limits
         self._room_bytes = room_bytes
         self._tell_changed = changed
@@ -72,6 +74,12 @@ class Lane:
         if self._windows is not None:
             self._changed.set()
 
+    def send_early(self) -> None:
+        """Send the batch that it gathers, if it does: nothing more can be read before."""
+        if self._gathers:
+            self._early = True
+            self._changed.set()
+
     def close(self) -> None:
         """Let `run` return once all of it is resolved: nothing more will come."""
         self._closed = True
@@ -97,10 +105,12 @@ class Lane:
         while not self._stopping:
             cut = self._fill(batcher)
             now = self._clock.monotonic()
-            if batcher.due_at is not None and (cut or self._closed or batcher.full or now >= batcher.due_at):
+            due = cut or self._closed or self._early or batcher.full
+            if batcher.due_at is not None and (due or now >= batcher.due_at):
+                self._early = False
                 return batcher.batch()
             if batcher.due_at is not None:
-                await self._wait(batcher.due_at - now)
+                await self._gather(batcher.due_at - now)
             elif self._window_over(cut):
                 await self._end_window()
             elif self._closed and not self._pending:
@@ -164,6 +174,15 @@ class Lane:
         if blocked is not self.blocked:
             self.blocked = blocked
             self._tell_changed()
+
+    async def _gather(self, at_most_s: float) -> None:
+        """Wait for more records of a batch that has some."""
+        self._gathers = True
+        self._tell_changed()
+        try:
+            await self._wait(at_most_s)
+        finally:
+            self._gathers = False
 
     async def _wait(self, at_most_s: float | None) -> None:
         """Wait for records, for the end, or until the time is over."""

@@ -86,6 +86,12 @@ class Lanes:
         for lane in self._lanes:
             lane.stop()
 
+    def send_early(self, *, all_of_them: bool) -> None:
+        """Have lanes send what they gather: those that hold too much for more to be read, or all."""
+        for number, lane in enumerate(self._lanes):
+            if all_of_them or self._over(number):
+                lane.send_early()
+
     def caught_up(self, at: float) -> None:
         """Say that all that had arrived at `at` (Unix seconds) was put."""
         for lane in self._lanes:

@@ -163,8 +163,12 @@ class PartitionsRunner:
                     if lease is not None:
                         await self._store.release(lease, ended=True)
 
+    @property
+    def _ending(self) -> bool:
+        return self._stopping or self._gone is not None
+
     def _over(self) -> bool:
-        return (self._stopping or self._gone is not None) and not self._held
+        return self._ending and not self._held
 
     async def _try_look(self, group: asyncio.TaskGroup) -> None:
         """Look; while the store does not answer, what is held is read on and waits with its checkpoints."""
@@ -183,9 +187,8 @@ class PartitionsRunner:
         self._rest_s = TICK_S
         owners = await self._store.announce(self._mapping, self._owner, LEASE_S)
         await self._renew()
-        if self._stopping:
+        if self._ending:
             self._stop(list(self._held))
-        if self._stopping or self._gone is not None:
             return
         if self._listed_at is None or self._clock.monotonic() - self._listed_at >= DISCOVER_S:
             await self._list_again()
@@ -321,6 +324,7 @@ class PartitionsRunner:
             self._listed_at = self._clock.monotonic()
         except (Refused, InvalidConfiguration) as gone:
             self._gone = gone
+            self._wake.set()
 
     async def _list(self) -> None:
         found = await self._source.partitions()

@@ -6,8 +6,9 @@
                                                                               └─ resting ◄┘ failed
 
 A poll starts only where a permit is free for what it may bring, and where its bytes fit in the mapping's
-buffer, so what is held in memory is bounded, whatever waits in the queue. What rests before it is tried
-again in place leaves its permit to others, as long as no more batches rest than may run.
+buffer, so what is held in memory is bounded, whatever waits in the queue. A batch that has filled the buffer
+is sent before its window ends. What rests before it is tried again in place leaves its permit to others, as
+long as no more batches rest than may run.
 """
 
 from __future__ import annotations
@@ -130,8 +131,16 @@ class QueueRunner:
             while len(self._polls) < self._scaler.pollers and (limit := self._room()) > 0:
                 self._reserved += limit
                 self._polls.add(polls.create_task(self._poll(limit, running)))
+            if self._cannot_grow:
+                self._send_open(running)
             await self._changed.wait()
             self._changed.clear()
+
+    @property
+    def _cannot_grow(self) -> bool:
+        """True if the open batch has taken the buffer, and nothing gives any of it back before it is sent."""
+        busy = self._polls or self._sorting or self._running or self._ready or self._dropping
+        return len(self._open) > 0 and not busy and self._bytes_room() <= 0
 
     async def _look(self) -> None:
         """Let the scaler know, while nothing is polled too, whether every permit was taken."""

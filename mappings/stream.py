@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Sequence
 
 from millstream.contract.backoff import Backoff
@@ -99,7 +100,7 @@ class StreamRunner:
         if route.policy.tumbling_window_s:
             size_s = route.policy.tumbling_window_s
             self._windows = TumblingWindows(size_s, partitions[0], event_source_arn)
-        self._held: list[Checkpoint] = []  # of an open window, which is resolved as a whole
+        self._held: dict[str, Checkpoint] = {}  # the newest of an open window, which is resolved as a whole
         self._room = asyncio.Event()
         processor = StreamProcessor(route, trigger, invoker, observer, clock, self._resolve)
         event_room = room_bytes(trigger.envelope, partitions)
@@ -119,6 +120,7 @@ class StreamRunner:
         self._lanes = Lanes(lanes, ahead)
         self._tasks = [lane.run for lane in lanes]
         self._last: Record | None = None  # that was read for all lanes
+        self._newest_at = -math.inf  # the latest time of a record read for all lanes, of several
         self._pump: asyncio.Task[None] | None = None
         self._ended = False
         self._gone: PartitionGone | Refused | InvalidConfiguration | None = None
@@ -174,6 +176,8 @@ class StreamRunner:
         await self._take(page.records)
         if page.records:  # those that the filters dropped tell the time, too
             self._last = page.records[-1]
+            if len(self._tasks) > 1:
+                self._newest_at = max(self._newest_at, *[record.arrived_at for record in page.records])
             self._lanes.caught_up(self._last.arrived_at)
         elif page.lag_s == 0.0:
             self._lanes.caught_up(asked_at - LATENESS_S)
@@ -184,9 +188,10 @@ class StreamRunner:
         while True:
             self._room.clear()
             self._let_go()
+            spent = self._tracker.in_flight >= self._ahead.span or self._tracker.beyond >= MOST_BEYOND
+            self._lanes.send_early(all_of_them=spent)
             if (lane := self._lanes.to_read_again) is not None:
                 return lane
-            spent = self._tracker.in_flight >= self._ahead.span or self._tracker.beyond >= MOST_BEYOND
             if not (self._ended or self._lanes.full or spent):
                 return None
             await self._room.wait()
@@ -209,12 +214,7 @@ class StreamRunner:
         await self._reader.seek(After(self._lanes.behind[lane]))
         while not caught_up and self._lanes.has_room(lane):
             page = await self._read(self._lanes.room(lane))
-            # Behind the place where all stood comes what is read for all; it may itself have been trimmed.
-            known = [r for r in page.records if r.arrived_at <= self._last.arrived_at]
-            places = [place for place, record in enumerate(known) if record.position == self._last.position]
-            at_end = page.ended or (not page.records and page.lag_s == 0.0)
-            caught_up = bool(places) or len(known) < len(page.records) or at_end
-            known = known[: places[0] + 1] if places else known
+            known, caught_up = self._known(page, self._last)
             of_lane = [record for record in known if self._lanes.of(record) == lane]
             mine, filtered = await self._filters.split(of_lane, self._clock)
             if filtered:
@@ -229,6 +229,20 @@ class StreamRunner:
             if not self._lanes.behind:
                 self._offer(self._tracker.caught_up(self._last.partition))
         await self._reader.seek(After(self._last.position))
+
+    def _known(self, page: Page, last: Record) -> tuple[Sequence[Record], bool]:
+        """What of a page was read before, when `last` was the last; True if nothing that was comes behind it.
+
+        Where `last` has been trimmed, a record tells that is newer than any before. An empty page tells
+        nothing, for records may be behind it; nor does one record that is newer than another, for times need
+        not grow, nor the time of a record's receipt, which stands for an unknown one.
+        """
+        for place, record in enumerate(page.records):
+            if record.position == last.position:
+                return page.records[: place + 1], True
+            if self._newest_at < record.arrived_at != record.received_at:
+                return page.records[:place], True
+        return page.records, page.ended
 
     async def _read(self, limit: int) -> Page:
         """A page; while the source does not answer, asks again and again with backoff."""
@@ -275,12 +289,12 @@ class StreamRunner:
 
     def _offer(self, checkpoints: Sequence[Checkpoint]) -> None:
         if checkpoints:
-            self._held += checkpoints
+            self._held |= {checkpoint.partition: checkpoint for checkpoint in checkpoints}
             if self._windows is None or self._windows.window is None:
                 self._release()
 
     def _release(self) -> None:
         """Have checkpoints written; those within a tumbling window wait for the window's end."""
-        for checkpoint in self._held:
+        for checkpoint in self._held.values():
             self._committer.offer(checkpoint)
-        self._held = []
+        self._held = {}

@@ -58,6 +58,7 @@ class FakePartition:
     fault: Exception | None = None  # of each read
     lag_s: float | None = 0.0  # that an empty page tells
     reads: int = 0
+    empty_pages: int = 0  # that each reader is given before its first record
 
 
 @dataclass
@@ -103,9 +104,10 @@ class FakeStream:
                 late = [n for n, record in enumerate(part.records) if record.arrived_at >= timestamp]
                 first = late[0] if late else len(part.records)
             case After(position=position):
-                first = next(n for n, record in enumerate(part.records) if record.position == position) + 1
+                places = [n for n, record in enumerate(part.records) if record.position == position]
+                first = places[0] + 1 if places else 0
         self.open_readers += 1
-        return FakeReader(self, part, first)
+        return FakeReader(self, part, first, part.empty_pages)
 
     async def aclose(self) -> None:
         pass
@@ -116,6 +118,7 @@ class FakeReader:
     stream: FakeStream
     part: FakePartition
     next: int
+    empty_pages: int = 0
 
     async def read(self, limit: int, wait_s: float) -> Page:
         self.part.reads += 1
@@ -124,6 +127,9 @@ class FakeReader:
             await self.stream.clock.sleep(0)
             if self.part.fault is not None:
                 raise self.part.fault
+            if self.empty_pages:
+                self.empty_pages -= 1
+                return Page(lag_s=self.part.lag_s)
             records = self.part.records[self.next : self.next + limit]
             self.next += len(records)
             ended = self.part.ended and self.next == len(self.part.records)

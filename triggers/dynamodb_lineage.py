@@ -132,5 +132,7 @@ def _ids(streams: Sequence[dict[str, Any]]) -> list[str]:
 def _if_there(client: Any, arn: str) -> dict[str, Any] | None:
     try:
         return describe_stream(client, arn)
-    except Refused:  # a day has passed, and its records are gone
-        return None
+    except Refused as refused:
+        if not isinstance(refused.__cause__, NotFound):
+            raise  # its records are there, and nothing of the next stream comes before them
+        return None  # a day has passed, and its records are gone

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from millstream.contract.blocking import BlockingClient
 from millstream.contract.clock import Clock
@@ -28,6 +28,7 @@ THREADS = POLL_THREADS + SETTLE_THREADS + BEAT_THREADS
 PAGES_A_BEAT_THREAD = 50
 """Calls of a heartbeat that are made one after the other before another thread helps."""
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -61,21 +62,27 @@ class SqsReader:
     async def receive(self, limit: int, wait_s: float) -> Sequence[Record]:
         poll = _Poll()
         try:
-            records = await self._polling.call(self._receive, poll, min(limit, PAGE), wait_s)
+            records = await self._called(self._polling, self._receive, poll, min(limit, PAGE), wait_s)
         except asyncio.CancelledError:
             with self._lock:
                 poll.abandoned = True
             if poll.brought and not self._closed:
                 await self._give_back_surely(poll.brought)
             raise
-        except RuntimeError as error:  # this host can have no further thread now
-            raise SourceUnavailable(f"{self._queue.name}: {error}") from error
         self._visibility.received((record.item_id for record in records), self._clock.monotonic())
         return records
 
+    async def _called(
+        self, threads: BlockingClient, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        try:
+            return await threads.call(work, *args, **kwargs)
+        except RuntimeError as error:  # this host can have no further thread now
+            raise SourceUnavailable(f"{self._queue.name}: {error}") from error
+
     async def _give_back_surely(self, messages: Sequence[dict[str, Any]]) -> None:
         try:
-            await self._settling.call(self._give_back, messages)
+            await self._called(self._settling, self._give_back, messages)
         except Exception:  # whoever cancelled the poll is told of the cancellation, and of nothing else
             logger.exception("messages not given back", extra=self._about(records=len(messages)))
 
@@ -129,7 +136,8 @@ class SqsReader:
             if not page:
                 break
             try:
-                await self._beating.call(self._calls.change, [(receipt, for_s) for _, receipt, for_s in page])
+                hidden = [(receipt, for_s) for _, receipt, for_s in page]
+                await self._called(self._beating, self._calls.change, hidden)
             except MillstreamError as error:
                 failed = error
                 continue
@@ -158,8 +166,8 @@ class SqsReader:
         ]
         await _all_of(
             [
-                *[self._settling.call(self._calls.delete, page) for page in _pages(done)],
-                *[self._settling.call(self._calls.change, page) for page in _pages(again)],
+                *[self._called(self._settling, self._calls.delete, page) for page in _pages(done)],
+                *[self._called(self._settling, self._calls.change, page) for page in _pages(again)],
             ]
         )
 
@@ -167,7 +175,7 @@ class SqsReader:
         return {"queue": self._queue.name, **fields}
 
     async def backlog(self) -> int | None:
-        return await self._settling.call(self._calls.waiting)
+        return await self._called(self._settling, self._calls.waiting)
 
     async def aclose(self) -> None:
         with self._lock:

@@ -70,3 +70,28 @@ async def test_what_it_returns_is_returned() -> None:
         return 7
 
     assert await isolated(seven()) == 7
+
+
+async def test_the_work_has_ended_though_it_is_cancelled_again_while_it_cleans_up() -> None:
+    began, gate, cleaned = asyncio.Event(), asyncio.Event(), False
+
+    async def works() -> None:
+        nonlocal cleaned
+        try:
+            began.set()
+            await asyncio.sleep(3600.0)
+        finally:
+            await gate.wait()
+            cleaned = True
+
+    async with asyncio.timeout(10.0), asyncio.TaskGroup() as group:
+        task = group.create_task(isolated(works()))
+        await began.wait()
+        for _ in range(3):
+            task.cancel()
+            for _ in range(5):
+                await asyncio.sleep(0)
+        assert not task.done()
+        gate.set()
+    assert task.cancelled()
+    assert cleaned

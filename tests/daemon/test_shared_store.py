@@ -170,10 +170,27 @@ def test_a_daemon_whose_file_does_not_declare_a_mapping_leaves_it_to_the_one_tha
     b.folder.mkdir()
     b.start("from millstream import App\n\napp = App('shared')\n", "--store", fleet.store)
     b.started()
-    wait_until("it says so", lambda: "mapping kept, another daemon declares and runs it" in b.text())
+    wait_until("it says so", lambda: "mapping kept, another daemon declares it" in b.text())
     fleet.put(500, 500)
     fleet.until_delivered(1000)
     assert repeated(fleet.done.numbers()) == 0
+    assert a.stop() == 0
+
+
+def test_a_mapping_that_its_file_disables_is_kept_from_a_daemon_whose_file_does_not_declare_it(
+    fleet: Fleet,
+) -> None:
+    a, b = fleet.daemons.values()
+    a.folder.mkdir()
+    app = APP.format(stream=fleet.stream, batch=BATCH, done=f"file://{fleet.done.file}")
+    a.start(app.replace("    to=handle,", "    to=handle,\n    enabled=False,"), "--store", fleet.store)
+    a.started()
+    assert a.status()["state"] == "Disabled"
+    b.folder.mkdir()
+    b.start("from millstream import App\n\napp = App('shared')\n", "--store", fleet.store)
+    b.started()
+    wait_until("it has looked", lambda: "mapping kept" in b.text() or "mapping retired" in b.text())
+    assert "mapping kept, another daemon declares it" in b.text()
     assert a.stop() == 0
 
 

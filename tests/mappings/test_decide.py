@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from millstream.contract.functions import FunctionFailed, Success
+from millstream.contract.functions import MAX_RESPONSE_BYTES, FunctionFailed, Success
 from millstream.contract.ports import QueuePolicy
 from millstream.contract.records import Batch, Reason
-from millstream.mappings.answers import failed_items
+from millstream.mappings.answers import failed_items, plain, window_state
 from millstream.mappings.decide import GiveUp, Return, Settle, decide
 from tests.fakes import FAILURE, failures, record
 
@@ -47,6 +49,38 @@ ALL = frozenset({"1", "2", "3"})
 )
 def test_an_answer_names_the_failed_records(answer: bytes, failed: frozenset[str]) -> None:
     assert failed_items(BATCH, answer) == failed
+
+
+@pytest.mark.parametrize("entry", [b"1,", b"[],", b'"a",', b"1e5,"])
+@pytest.mark.parametrize("last", [b"1", b"1e400"], ids=["", "of a kind that msgspec refuses"])
+def test_nothing_is_built_of_millions_of_entries_that_are_none(entry: bytes, last: bytes) -> None:
+    failures = b'{"batchItemFailures":[' + entry * (MAX_RESPONSE_BYTES // len(entry) - 20) + last + b"]}"
+    tracemalloc.start()
+    try:
+        assert failed_items(BATCH, failures) == ALL
+        assert tracemalloc.get_traced_memory()[1] < 3 * len(failures)
+    finally:
+        tracemalloc.stop()
+
+
+def test_an_identifier_that_is_larger_than_any_is_none() -> None:
+    answer = b'{"batchItemFailures":[{"itemIdentifier":[' + b"1," * 1_000_000 + b"1]}]}"
+    tracemalloc.start()
+    try:
+        assert failed_items(BATCH, answer) == ALL
+        assert tracemalloc.get_traced_memory()[1] < 5 * len(answer)
+    finally:
+        tracemalloc.stop()
+
+
+async def test_what_msgspec_refuses_beside_the_identifiers_spoils_nothing() -> None:
+    answer = b'{"batchItemFailures": [{"itemIdentifier": "2", "why": "\\ud83d", "at": 1e400}]}'
+    assert failed_items(BATCH, await plain(answer)) == frozenset({"2"})
+
+
+async def test_a_state_that_msgspec_refuses_is_handed_on_as_json() -> None:
+    state = window_state(await plain(b'{"state": {"why": "\\ud83d", "at": 1e400}}'))
+    assert state == b'{"why": "\\ufffd", "at": 1e400}'
 
 
 def test_without_item_failures_the_answer_is_not_read() -> None:

@@ -7,6 +7,7 @@ from zlib import crc32
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from millstream.contract.functions import Outcome
 from millstream.contract.ports import BatchLimits
@@ -83,6 +84,75 @@ async def test_a_lane_that_is_let_go_where_the_partition_ends_is_caught_up_at_on
         await rig.until_at(AHEAD.records - 1, within_s=100.0)
         it.stream.put(*[stream_record(AHEAD.records + n, key=WELL) for n in range(10)])
         await rig.until_at(AHEAD.records + 9, within_s=10.0)
+
+
+async def test_what_a_lane_let_go_comes_again_whatever_times_the_records_have() -> None:
+    """Source: AWS, Record.ApproximateArrivalTimestamp: "there are no guarantees … always increasing"."""
+    poisoned = True
+
+    def answer(numbers: list[int]) -> Outcome:
+        return FAILURE if poisoned and 0 in numbers else SUCCESS
+
+    records = [
+        stream_record(n, key=WELL if n % 2 else POISON, at=1000.0 + (50.0 if n % 7 == 0 else 0.0))
+        for n in range(2000)
+    ]
+    it = world(*records, policy=StreamPolicy(lanes=2), answer=by_numbers(answer), ahead=AHEAD)
+    async with it.running() as rig:
+        await rig.until(lambda: sum(n % 2 for n in it.function.seen) == 1000, within_s=300.0)
+        poisoned = False
+        await rig.until_at(1999)
+    assert set(it.function.seen) == set(range(2000))
+
+
+async def test_an_empty_page_does_not_say_that_a_lane_has_caught_up() -> None:
+    """Source: AWS, DynamoDB Streams, GetRecords: it may take calls to get to a part that has records."""
+    poisoned = True
+
+    def answer(numbers: list[int]) -> Outcome:
+        return FAILURE if poisoned and 0 in numbers else SUCCESS
+
+    it = of_two_lanes(2000, by_numbers(answer))
+    async with it.running() as rig:
+        await rig.until(lambda: sum(n % 2 for n in it.function.seen) == 1000, within_s=300.0)
+        it.part.empty_pages = 1  # of each reader, before its first record
+        poisoned = False
+        await rig.until_at(1999)
+    assert set(it.function.seen) == set(range(2000))
+
+
+async def test_what_was_trimmed_while_a_lane_was_behind_holds_nobody_up() -> None:
+    poisoned = True
+
+    def answer(numbers: list[int]) -> Outcome:
+        return FAILURE if poisoned and 0 in numbers else SUCCESS
+
+    it = of_two_lanes(2000, by_numbers(answer))
+    async with it.running() as rig:
+        await rig.until(lambda: sum(n % 2 for n in it.function.seen) == 1000, within_s=300.0)
+        it.part.records.clear()
+        poisoned = False
+        await it.clock.advance(60.0)
+        late = [stream_record(n, key=WELL if n % 2 else POISON, at=5000.0) for n in range(2000, 2100)]
+        it.stream.put(*[structs.replace(record, received_at=5001.0) for record in late])
+        await rig.until_at(2099, within_s=60.0)
+    assert set(it.function.seen) >= set(range(2000, 2100))
+
+
+async def test_a_lane_that_has_filled_its_share_of_memory_does_not_wait_for_its_window() -> None:
+    records = [stream_record(n, key=WELL if n % 2 else POISON, size=1000) for n in range(12_000)]
+    ahead = ReadAhead(records=40_000, span=160_000, bytes=4_000_000)
+    it = world(*records, limits=BatchLimits(10_000, 300.0), policy=StreamPolicy(lanes=2), ahead=ahead)
+    async with it.running() as rig:
+        await rig.until(lambda: len(it.function.seen) >= 10_000, within_s=60.0)
+        assert min(map(len, it.function.batches)) > 500
+
+
+async def test_a_lane_that_gathers_a_batch_does_not_hold_up_the_others_for_its_window() -> None:
+    records = [stream_record(n, key=WELL if n else POISON) for n in range(5000)]
+    it = world(*records, limits=BatchLimits(10, 300.0), policy=StreamPolicy(lanes=2), ahead=AHEAD)
+    async with it.running() as rig:
+        await rig.until(lambda: len(it.function.seen) >= 4990, within_s=60.0)
 
 
 async def test_where_every_lane_fails_reading_stops() -> None:

@@ -117,6 +117,24 @@ async def test_a_source_that_refuses_ends_the_mapping_softly() -> None:
     assert owners(it) == {"p": None}
 
 
+async def test_a_list_that_is_refused_ends_the_mapping_softly_while_its_partitions_can_be_read() -> None:
+    """So that the supervisor says what the problem is, and new partitions are found once it is mended."""
+    it = world(*[stream_record(n) for n in range(10)])
+    runner = PartitionsRunner("m", "me", it.stream, Oldest(), it.store, it.runner, it.observer, it.clock)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(_refused(runner))
+        await it.clock.advance(5.0)
+        it.stream.fault = Refused("s: AccessDenied")
+        await it.clock.advance(DISCOVER_S + 10.0)
+        done = task.done()
+        runner.stop()
+        await it.clock.advance(10.0)
+    assert done
+    assert task.result() == "s: AccessDenied"
+    assert it.store.rows["m", "p"].position == "9"
+    assert owners(it) == {"p": None}
+
+
 async def _refused(runner: PartitionsRunner) -> str:
     try:
         await live(runner)

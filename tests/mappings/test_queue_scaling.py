@@ -68,3 +68,11 @@ async def test_what_is_held_stays_within_the_mappings_bytes() -> None:
 async def test_a_record_larger_than_all_that_may_be_held_is_delivered_all_the_same() -> None:
     async with rig(record(1, size=1_000_000), record(2), buffer_bytes=1000) as it:
         await it.until_settled(2)
+
+
+async def test_a_batch_that_has_no_more_room_in_memory_does_not_wait_for_its_window() -> None:
+    waiting = [record(number, size=100_000) for number in range(200)]
+    limits = BatchLimits(1000, 300.0)
+    async with rig(*waiting, limits=limits, buffer_bytes=2_000_000) as it:
+        await it.until_settled(190, within_s=60.0)
+        assert {len(batch) for batch in it.function.batches[1:]} == {9}  # of the first, no size was known

@@ -60,6 +60,15 @@ async def test_a_window_ends_by_time_only_once_its_partition_is_read_up_to_it() 
         assert len(finals(it)) == 1
 
 
+async def test_an_open_window_holds_no_more_however_many_batches_it_has() -> None:
+    it = windowed(*[960.0 + n / 100 for n in range(500)], size=1)
+    async with it.running() as rig:
+        await rig.until(lambda: len(it.function.events) == 500)
+        assert len(rig.runner._held) == 1
+        assert it.cursor == -1
+    assert it.cursor == -1
+
+
 @pytest.mark.parametrize("lag_s", [None, 30.0])
 async def test_a_window_stays_open_while_its_partition_may_hold_more_of_it(lag_s: float | None) -> None:
     it = windowed(1000.0)

@@ -35,6 +35,7 @@ class Source(Enum):
     WELL = "well"
     AWAY = "away"
     REFUSES = "refuses"
+    UNLISTED = "refuses to list its partitions, and lets those be read that are known"
     FAULTY = "raises what it must not"
 
 
@@ -56,7 +57,7 @@ class Stop:
 
 @dataclass(frozen=True)
 class Move:
-    """A broker takes a partition away, or gives it back; `lost`: without asking."""
+    """A broker takes a partition away, or gives it back; `lost`: without asking. A stream splits it."""
 
     partition: int
     lost: bool
@@ -101,6 +102,7 @@ class Policy:
     lanes: int
     shared: bool  # batches are formed of several partitions
     in_place: bool  # what failed is tried again while it is held
+    tumbling: bool  # records of a stream's partition are gathered in tumbling windows
 
 
 policies = st.builds(
@@ -114,5 +116,6 @@ policies = st.builds(
     lanes=st.sampled_from([1, 1, 3]),
     shared=st.booleans(),
     in_place=st.booleans(),
+    tumbling=st.sampled_from([False, False, True]),
 )
 schedules = st.lists(st.tuples(waits_s, events), min_size=1, max_size=14)

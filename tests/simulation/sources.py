@@ -1,12 +1,16 @@
-"""The three kinds of source in a simulation: a queue, a stream that is leased, a group's partitions."""
+"""The kinds of source in a simulation: queues with an order and without, a leased stream, a group."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from msgspec import structs
+
+from millstream.contract.errors import Refused
 from millstream.contract.ports import BatchLimits, QueuePolicy, RetryInPlace
 from millstream.contract.records import Record
 from millstream.contract.state import Lease
@@ -25,20 +29,23 @@ from millstream.mappings.supervise import Runner
 from millstream.mappings.tenure import Tenure
 from tests.fakes import FUNCTION, FakeQueue, FakeTrigger
 from tests.group_fakes import FakeGroup, FakeGroupReader
-from tests.simulation.schedules import Move, Policy
+from tests.simulation.schedules import Move, Policy, Source
 from tests.simulation.world import World, opened
 from tests.stream_fakes import FakePartition, FakeReader, FakeStream, FakeStreamTrigger, MemoryStore
 
 AHEAD = ReadAhead(records=20, span=200, bytes=60_000)
 PARTITIONS = ("a", "b", "c")
+WINDOW_S = 4
 
 
 class QueueWorld(World):
     """A queue without an order, read by one daemon."""
 
+    ordered = False
+
     def __init__(self, policy: Policy) -> None:
         super().__init__(policy)
-        self._queue = _Queue(self.clock, 30.0, world=self)
+        self._queue = (_Fifo if self.ordered else _Queue)(self.clock, 30.0, world=self)
         retries = RetryInPlace(1.0, 60.0, 900.0) if policy.in_place else None
         self._policy = QueuePolicy(
             item_failures=policy.item_failures,
@@ -63,7 +70,7 @@ class QueueWorld(World):
         route = Route("m", FUNCTION, self._policy, None, self.destination)
         processor = Processor(route, trigger, self._queue, self.function, scaler, self.observer, self.clock)
         room = room_bytes(trigger.envelope, ["q"])
-        settings = QueueSettings("m", limits, 10, False, room, 1 << 20)
+        settings = QueueSettings("m", limits, 10, self.ordered, room, 1 << 20)
         filters = compile_filters((), trigger.filter_rules)
         return opened(
             QueueRunner(settings, self._queue, filters, processor, scaler, self.observer, self.clock)
@@ -82,25 +89,49 @@ class _Queue(FakeQueue):
             if (fault := self.world.fault()) is not None:
                 raise fault
             self._reappear()
-            if self.visible:
-                return [self._hand_out() for _ in range(min(limit, len(self.visible)))]
+            if found := self._found(limit):
+                return found
             if self.clock.monotonic() >= until:
                 return []
             await self.clock.sleep(min(1.0, until - self.clock.monotonic()))
+
+    def _found(self, limit: int) -> list[Record]:
+        return [self._hand_out() for _ in range(min(limit, len(self.visible)))]
+
+
+class FifoWorld(QueueWorld):
+    """A queue whose groups keep their order, read by one daemon."""
+
+    ordered = True
+
+
+class _Fifo(_Queue):
+    """Hands out a group's records in order, and none while one of the group is hidden."""
+
+    def _found(self, limit: int) -> list[Record]:
+        held = {record.ordering_key for record, _ in self.hidden.values()}
+        in_order = sorted(self.visible, key=lambda record: int(record.position))
+        free = [record for record in in_order if record.ordering_key not in held]
+        self.visible = deque(free + [record for record in in_order if record.ordering_key in held])
+        return [self._hand_out() for _ in range(min(limit, len(free)))]
 
 
 class _StreamOfAll(World):
     """What streams of both kinds share."""
 
+    has_windows = False
+
     def __init__(self, policy: Policy) -> None:
         super().__init__(policy)
         self._limits = BatchLimits(policy.size, policy.window_s)
+        windowed = self.has_windows and policy.tumbling
         self._stream_policy = StreamPolicy(
             item_failures=policy.item_failures,
             max_retries=policy.max_retries,
             bisect=policy.bisect,
             on_failure_required=policy.required,
-            lanes=1 if policy.shared else policy.lanes,
+            lanes=1 if policy.shared or windowed else policy.lanes,
+            tumbling_window_s=WINDOW_S if windowed else 0,
             share_batches=policy.shared,
         )
 
@@ -131,13 +162,27 @@ class LeasedWorld(_StreamOfAll):
     """A stream of three partitions, which two daemons share by leases in a store."""
 
     daemons = 2
+    has_windows = True
 
     def __init__(self, policy: Policy) -> None:
         super().__init__(policy)
         self._store = MemoryStore(self.clock)
         self._stream = _Stream(self.clock, world=self)
+        self._open: dict[str, str] = {}  # by the first partition: what it was split into last
         for partition in PARTITIONS:
             self._stream.add(partition)
+            self._open[partition] = partition
+
+    def partition_of(self, number: int) -> str:
+        return self._open[super().partition_of(number)]
+
+    def move(self, move: Move) -> None:
+        """End a partition; what is sent to it from now on goes to a child of it."""
+        first = PARTITIONS[move.partition]
+        parent = self._open[first]
+        child = self._open[first] = f"{parent}'"
+        self._stream.add(child, parent)
+        self._stream.parts[parent].ended = True
 
     def send(self, records: Sequence[Record]) -> None:
         self._stream.put(*records)
@@ -168,12 +213,15 @@ class _Stream(FakeStream):
 
     async def partitions(self) -> Sequence[Partition]:
         self._check()
+        assert self.world is not None
+        if self.world.source is Source.UNLISTED:
+            raise Refused("s: AccessDenied")
         return await super().partitions()
 
     async def reader(self, partition: Partition, start: Start) -> FakeReader:
         self._check()
         opened_ = await super().reader(partition, start)
-        return _Reader(self, opened_.part, opened_.next)
+        return _Reader(self, opened_.part, opened_.next, empty_pages=1)
 
     def _check(self) -> None:
         assert self.world is not None
@@ -188,7 +236,15 @@ class _Reader(FakeReader):
     async def read(self, limit: int, wait_s: float) -> Page:
         assert isinstance(self.stream, _Stream)
         self.stream._check()
-        return await super().read(limit, wait_s)
+        page = await super().read(limit, wait_s)
+        now = self.stream.clock.now()
+        return replace(page, records=[_as_read(record, now) for record in page.records])
+
+
+def _as_read(record: Record, now: float) -> Record:
+    """A record as it is received; one that cannot be read has no time of its own."""
+    at = record.arrived_at if record.refused is None else now
+    return structs.replace(record, arrived_at=at, received_at=now)
 
 
 class GroupWorld(_StreamOfAll):

@@ -14,6 +14,7 @@ import msgspec
 
 from millstream.contract.errors import DestinationUnavailable, Refused, SourceUnavailable
 from millstream.contract.functions import FunctionFailed, Outcome, Success, Throttled, TooLarge
+from millstream.contract.outside_json import read
 from millstream.contract.ports import InvocationRecord
 from millstream.contract.records import DestinationReceipt, Position, Reason, Record
 from millstream.mappings.supervise import Runner, Supervisor
@@ -31,16 +32,16 @@ HEALS_WITHIN_S = 1500.0
 
 
 def record(number: int, partition: str, key: int, *, poisoned: bool, large: bool, refused: bool) -> Record:
-    """A record whose event tells of itself."""
+    """A record whose event tells of itself. Times do not grow from record to record."""
     about = {"n": number, "poisoned": poisoned, "pad": "x" * (LIMIT_BYTES if large else 400)}
     return Record(
         partition=partition,
         position=Position(str(number)),
         item_id=str(number),
         event=msgspec.json.encode(about),
-        arrived_at=1000.0,
-        received_at=1000.0,
-        ordering_key=f"{partition}/{key}",
+        arrived_at=1000.0 + number * 37 % 11,
+        received_at=1020.0,
+        ordering_key=f"{partition[0]}/{key}",  # the same in what a partition is split into
         refused=Reason.DESERIALIZATION_ERROR if refused else None,
     )
 
@@ -56,7 +57,7 @@ class Function:
     async def invoke(self, function: str, event: bytes) -> Outcome:
         if len(event) > LIMIT_BYTES:
             return TooLarge(len(event), LIMIT_BYTES)
-        records = json.loads(event)["Records"]
+        records = read(event)["Records"]
         await asyncio.sleep(90.0 if self.answers is Answers.SLOW else 0.01)
         poisoned = [r["n"] for r in records if r["poisoned"]]
         match self.answers:
@@ -72,13 +73,13 @@ class Function:
                 return Throttled("ConcurrentInvocationLimitExceeded", 0.0)
             case _:
                 self._take([r["n"] for r in records])
-                return Success(b'{"note":"\\ud83d"}', "r")
+                return Success(b'{"note":"\\ud83d","state":{"at":1e400}}', "r")
 
     def _partly(self, records: Sequence[Any], poisoned: list[int]) -> Outcome:
         first = next(place for place, r in enumerate(records) if r["n"] == poisoned[0])
         self._take([r["n"] for r in records[:first]])
         named = [{"itemIdentifier": str(r["n"])} for r in records[first:]]
-        return Success(json.dumps({"batchItemFailures": named}).encode(), "r")
+        return Success(json.dumps({"batchItemFailures": named, "state": {}}).encode(), "r")
 
     def _take(self, numbers: list[int]) -> None:
         known = set(self.taken)

@@ -115,6 +115,25 @@ async def test_a_table_whose_streams_cannot_be_listed_is_read_from_its_latest(
     assert "earlier streams of a table cannot be listed" in [line.getMessage() for line in caplog.records]
 
 
+@pytest.mark.parametrize("code", ["AccessDeniedException", "ExpiredTokenException"])
+async def test_an_earlier_stream_that_refuses_for_a_while_is_not_passed_over(
+    dynamodb_fake: DynamoDbFake, code: str
+) -> None:
+    first = dynamodb_fake.stream("orders")
+    (old,) = first.shards
+    async with opened(dynamodb_fake) as source:
+        sent = first.put({"pk": {"N": "1"}})
+        first.disable()
+        dynamodb_fake.stream("orders")
+        assert len(await source.partitions()) == 2
+        dynamodb_fake.fail("DescribeStream", code)  # of the first stream, which is asked for first
+        with pytest.raises(Refused, match=code):
+            await source.partitions()
+        found = await source.partitions()
+        assert [partition.id for partition in found][:1] == [old]
+        assert await all_of(source, found[0]) == [(sent, first.arn)]
+
+
 async def test_a_list_of_shards_costs_one_call_beside_its_own(dynamodb_fake: DynamoDbFake) -> None:
     dynamodb_fake.stream("orders")
     async with opened(dynamodb_fake) as source:

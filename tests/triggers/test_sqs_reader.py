@@ -120,6 +120,31 @@ async def test_a_message_that_the_service_could_not_hide_is_told_and_one_that_is
     await reader.aclose()
 
 
+async def test_a_thread_that_cannot_start_fails_one_call_and_not_the_mapping(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    service = Service()
+    reader = reader_of(service)
+    batch = Batch((record(1),))
+
+    def never(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", never)
+        with pytest.raises(SourceUnavailable, match="can't start new thread"):
+            await reader.receive(1, 0.0)
+        with pytest.raises(SourceUnavailable, match="can't start new thread"):
+            await reader.extend(batch.records)
+        with pytest.raises(SourceUnavailable, match="can't start new thread"):
+            await reader.settle(resolve_all(batch, Done()))
+        with pytest.raises(SourceUnavailable, match="can't start new thread"):
+            await reader.backlog()
+    await reader.extend(batch.records)
+    await reader.settle(resolve_all(batch, Done()))
+    await reader.aclose()
+
+
 class Gone:
     """A client whose first poll brings a message, and whose endpoint is gone from then on."""
 

@@ -29,12 +29,16 @@ async def isolated(work: Coroutine[Any, Any, T]) -> T:
     `TaskGroup.__aexit__`). Here both are told apart: who is cancelled ends the work, and is cancelled.
     """
     task = asyncio.create_task(work)  # noqa: TID251  it ends before this returns, as in a group
-    try:
-        await asyncio.wait([task])
-    except asyncio.CancelledError:
-        task.cancel()
-        await asyncio.wait([task])
-        if not task.cancelled():
-            task.exception()  # it is told by nobody, for the cancellation comes first
-        raise
-    return task.result()
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            if cancelled is None:  # as in a group: what cleans up is not cancelled again
+                task.cancel()
+            cancelled = error
+    if cancelled is None:
+        return task.result()
+    if not task.cancelled():
+        task.exception()  # it is told by nobody, for the cancellation comes first
+    raise cancelled

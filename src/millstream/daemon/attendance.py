@@ -1,6 +1,6 @@
-"""Says which mappings this daemon runs, and lets go of those that no file declares any more.
+"""Says which mappings this daemon declares, and lets go of those that no file declares any more.
 
-declared ── in no file, run by nobody ──► retired ── a day later ──► deleted, with its cursors
+declared ── in no daemon's file ────────► retired ── a day later ──► deleted, with its cursors
    ▲                                        │
    └───────── declared again ◄──────────────┘   the same uuid, cursors, consumer group
 """
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 EVERY_S = 10.0
 LASTS_S = 35.0
-"""How often a daemon says which mappings it runs, and for how long that holds."""
+"""How often a daemon says which mappings it has, and for how long that holds."""
 
 GRACE_S = 86_400.0
 """How long a mapping is kept that no file declares: long enough to roll a deployment back."""
@@ -33,7 +33,7 @@ SECOND_LOOK_S = LASTS_S + EVERY_S
 
 
 class Attendance:
-    """Says in the store, for as long as `keep` runs, that a daemon runs its mappings."""
+    """Says in the store, for as long as `keep` runs, that a daemon has its mappings, disabled ones too."""
 
     def __init__(self, mappings: list[str], owner: str, store: StateStore) -> None:
         self._mappings = mappings
@@ -48,7 +48,7 @@ class Attendance:
             await clock.sleep(EVERY_S)
 
     async def end(self) -> None:
-        """Say that the daemon runs none of them any more."""
+        """Say that the daemon has none of them any more."""
         with suppress(StateUnavailable):  # it runs out by itself
             await self._store.attend(self._owner, self._mappings, 0.0)
 
@@ -72,7 +72,7 @@ class Retirement:
                 logger.warning("undeclared mappings not looked for", extra={"why": str(unavailable)})
 
     async def look(self, declared: Set[str]) -> None:
-        """Retire or delete what is not among `declared`, by uuid, and is run by no daemon."""
+        """Retire or delete mappings that are not among `declared`, by uuid, and that no other daemon has."""
         for row in await self._store.mappings():
             if row.app == self._app and row.uuid not in declared:
                 await self._let_go(row)
@@ -85,7 +85,7 @@ class Retirement:
             *await self._store.announce(row.uuid, self._owner, 0.0),
         }
         if others - {self._owner}:
-            logger.info("mapping kept, another daemon declares and runs it", extra=extra)
+            logger.info("mapping kept, another daemon declares it", extra=extra)
         elif row.retired_at is None:
             await self._store.retire(row.uuid)
             logger.warning("mapping retired, it is declared no more; deleted in a day", extra=extra)

@@ -16,6 +16,7 @@ from millstream.contract.clock import Clock, SystemClock
 from millstream.contract.errors import (
     InvalidConfiguration,
     Problem,
+    Refused,
     SourceUnavailable,
     StateUnavailable,
 )
@@ -161,9 +162,7 @@ class Daemon:
 
     async def _run_mappings(self, store: StateStore, retirement: Retirement) -> None:
         async with asyncio.TaskGroup() as group:
-            attendance = Attendance(
-                [live.row.uuid for live in self._live if live.row.enabled], self._owner, store
-            )
+            attendance = Attendance([live.row.uuid for live in self._live], self._owner, store)
             beside = [
                 group.create_task(self._keep_status(store)),
                 group.create_task(attendance.keep(self._clock)),
@@ -231,7 +230,7 @@ class Daemon:
         return {
             "row": msgspec.to_builtins(live.row),
             "status": msgspec.to_builtins(status),
-            "backlog": await _backlog(live) if backlog else None,
+            "backlog": await backlog_of(live.supervisor) if backlog else None,
             "rate": self.board.rate(live.row.uuid),
             "metrics": metrics(status),
             "details": dict(live.supervisor.details),
@@ -273,9 +272,9 @@ def open_store(settings: Settings) -> StateStore:
     return store
 
 
-async def _backlog(live: Live) -> int | None:
-    """About how many records wait. None: the source does not say so in time."""
-    with suppress(TimeoutError, SourceUnavailable, InvalidConfiguration):
+async def backlog_of(supervisor: Supervisor) -> int | None:
+    """About how many records wait. None: the source does not say so, or not in time."""
+    with suppress(TimeoutError, SourceUnavailable, Refused, InvalidConfiguration):
         async with asyncio.timeout(BACKLOG_S):
-            return await live.supervisor.backlog()
+            return await supervisor.backlog()
     return None

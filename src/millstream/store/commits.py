@@ -45,7 +45,8 @@ class Commits:
                     await self._write_group()
         finally:
             if entry.answer is None:  # cancelled: it must not be written later, when nobody expects it
-                self._waiting.remove(entry)
+                entry.answer = False
+                self._waiting = [waiting for waiting in self._waiting if waiting is not entry]
         if isinstance(entry.answer, StateUnavailable):
             raise StateUnavailable(str(entry.answer)) from entry.answer
         return entry.answer
