@@ -83,6 +83,7 @@ class Member:
         self._lock = threading.Lock()
         self._changes: deque[Change | Exception] = deque()
         self._offsets: dict[int, int] = {}  # to commit
+        self._astray: set[int] = set()  # partitions whose next offset the topic does not have
         self._epoch = 0
         self._closing = False
         self._fault: SourceUnavailable | None = None  # no broker answers now
@@ -188,10 +189,11 @@ class Member:
         if found.records:
             self._brought_at = time.monotonic()
             self._tell()
+        with self._lock:
+            self._astray.update(found.out_of_range)  # not every client says it twice
         if found.unreadable:
             self._give_up(found.unreadable)
-        if found.out_of_range:
-            self._restart(found.out_of_range)
+        self._restart()
         if self._transactions is not None:
             self._transactions.belong(self._client.metadata(), self.identity)
         self._check(found)
@@ -249,15 +251,21 @@ class Member:
             self._client.resume(room.bring)
         return room.limit if room.enough else 0
 
-    def _restart(self, partitions: Sequence[int]) -> None:
+    def _restart(self) -> None:
         """Go on at the oldest record where the wanted one is not there any more."""
+        with self._lock:
+            astray = self.buffers.held(sorted(self._astray))
+        if not astray:
+            return
         self._starts.check()
-        for partition, (oldest, end) in self._client.bounds(partitions).items():
+        for partition, (oldest, end) in self._client.bounds(astray).items():
             wanted = self.buffers.brought(partition)
             extra = {"partition": self._name(partition), "wanted": wanted, "oldest": oldest, "end": end}
             logger.warning("offset is not in the topic, reading on from the oldest", extra=extra)
             if not self.buffers.jump(partition, oldest):
                 raise Ended(f"{self._name(partition)}: its log was cut off")
+        with self._lock:
+            self._astray.difference_update(astray)
 
     def _commit_when_due(self) -> None:
         now = time.monotonic()
@@ -269,7 +277,8 @@ class Member:
     def _commit(self, *, wait: bool) -> bool:
         """False: the cluster refuses it for now."""
         with self._lock:
-            self._offsets |= self.buffers.skip_markers()
+            if self._transactions is None:  # else it could come behind the next transaction's
+                self._offsets |= self.buffers.skip_markers()
             offsets = dict(self._offsets)
         if not offsets:
             return True
@@ -286,6 +295,9 @@ class Member:
         try:
             while not self._commit(wait=True) and time.monotonic() < until:
                 self._client.poll(1, POLL_S)  # a rebalance that goes on refuses commits
+        except MillstreamError as error:
+            logger.warning(NOT_COMMITTED, extra={"why": str(error)})
+        try:
             self._client.close()
         except MillstreamError as error:
             logger.debug("left without an answer", extra={"why": str(error)})
@@ -299,7 +311,8 @@ class Member:
         with self._lock:
             self._epoch += 1
             self.buffers.open(starts, self._epoch)
-            self._offsets |= starts  # the group has them from now on, whatever comes of the place we began at
+            if self._transactions is None:  # else they could come behind the first transaction's
+                self._offsets |= starts  # the group has them at once, whatever comes of the place we began at
             if starts:
                 self._changes.append(Assigned([self._name(p) for p in starts], self._epoch))
         self._tell()
@@ -327,6 +340,7 @@ class Member:
     def revoked(self, partitions: Sequence[int]) -> None:
         with self._lock:
             self.buffers.drop(partitions)
+            self._astray.difference_update(partitions)
             for partition in partitions:
                 self._offsets.pop(partition, None)
                 if self._transactions is not None:
