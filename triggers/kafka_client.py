@@ -24,6 +24,9 @@ NOT_COMMITTED = "offsets not committed, their records are read again"
 METADATA_S = 30.0
 """Between two looks for new partitions."""
 
+LEAST_POLL_INTERVAL_S = 300.0
+"""What the libraries have by default."""
+
 LOOK_S = 2.0
 """How long a look at the cluster may take that is made again soon."""
 
@@ -67,6 +70,11 @@ def prefetch_bytes(buffer_bytes: int) -> int:
 def buffered_bytes(buffer_bytes: int) -> int:
     """The part of it that may wait for the mapping; what one poll brings may come on top of it."""
     return buffer_bytes // 4
+
+
+def poll_interval_s(session_timeout_s: float) -> float:
+    """What may lie between two polls: no less than a session, and one of them waits for what is revoked."""
+    return max(2 * session_timeout_s, LEAST_POLL_INTERVAL_S)
 
 
 def written_for(identity: str | None) -> str:

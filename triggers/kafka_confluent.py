@@ -39,6 +39,7 @@ from millstream.triggers.kafka_client import (
     Listener,
     Polled,
     identity_in,
+    poll_interval_s,
     written_for,
 )
 from millstream.triggers.kafka_confluent_errors import (
@@ -76,6 +77,7 @@ class ConfluentClient:
             "group.id": settings.group_id,
             "session.timeout.ms": int(settings.session_timeout_s * 1000),
             "heartbeat.interval.ms": heartbeat_ms,
+            "max.poll.interval.ms": int(poll_interval_s(settings.session_timeout_s) * 1000),
             "reconnect.backoff.max.ms": heartbeat_ms,  # ten seconds by default, which may be a session
             "partition.assignment.strategy": "cooperative-sticky",
             "isolation.level": "read_committed" if settings.read_committed else "read_uncommitted",
@@ -181,9 +183,11 @@ class ConfluentClient:
             return
         starts = self._listener.assigned(sorted(self._fresh))
         self._fresh.clear()
-        places = [TopicPartition(self._topic, partition, at) for partition, at in starts.items()]
         with self._errors():
-            self._consumer.incremental_assign(places)
+            self._consumer.resume(
+                self._places(list(starts))
+            )  # a pause outlasts the assignment it was made in
+            self._consumer.incremental_assign(self._places_at(starts))
 
     def poll(self, limit: int, wait_s: float) -> Polled:
         self._begin_fresh()
@@ -200,10 +204,10 @@ class ConfluentClient:
 
     def seek(self, offsets: Mapping[int, int]) -> None:
         # The library's own seek is refused while a partition has nothing to fetch from.
-        places = [TopicPartition(self._topic, partition, offset) for partition, offset in offsets.items()]
         with self._errors():
+            self._consumer.resume(self._places(list(offsets)))
             self._consumer.incremental_unassign(self._places(list(offsets)))
-            self._consumer.incremental_assign(places)
+            self._consumer.incremental_assign(self._places_at(offsets))
 
     def pause(self, partitions: Sequence[int]) -> None:
         with self._errors():
@@ -238,6 +242,9 @@ class ConfluentClient:
 
     def _places(self, partitions: Sequence[int]) -> list[TopicPartition]:
         return [TopicPartition(self._topic, partition) for partition in partitions]
+
+    def _places_at(self, offsets: Mapping[int, int]) -> list[TopicPartition]:
+        return [TopicPartition(self._topic, partition, offset) for partition, offset in offsets.items()]
 
     def _offsets(self, places: Sequence[TopicPartition]) -> dict[int, int]:
         for place in places:

@@ -31,6 +31,7 @@ from millstream.triggers.kafka_client import (
     Listener,
     Polled,
     identity_in,
+    poll_interval_s,
     written_for,
 )
 from millstream.triggers.kafka_decoding import TolerantRecords
@@ -71,6 +72,7 @@ class KafkaPythonClient:
                 group_instance_id=settings.instance_id,
                 session_timeout_ms=session_ms,
                 heartbeat_interval_ms=heartbeat_ms,
+                max_poll_interval_ms=int(poll_interval_s(settings.session_timeout_s) * 1000),
                 reconnect_backoff_max_ms=heartbeat_ms,  # half a minute by default: longer than a session
                 partition_assignment_strategy=[CooperativeStickyAssignor],
                 isolation_level="read_committed" if settings.read_committed else "read_uncommitted",
