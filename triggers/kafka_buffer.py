@@ -89,6 +89,10 @@ class Buffer:
         self.count = self.bytes = 0
         self.seek = self.taken = self.brought = self.end = offset
 
+    def go_forth(self, offset: int) -> None:
+        """Have what follows brought from a later offset on; what waits stays, as the topic has it no more."""
+        self.seek = self.brought = self.end = offset
+
     def skip_markers(self) -> int | None:
         """Go on behind what is no record, once all records before it are done with. None: there is none."""
         done = self.seek is None and self.next == self.brought

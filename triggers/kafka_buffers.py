@@ -189,8 +189,11 @@ class Buffers:
                 return True
             if offset < part.taken != part.next:
                 return False
-            part.next = offset
-            part.go_back(offset)
+            if offset > part.brought and part.next != part.brought:
+                part.go_forth(offset)
+            else:
+                part.next = offset
+                part.go_back(offset)
             return True
 
     def room(self, now: float, wait_s: float, patience_s: float) -> Room:
