@@ -192,7 +192,7 @@ async def test_what_was_held_since_a_mark_is_read_whole() -> None:
 async def test_whatever_is_lost_on_the_way_each_record_comes_once_and_in_order(
     sizes: Sequence[int], lives: Sequence[tuple[int, set[int]]]
 ) -> None:
-    """A life of a subscription is how many chunks it brings, and which of them are lost; none is lost twice."""
+    """A life of a subscription is how many chunks it brings, and which of them are lost, none twice."""
     ends = [sum(sizes[: count + 1]) for count in range(len(sizes))]
     chunks = [(end - size, end - 1) for end, size in zip(ends, sizes, strict=True)]
     scripted, once = [], set[int]()
