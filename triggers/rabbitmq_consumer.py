@@ -205,6 +205,7 @@ class Consumer:
             self._channel.connection.channel(on_open_callback=self._get)
 
     def _get(self, channel: Any) -> None:
+        channel.add_on_close_callback(self._on_not_got)
         channel.add_callback(partial(self._on_got, channel), [pika.spec.Basic.GetEmpty])
         channel.basic_get(self._asked.queue, self._on_got)
 
@@ -213,6 +214,14 @@ class Consumer:
         if isinstance(method, pika.spec.Basic.GetOk):
             channel.basic_nack(method.delivery_tag)
         channel.close()
+        self._take_doubtful()
+
+    def _on_not_got(self, _: object, reason: BaseException) -> None:
+        """It is no stream either if the channel alone was closed over that: the queue allows one consumer."""
+        if isinstance(reason, pika.exceptions.ChannelClosedByBroker):
+            self._take_doubtful()
+
+    def _take_doubtful(self) -> None:
         doubtful, self._doubtful, self._is_stream = self._doubtful, None, False
         self._arrived(doubtful or ())
 
