@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 
+from millstream.contract.blocking import BlockingClient
 from millstream.contract.errors import MillstreamError, Refused, SourceUnavailable
 from millstream.contract.functions import Success
 from millstream.contract.records import Record
 from millstream.contract.streams import Oldest
 from millstream.triggers import kafka_member
-from millstream.triggers.kafka_client import Polled
+from millstream.triggers.kafka_client import GroupSettings, Polled
 from millstream.triggers.kafka_member import Member
 from millstream.triggers.kafka_records import RecordMaker
+from millstream.triggers.kafka_source import KafkaSource
 from tests.triggers.test_kafka_member import (
     AWAY,
     NOTHING,
@@ -120,3 +123,21 @@ def test_a_member_with_transactions_writes_no_offset_beside_them() -> None:
     client.polls.put(NOTHING)
     thread.join(WITHIN_S)
     assert client.written == {}
+
+
+async def test_a_client_is_closed_though_no_thread_is_to_be_had_for_its_member(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    client, calls = Failing(), BlockingClient("kafka-t", 1)
+    settings = GroupSettings("t", "g", None, 6.0, 6.0, True)
+    source = KafkaSource("kafka-t", client, RecordMaker("t"), calls, "t", settings)
+    await source.mark()
+    with monkeypatch.context() as short, pytest.raises(SourceUnavailable, match="thread"):
+        short.setattr(threading.Thread, "start", refuse)
+        await source.join(Oldest())
+    async with asyncio.timeout(1.0):
+        await source.aclose()
+    assert client.closed
