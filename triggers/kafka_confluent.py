@@ -50,6 +50,7 @@ from millstream.triggers.kafka_confluent_errors import (
 )
 from millstream.triggers.kafka_messages import Messages
 from millstream.triggers.kafka_records import RecordMaker
+from millstream.triggers.kafka_starts import Ended
 
 logger = logging.getLogger(__name__)
 
@@ -156,14 +157,14 @@ class ConfluentClient:
             consumer.incremental_assign([])  # said below, once it is known where they begin
 
         def revoked(consumer: Consumer, places: list[TopicPartition]) -> None:
-            self._fresh.difference_update(place.partition for place in places)
+            begun = self._begun(places)
             self._let_go([place.partition for place in places], listener)
-            consumer.incremental_unassign(places)
+            consumer.incremental_unassign(begun)
 
         def lost(consumer: Consumer, places: list[TopicPartition]) -> None:
-            self._fresh.difference_update(place.partition for place in places)
+            begun = self._begun(places)
             listener.lost([place.partition for place in places])
-            consumer.incremental_unassign(places)
+            consumer.incremental_unassign(begun)
 
         with self._errors():
             self._consumer.subscribe([self._topic], on_assign=assigned, on_revoke=revoked, on_lost=lost)
@@ -177,25 +178,42 @@ class ConfluentClient:
                 logger.warning(NOT_COMMITTED, extra={"topic": self._topic, "why": str(error)})
         listener.revoked(partitions)
 
-    def _begin_fresh(self) -> None:
-        """Say where new partitions begin. Not in the library's callback, which cannot fail."""
+    def _begun(self, places: Sequence[TopicPartition]) -> list[TopicPartition]:
+        """Those of them that the library has been told the beginning of; it refuses to give up the others."""
+        fresh = self._fresh & {place.partition for place in places}
+        self._fresh -= fresh
+        return [place for place in places if place.partition not in fresh]
+
+    def _begin_fresh(self) -> SourceUnavailable | None:
+        """Say where new partitions begin. Not in the library's callback, which cannot fail.
+
+        Returns why nobody can say that now. What else is assigned is read on, and given up, meanwhile.
+        """
         if not self._fresh or self._listener is None:
-            return
-        starts = self._listener.assigned(sorted(self._fresh))
+            return None
+        try:
+            starts = self._listener.assigned(sorted(self._fresh))
+        except Ended:
+            raise
+        except SourceUnavailable as unavailable:
+            return unavailable
         self._fresh.clear()
         with self._errors():
             self._consumer.resume(
                 self._places(list(starts))
             )  # a pause outlasts the assignment it was made in
             self._consumer.incremental_assign(self._places_at(starts))
+        return None
 
     def poll(self, limit: int, wait_s: float) -> Polled:
-        self._begin_fresh()
+        unavailable = self._begin_fresh()
         with self._errors():
             messages = self._consumer.consume(limit, 0)
             if not messages and (first := self._consumer.poll(wait_s)) is not None:
                 messages = [first, *self._consumer.consume(limit - 1, 0)]
         if not messages:
+            if unavailable is not None:
+                raise unavailable
             self._raise_fault()
         found = self._messages.polled(messages)
         if found.records:

@@ -143,7 +143,7 @@ class Member:
 
     def run(self) -> None:
         """Poll until closed. What ends it otherwise comes as the last change."""
-        fault: Exception | None = None
+        fault: Exception | None = SourceUnavailable(f"{self._maker.topic}: the polling thread has failed")
         try:
             self._client.subscribe(self)
             while not self._closing and self._broken is None:
@@ -151,6 +151,10 @@ class Member:
             fault = self._broken
         except Exception as raised:  # noqa: BLE001  handed to whoever waits for a change
             fault = raised
+        finally:  # also of what a library raises that is no exception of Python's
+            self._end(fault)
+
+    def _end(self, fault: Exception | None) -> None:
         with self._lock:
             self._closing = True
             if fault is not None:

@@ -38,6 +38,7 @@ from millstream.triggers.kafka_decoding import TolerantRecords
 from millstream.triggers.kafka_python_errors import OutOfRange, configured, python_errors
 from millstream.triggers.kafka_python_messages import PythonMessages
 from millstream.triggers.kafka_records import RecordMaker
+from millstream.triggers.kafka_starts import Ended
 from millstream.triggers.kafka_unreadable import Unreadable
 
 logger = logging.getLogger(__name__)
@@ -135,7 +136,7 @@ class KafkaPythonClient:
             self._consumer.subscribe([self._topic], listener=_Rebalances(self, listener))
 
     def poll(self, limit: int, wait_s: float) -> Polled:
-        self._begin_fresh()
+        unavailable = self._begin_fresh()
         self._unpark()
         try:
             with python_errors(self._topic):
@@ -146,6 +147,8 @@ class KafkaPythonClient:
         except SourceUnavailable:
             self._consumer._fetcher._next_partition_records = None  # it would bring nothing any more
             raise
+        if not found and unavailable is not None:
+            raise unavailable
         ends = self._positions()
         return Polled(self._messages.records(found), ends=ends)
 
@@ -155,19 +158,25 @@ class KafkaPythonClient:
         found = {place.partition: places[place].position for place in list(places)}
         return {partition: position.offset for partition, position in found.items() if position is not None}
 
-    def _begin_fresh(self) -> None:
-        """Say where new partitions begin. Not in the library's own loop, where nothing may be asked."""
+    def _begin_fresh(self) -> SourceUnavailable | None:
+        """Say where new partitions begin. Not in the library's own loop, where nothing may be asked.
+
+        Returns why nobody can say that now. What else is assigned is read on meanwhile.
+        """
         with self._lock:
             fresh, self._fresh = sorted(self._fresh), set()
         if not fresh or self._listener is None:
-            return
+            return None
         try:
             starts = self._listener.assigned(fresh)
-        except BaseException:
+        except BaseException as raised:
             with self._lock:
                 self._fresh.update(fresh)
+            if isinstance(raised, SourceUnavailable) and not isinstance(raised, Ended):
+                return raised
             raise
         self.seek(starts)
+        return None
 
     def seek(self, offsets: Mapping[int, int]) -> None:
         assigned = self._assigned()

@@ -88,6 +88,28 @@ def test_a_client_is_closed_though_its_last_commit_fails(
     assert client.closed
 
 
+class Uncatchable(BaseException):
+    """As confluent-kafka raises its KafkaError out of a callback: no `except` meets it."""
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_membership_whose_thread_dies_of_anything_is_said_to_be_over() -> None:
+    class Dying(Failing):
+        def poll(self, limit: int, wait_s: float) -> Polled:
+            raise Uncatchable
+
+    client, told = Dying(), threading.Event()
+    it = Member(client, Oldest(), 1.0, RecordMaker("t"), told.set)
+    thread = threading.Thread(target=it.run)
+    thread.start()
+    thread.join(WITHIN_S)
+    assert told.is_set()
+    assert it.over.is_set()
+    with pytest.raises(SourceUnavailable, match="t: the polling thread has failed"):
+        it.change()
+    assert client.closed
+
+
 class Committed:
     """Implements Transactions; the group's offsets are written by transactions alone."""
 
