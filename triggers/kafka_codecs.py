@@ -28,15 +28,15 @@ class CodecMissing(Exception):
 
 
 class NotInflated(ValueError):
-    """What was compressed is broken, or more than is taken."""
+    """The compressed bytes are broken, or hold more than is accepted."""
 
 
 def inflated(codec: int, data: bytes) -> bytes:
     """What a batch holds, by its codec's number in the protocol.
 
     Raises:
-        CodecMissing: see there.
-        NotInflated: see there.
+        CodecMissing: the package for this codec is not installed.
+        NotInflated: the batch is broken, or too large.
     """
     match codec:
         case 1:
@@ -95,7 +95,7 @@ def _block(data: bytes, most_bytes: int) -> bytes:
 
 
 def _into(name: str, data: bytes) -> bytes:
-    """By a library that fills what it is given: first a little, then as much as is touched."""
+    """Inflate into memory of ours, which bounds the library: first a little, then only what is written to."""
     library = _library(name)
     usual = bytearray(min(max(len(data) * USUAL_RATIO, LEAST_BYTES), MOST_BYTES))
     try:

@@ -179,7 +179,7 @@ class ConfluentClient:
         listener.revoked(partitions)
 
     def _begun(self, places: Sequence[TopicPartition]) -> list[TopicPartition]:
-        """Those of them that the library has been told the beginning of; it refuses to give up the others."""
+        """Return the partitions whose beginning the library was told; it refuses to unassign any others."""
         fresh = self._fresh & {place.partition for place in places}
         self._fresh -= fresh
         return [place for place in places if place.partition not in fresh]

@@ -279,7 +279,7 @@ class Member:
         self._commit(wait=False)
 
     def _commit(self, *, wait: bool) -> bool:
-        """False: the cluster refuses it for now."""
+        """Commit what is due. False: the cluster refuses to, for now."""
         with self._lock:
             if self._transactions is None:  # else it could come behind the next transaction's
                 self._offsets |= self.buffers.skip_markers()

@@ -153,7 +153,7 @@ class KafkaPythonClient:
         return Polled(self._messages.records(found), ends=ends)
 
     def _positions(self) -> dict[int, int]:
-        """How far partitions are read, what is no record included."""
+        """Return how far partitions are read, offsets without a record included."""
         places = self._consumer._subscription.assignment
         found = {place.partition: places[place].position for place in list(places)}
         return {partition: position.offset for partition, position in found.items() if position is not None}
@@ -195,7 +195,7 @@ class KafkaPythonClient:
             self._consumer.resume(*self._places(partitions))
 
     def _unpark(self) -> None:
-        """Have what was set aside of paused partitions brought again.
+        """Have the library bring what it has set aside of paused partitions.
 
         The library (3.0) looks for it only where no other partition's records are in their place, and
         leaves the last ones there, used up, until something else arrives.
@@ -229,7 +229,7 @@ class KafkaPythonClient:
         return {place.partition for place in self._consumer.assignment()}
 
     def _places(self, partitions: Sequence[int]) -> list[TopicPartition]:
-        """Those of them that are still assigned."""
+        """Return the partitions among these that are still assigned."""
         assigned = self._assigned()
         return [self._place(partition) for partition in partitions if partition in assigned]
 

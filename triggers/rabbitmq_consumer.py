@@ -27,7 +27,7 @@ from millstream.triggers.rabbitmq_tags import Tags
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 5.0
-"""How often it is looked for records that wait for too long."""
+"""How often the consumer looks for records that have waited for too long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,14 +210,14 @@ class Consumer:
         channel.basic_get(self._asked.queue, self._on_got)
 
     def _on_got(self, channel: Any, method: Any, *_: object) -> None:
-        """It is no stream; what was got to find that out goes back."""
+        """Take the queue for a queue; the message that was got to find that out goes back."""
         if isinstance(method, pika.spec.Basic.GetOk):
             channel.basic_nack(method.delivery_tag)
         channel.close()
         self._take_doubtful()
 
     def _on_not_got(self, _: object, reason: BaseException) -> None:
-        """It is no stream either if the channel alone was closed over that: the queue allows one consumer."""
+        """Take the queue for a queue, too, if the broker closed this channel alone: it allows one consumer."""
         if isinstance(reason, pika.exceptions.ChannelClosedByBroker):
             self._take_doubtful()
 

@@ -122,7 +122,7 @@ class StreamSubscription:
             self._tell()
 
     def take(self, limit: int) -> list[Piece]:
-        """What waits, in order, until it holds `limit` records; the broker may then send as much again."""
+        """Return waiting pieces, in order, up to `limit` records or a little more; the broker may then send more."""
         self.awaited = False
         taken: list[Piece] = []
         records = 0
