@@ -217,7 +217,7 @@ class Consumer:
         self._take_doubtful()
 
     def _on_not_got(self, _: object, reason: BaseException) -> None:
-        """Take the queue for a queue, too, if the broker closed this channel alone: it allows one consumer."""
+        """Take the queue for a queue, too, if this channel alone was closed: it allows one consumer."""
         if isinstance(reason, pika.exceptions.ChannelClosedByBroker):
             self._take_doubtful()
 
