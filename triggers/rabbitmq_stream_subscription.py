@@ -122,7 +122,7 @@ class StreamSubscription:
             self._tell()
 
     def take(self, limit: int) -> list[Piece]:
-        """Return waiting pieces, in order, of about `limit` records; the broker may then send as much again."""
+        """Return waiting pieces, in order, of about `limit` records; the broker may then send more."""
         self.awaited = False
         taken: list[Piece] = []
         records = 0
