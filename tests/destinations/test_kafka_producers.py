@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import queue
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 from kafka import errors as kafka_errors
 
+from millstream.contract.clock import SystemClock
 from millstream.contract.errors import DestinationUnavailable
-from millstream.destinations import kafka_confluent, kafka_python
+from millstream.contract.ports import Host
+from millstream.destinations import kafka, kafka_confluent, kafka_python
 from millstream.destinations.kafka_confluent import ConfluentProducer
 from millstream.destinations.kafka_producer import NotWritten
 from millstream.destinations.kafka_python import KafkaPythonProducer
 from millstream.kafka.access import Access
+from tests.contract.destinations_kit import NoInvoker
 
 WITHIN_S = 10.0
 NOWHERE = Access("127.0.0.1:1")
@@ -77,3 +82,30 @@ def test_a_producer_that_cannot_be_replaced_at_once_is_replaced_with_a_later_rec
     producer.send(None, b"second", answers.append)
     assert answers == [None]
     producer.close()
+
+
+async def test_a_producer_is_closed_that_connects_after_its_opening_was_cancelled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked, goes_on, closed = threading.Event(), threading.Event(), threading.Event()
+
+    class Producer:
+        def close(self) -> None:
+            closed.set()
+
+    def slow(*_: object) -> Producer:
+        asked.set()
+        assert goes_on.wait(WITHIN_S)
+        return Producer()
+
+    monkeypatch.setattr(kafka, "admit", lambda _: None)
+    monkeypatch.setattr(kafka, "new_producer", slow)
+    here = Host(Path(), SystemClock(), NoInvoker())
+    destination = kafka.KafkaDestination.parse({"target": "kafka://127.0.0.1:1/t"})
+    async with asyncio.timeout(WITHIN_S), asyncio.TaskGroup() as group:
+        opening = group.create_task(destination.open(here))
+        while not asked.is_set():
+            await asyncio.sleep(0)
+        opening.cancel()
+    goes_on.set()
+    assert closed.wait(WITHIN_S)

@@ -5,20 +5,24 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from millstream.contract.blocking import BlockingClient
+from millstream.contract.clock import SystemClock
 from millstream.contract.errors import MillstreamError, Refused, SourceUnavailable
 from millstream.contract.functions import Success
+from millstream.contract.ports import Host
 from millstream.contract.records import Record
 from millstream.contract.streams import Oldest
-from millstream.triggers import kafka_member
+from millstream.triggers import kafka, kafka_member
 from millstream.triggers.kafka_client import GroupSettings, Polled
 from millstream.triggers.kafka_member import Member
 from millstream.triggers.kafka_records import RecordMaker
 from millstream.triggers.kafka_source import KafkaSource
+from tests.fakes import FUNCTION, FakeFunction
 from tests.triggers.test_kafka_member import (
     AWAY,
     NOTHING,
@@ -163,3 +167,31 @@ async def test_a_client_is_closed_though_no_thread_is_to_be_had_for_its_member(
     async with asyncio.timeout(1.0):
         await source.aclose()
     assert client.closed
+
+
+async def test_a_client_is_closed_that_connects_after_its_opening_was_cancelled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Slow(Failing):
+        asked, goes_on, done = threading.Event(), threading.Event(), threading.Event()
+
+        def partitions(self) -> Sequence[int]:
+            self.asked.set()
+            assert self.goes_on.wait(WITHIN_S)
+            return [0]
+
+        def close(self) -> None:
+            self.done.set()
+
+    client, clock = Slow(), SystemClock()
+    monkeypatch.setattr(kafka, "admit", lambda _: None)
+    monkeypatch.setattr(kafka, "new_client", lambda *_: client)
+    options = {"topic": "t", "bootstrap_servers": "127.0.0.1:1", "starting_position": "LATEST"}
+    host = Host(Path(), clock, FakeFunction(clock), mapping="m")
+    async with asyncio.timeout(WITHIN_S), asyncio.TaskGroup() as group:
+        opening = group.create_task(kafka.KafkaTrigger.parse(options).open(host, FUNCTION))
+        while not client.asked.is_set():
+            await asyncio.sleep(0)
+        opening.cancel()
+    client.goes_on.set()
+    assert client.done.wait(WITHIN_S)
