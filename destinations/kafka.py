@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -84,9 +85,11 @@ class KafkaDestination:
     async def open(self, host: Host) -> None:
         library = chosen(self._options.client)
         calls = BlockingClient("kafka-destination", 1)  # one: records of one key keep their order
+        abandoned = threading.Event()
         try:
-            self._producer = await calls.call(self._connected, library, host)
+            self._producer = await calls.call(self._connected, library, host, abandoned)
         except BaseException:
+            abandoned.set()
             calls.close()
             raise
         self._calls = calls
@@ -134,7 +137,7 @@ class KafkaDestination:
             finally:
                 calls.close()
 
-    def _connected(self, library: str, host: Host) -> Producer:
+    def _connected(self, library: str, host: Host, abandoned: threading.Event) -> Producer:
         try:
             access = access_of(self._options, self._servers, host)
             admit(access)
@@ -143,7 +146,10 @@ class KafkaDestination:
         until = time.monotonic() + NEW_TOPIC_S
         while True:
             try:
-                return new_producer(library, self.name, self._topic, access, self._options.timeout)
+                producer = new_producer(library, self.name, self._topic, access, self._options.timeout)
+                if abandoned.is_set():  # nobody waits for the producer any more
+                    producer.close()
+                return producer
             except Refused:
                 if time.monotonic() > until:
                     raise

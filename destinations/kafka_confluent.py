@@ -76,8 +76,10 @@ class ConfluentProducer:
             answer(None if error is None else NotWritten(error.name(), error.code() in TOO_LARGE))
 
         if self._thread is None:
-            self._thread = threading.Thread(target=self._fetch, name="kafka-destination-answers", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._fetch, name="kafka-destination-answers", daemon=True)
+            with _errors(self._target, looking=False):
+                thread.start()
+            self._thread = thread
         with self._changed:
             self._waiting += 1
         try:

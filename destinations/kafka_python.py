@@ -57,7 +57,7 @@ class KafkaPythonProducer:
                 "max_block_ms": timeout_ms,
                 "max_request_size": self.limit_bytes + OVERHEAD_BYTES,
             }
-            self._producer = KafkaProducer(**self._settings)
+            self._producer: Any = KafkaProducer(**self._settings)  # None: it is made with the next record
 
     def learn(self, size_bytes: int) -> None:
         found = limit_of(None)
@@ -65,11 +65,11 @@ class KafkaPythonProducer:
             found = _look(self._connection, self._topic)
         self.limit_bytes = max(min(found, size_bytes - 1, self.limit_bytes), 1)
         self.close()  # it has lost its place in the order of its own records, and sends none any more
-        with _errors(self._target, looking=False):
-            self._producer = KafkaProducer(**self._settings)
 
     def send(self, key: bytes | None, value: bytes, answer: Answer) -> None:
         with _errors(self._target, looking=False):
+            if self._producer is None:
+                self._producer = KafkaProducer(**self._settings)
             future = self._producer.send(self._topic, value, key)
         future.add_callback(lambda _: answer(None))
         future.add_errback(
@@ -77,8 +77,10 @@ class KafkaPythonProducer:
         )
 
     def close(self) -> None:
-        with _errors(self._target, looking=False):
-            self._producer.close(CLOSE_S)
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            with _errors(self._target, looking=False):
+                producer.close(CLOSE_S)
 
 
 def _look(connection: dict[str, Any], topic: str) -> int:

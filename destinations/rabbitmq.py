@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from typing import Annotated, Self
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -121,9 +122,11 @@ class RabbitMqDestination:
         """
         publisher = self._connecting()
         self._window = asyncio.Semaphore(WINDOW)
-        if await asyncio.shield(publisher.ready):
-            return
-        await self.aclose()
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self.aclose)
+            if await asyncio.shield(publisher.ready):
+                stack.pop_all()
+                return
         refused = refusal(publisher.error, self._address, self.name)
         if refused is not None:
             raise Refused(refused)
@@ -132,6 +135,7 @@ class RabbitMqDestination:
     async def deliver(self, record: InvocationRecord) -> DestinationReceipt:
         if self._window is None:
             raise DestinationUnavailable(f"{self.name}: closed")
+        publisher: Publisher | None = None
         try:
             async with asyncio.timeout(CONFIRMED_WITHIN_S), self._window:
                 publisher = self._connecting()
@@ -140,6 +144,8 @@ class RabbitMqDestination:
                 else:
                     not_taken = NotTaken(why(publisher.error))
         except TimeoutError:
+            if publisher is not None:  # what it could not send would wait in memory, beside each further try
+                await publisher.aclose()
             raise DestinationUnavailable(f"{self.name}: no confirm in {CONFIRMED_WITHIN_S:g} s") from None
         except Refused as refused:  # certificates that cannot be read any more
             raise DestinationUnavailable(f"{self.name}: {refused}") from refused

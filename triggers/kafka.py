@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal, Self
@@ -9,7 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field
 
 from millstream.contract.blocking import BlockingClient
-from millstream.contract.errors import Problem, Refused
+from millstream.contract.errors import Problem, Refused, SourceUnavailable
 from millstream.contract.functions import FunctionSpec
 from millstream.contract.options import parse_options, shown
 from millstream.contract.ports import (
@@ -156,6 +157,8 @@ class KafkaTrigger:
             buffered_bytes(host.buffer_bytes),
         )
 
+        abandoned = threading.Event()
+
         def connect() -> tuple[Client, Access, RecordCheck | None]:
             access = access_of(options, options.bootstrap_servers, host)
             admit(access)
@@ -163,7 +166,10 @@ class KafkaTrigger:
             try:
                 if not client.partitions():
                     raise Refused(f"{options.topic}: a topic without partitions")
-                return client, access, self._check(name, host)
+                check = self._check(name, host)
+                if abandoned.is_set():  # nobody waits for the client any more
+                    raise SourceUnavailable(f"{options.topic}: not wanted any more")
+                return client, access, check
             except BaseException:
                 client.close()
                 raise
@@ -172,6 +178,7 @@ class KafkaTrigger:
         try:
             client, access, check = await calls.call(connect)
         except BaseException:
+            abandoned.set()
             calls.close()
             raise
         outputs = self._outputs(access, maker)

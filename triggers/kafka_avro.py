@@ -10,6 +10,7 @@ import msgspec
 from fastavro import parse_schema, schemaless_reader
 from fastavro._read_py import schemaless_reader as recursive_reader
 
+from millstream.contract import outside_json
 from millstream.triggers.kafka_decimals import DECIMAL
 from millstream.triggers.kafka_formats import Unfit, unfit
 from millstream.triggers.kafka_registry import RegisteredSchema
@@ -54,8 +55,8 @@ class Avro:
 def _avro(text: str) -> Any:
     """A schema's JSON; the name of a primitive type may stand there without quotes."""
     try:
-        return msgspec.json.decode(text)
-    except msgspec.DecodeError:
+        return outside_json.read(text)
+    except outside_json.NotJson:
         return text.strip()
 
 

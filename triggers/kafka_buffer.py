@@ -1,4 +1,4 @@
-"""What waits of one assigned partition, and how far its reader and the client are.
+"""Keeps the records of one assigned partition, and how far its reader and the client have come.
 
 next ─── what the reader has ───► taken ─── what waits ───► brought ─── no records ───► end
 """
@@ -16,7 +16,7 @@ LEAST_BYTES = 64 * 1024
 
 
 class Buffer:
-    """What waits of one assigned partition."""
+    """The records of one assigned partition that wait for its reader."""
 
     __slots__ = (
         *("brought", "bytes", "count", "end", "epoch", "full_since", "next", "paused", "runs"),
@@ -47,7 +47,7 @@ class Buffer:
         return self.count <= BUFFER_RECORDS // 2 and self.bytes <= self.share_bytes // 2
 
     def stuck(self, now: float, patience_s: float) -> bool:
-        """True if it is full, and no longer to be waited for."""
+        """Say whether the buffer is full, and the client should pass over the partition."""
         if not self.full:
             self.full_since = None
             return False
@@ -84,13 +84,17 @@ class Buffer:
         self.full_since = None
 
     def go_back(self, offset: int) -> None:
-        """Have all from an offset on brought again."""
+        """Have the client bring all records from an offset on again."""
         self.runs.clear()
         self.count = self.bytes = 0
         self.seek = self.taken = self.brought = self.end = offset
 
+    def go_forth(self, offset: int) -> None:
+        """Have the client go on at a later offset. Waiting records stay, as the topic has lost them."""
+        self.seek = self.brought = self.end = offset
+
     def skip_markers(self) -> int | None:
-        """Go on behind what is no record, once all records before it are done with. None: there is none."""
+        """Go on behind offsets without a record, once all before them is done. None: there are none."""
         done = self.seek is None and self.next == self.brought
         if not done or self.end == self.next:
             return None

@@ -1,4 +1,4 @@
-"""What the polling thread has fetched and the mapping not yet taken; used by both at once."""
+"""Holds what the polling thread has fetched until the mapping takes it; used by both at once."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Room:
 
 
 class Buffers:
-    """One for each assigned partition, under the epoch of its assignment.
+    """Holds a buffer for each assigned partition, under the epoch of its assignment.
 
-    They share `most_bytes`, a twin of which what polls bring beyond a share may take: a poll is asked for
-    what one share holds of records as large as the largest of late.
+    The buffers share `most_bytes`. A poll may bring more than its partition's share has room for, up to as
+    many bytes again: it is asked for as many records as fit into one share, by the largest one of late.
     """
 
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
@@ -41,22 +41,22 @@ class Buffers:
 
     @property
     def assigned(self) -> bool:
-        """Whether any is."""
+        """Say whether any partition is assigned."""
         return bool(self._parts)
 
     @property
     def bytes(self) -> int:
-        """What waits, all together."""
+        """Size of all waiting records together."""
         with self._changed:
             return sum(part.bytes for part in self._parts.values())
 
     @property
     def share_bytes(self) -> int:
-        """What may wait of one partition, while so many are assigned."""
+        """How many bytes of one partition may wait, while so many partitions are assigned."""
         return min(max(self._most_bytes // max(len(self._parts), 1), LEAST_BYTES), MOST_BYTES)
 
     def held(self, partitions: Sequence[int]) -> list[int]:
-        """Those that are assigned."""
+        """Return the partitions among these that are assigned."""
         with self._changed:
             return [partition for partition in partitions if partition in self._parts]
 
@@ -129,7 +129,7 @@ class Buffers:
             self._share()
 
     def put(self, found: Mapping[int, list[Record]], ends: Mapping[int, int] | None = None) -> None:
-        """Add what one poll brought; what a seek makes worthless is left out.
+        """Add the records of one poll; those of a partition that is to be read from elsewhere are left out.
 
         `ends`: offsets before which the client has brought every record by now.
         """
@@ -157,18 +157,18 @@ class Buffers:
         return {partition: offset for partition, offset in found.items() if offset is not None}
 
     def read_again(self) -> None:
-        """Have all come again that no reader has: nobody knows what the client has dropped."""
+        """Have all records fetched again that no reader has: the client may have dropped any of them."""
         with self._changed:
             for part in self._parts.values():
                 part.go_back(part.seek if part.seek is not None else part.taken)
 
     def wanted(self) -> dict[int, int]:
-        """Where the client must go on, of partitions that are to be read again."""
+        """Return the offset at which the client must go on, for each partition that is to be read again."""
         with self._changed:
             return {p: part.seek for p, part in self._parts.items() if part.seek is not None}
 
     def sought(self, wanted: Mapping[int, int]) -> None:
-        """The client goes on there; it passes over none of them any more."""
+        """Note that the client goes on at these offsets; it passes over none of these partitions any more."""
         with self._changed:
             for partition, offset in wanted.items():
                 part = self._parts.get(partition)
@@ -189,12 +189,15 @@ class Buffers:
                 return True
             if offset < part.taken != part.next:
                 return False
-            part.next = offset
-            part.go_back(offset)
+            if offset > part.brought and part.next != part.brought:
+                part.go_forth(offset)
+            else:
+                part.next = offset
+                part.go_back(offset)
             return True
 
     def room(self, now: float, wait_s: float, patience_s: float) -> Room:
-        """Whether there is room for another poll (at `now`, monotonic); waits a moment where there is none.
+        """Say whether there is room for another poll (at `now`, monotonic); wait a moment if there is none.
 
         To pass over a partition costs what the client has fetched of it: one that has kept up so far is
         waited for, and all with it, for `patience_s`.

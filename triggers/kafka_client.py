@@ -24,6 +24,9 @@ NOT_COMMITTED = "offsets not committed, their records are read again"
 METADATA_S = 30.0
 """Between two looks for new partitions."""
 
+LEAST_POLL_INTERVAL_S = 300.0
+"""What the libraries have by default."""
+
 LOOK_S = 2.0
 """How long a look at the cluster may take that is made again soon."""
 
@@ -57,16 +60,21 @@ class Cursor:
 
 
 def prefetch_bytes(buffer_bytes: int) -> int:
-    """What of all that the client of a source may hold is for fetching ahead.
+    """Return how much of what a source's client may hold is for fetching ahead.
 
-    A quarter waits in the library, a quarter is on its way, and a half waits behind the polling thread.
+    A quarter waits in the library, a quarter is on its way, and half waits behind the polling thread.
     """
     return min(max(buffer_bytes // 4, LEAST_PREFETCH_BYTES), MOST_PREFETCH_BYTES)
 
 
 def buffered_bytes(buffer_bytes: int) -> int:
-    """The part of it that may wait for the mapping; what one poll brings may come on top of it."""
+    """Return how much of it may wait for the mapping; the records of one poll may come on top of that."""
     return buffer_bytes // 4
+
+
+def poll_interval_s(session_timeout_s: float) -> float:
+    """Return how long a poll may take: it waits up to a session for revoked partitions."""
+    return max(2 * session_timeout_s, LEAST_POLL_INTERVAL_S)
 
 
 def written_for(identity: str | None) -> str:
@@ -87,20 +95,20 @@ class Listener(Protocol):
         """The offset at which each of them is to begin. May ask the client."""
 
     def revoking(self, partitions: Sequence[int]) -> threading.Event:
-        """They are to be finished: set as soon as they are. The client waits for it, `drain_s` at most."""
+        """Have partitions finished. The event says that they are; the client waits `drain_s` at most."""
 
     @property
     def identity(self) -> str | None:
         """The topic that is read."""
 
     def offsets(self, partitions: Sequence[int]) -> Mapping[int, int]:
-        """What is to be committed of them now."""
+        """Return the offsets that are to be committed of these partitions now."""
 
     def revoked(self, partitions: Sequence[int]) -> None:
-        """They are another member's from now on."""
+        """Note that these partitions are another member's from now on."""
 
     def lost(self, partitions: Sequence[int]) -> None:
-        """They are another member's already."""
+        """Note that these partitions are another member's already."""
 
     def committed(self, offsets: Mapping[int, int]) -> None:
         """The group has these offsets now."""
@@ -143,7 +151,7 @@ class RecordCheck(Protocol):
     """Looks at records before the mapping has them."""
 
     async def checked(self, records: Sequence[Record]) -> Sequence[Record]:
-        """As many records, in order; some of them refused, perhaps.
+        """Return as many records, in order; some of them may be refused.
 
         Raises SourceUnavailable or Refused where they cannot be looked at now, and is asked again then.
         """
@@ -173,7 +181,7 @@ class Client(Protocol):
     name: str
 
     def partitions(self) -> Sequence[int]:
-        """All of the topic."""
+        """Return all partitions of the topic."""
 
     def identity(self) -> str | None:
         """What tells the topic from an earlier one of its name. None: the cluster does not say."""

@@ -16,6 +16,9 @@ MOST_BYTES: Final = 128 * 1024 * 1024
 USUAL_RATIO, LEAST_BYTES = 8, 64 * 1024
 """What most batches inflate to, at most."""
 
+GZIP_BYTES = 16 * 1024
+"""What the library has of gzip at once: it copies what is behind each member, of which there may be many."""
+
 _XERIAL = b"\x82SNAPPY\x00"
 _XERIAL_HEADER_BYTES = 16  # with two versions behind the name
 
@@ -25,15 +28,15 @@ class CodecMissing(Exception):
 
 
 class NotInflated(ValueError):
-    """What was compressed is broken, or more than is taken."""
+    """The compressed bytes are broken, or hold more than is accepted."""
 
 
 def inflated(codec: int, data: bytes) -> bytes:
     """What a batch holds, by its codec's number in the protocol.
 
     Raises:
-        CodecMissing: see there.
-        NotInflated: see there.
+        CodecMissing: the package for this codec is not installed.
+        NotInflated: the batch is broken, or too large.
     """
     match codec:
         case 1:
@@ -49,19 +52,21 @@ def inflated(codec: int, data: bytes) -> bytes:
 
 
 def _gzip(data: bytes) -> bytes:
-    found = b""
-    while data:
+    found, at = bytearray(), 0
+    while at < len(data):  # one member after another
         reader = zlib.decompressobj(wbits=31)
-        try:
-            found += reader.decompress(data, MOST_BYTES + 1 - len(found))
-        except zlib.error as error:
-            raise NotInflated("gzip") from error
-        if len(found) > MOST_BYTES:
-            raise NotInflated("too large")
-        if not reader.eof:
-            raise NotInflated("gzip, cut short")
-        data = reader.unused_data
-    return found
+        while not reader.eof:
+            some = data[at : at + GZIP_BYTES]
+            if not some:
+                raise NotInflated("gzip, cut short")
+            try:
+                found += reader.decompress(some, MOST_BYTES + 1 - len(found))
+            except zlib.error as error:
+                raise NotInflated("gzip") from error
+            if len(found) > MOST_BYTES:
+                raise NotInflated("too large")
+            at += len(some) - len(reader.unused_data) - len(reader.unconsumed_tail)
+    return bytes(found)
 
 
 def _snappy(data: bytes) -> bytes:
@@ -90,7 +95,7 @@ def _block(data: bytes, most_bytes: int) -> bytes:
 
 
 def _into(name: str, data: bytes) -> bytes:
-    """By a library that fills what it is given: first a little, then as much as is touched."""
+    """Inflate into memory of ours, which bounds the library: first a little, then only what is written to."""
     library = _library(name)
     usual = bytearray(min(max(len(data) * USUAL_RATIO, LEAST_BYTES), MOST_BYTES))
     try:

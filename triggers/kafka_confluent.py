@@ -39,6 +39,7 @@ from millstream.triggers.kafka_client import (
     Listener,
     Polled,
     identity_in,
+    poll_interval_s,
     written_for,
 )
 from millstream.triggers.kafka_confluent_errors import (
@@ -49,6 +50,7 @@ from millstream.triggers.kafka_confluent_errors import (
 )
 from millstream.triggers.kafka_messages import Messages
 from millstream.triggers.kafka_records import RecordMaker
+from millstream.triggers.kafka_starts import Ended
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +78,7 @@ class ConfluentClient:
             "group.id": settings.group_id,
             "session.timeout.ms": int(settings.session_timeout_s * 1000),
             "heartbeat.interval.ms": heartbeat_ms,
+            "max.poll.interval.ms": int(poll_interval_s(settings.session_timeout_s) * 1000),
             "reconnect.backoff.max.ms": heartbeat_ms,  # ten seconds by default, which may be a session
             "partition.assignment.strategy": "cooperative-sticky",
             "isolation.level": "read_committed" if settings.read_committed else "read_uncommitted",
@@ -154,14 +157,14 @@ class ConfluentClient:
             consumer.incremental_assign([])  # said below, once it is known where they begin
 
         def revoked(consumer: Consumer, places: list[TopicPartition]) -> None:
-            self._fresh.difference_update(place.partition for place in places)
+            begun = self._begun(places)
             self._let_go([place.partition for place in places], listener)
-            consumer.incremental_unassign(places)
+            consumer.incremental_unassign(begun)
 
         def lost(consumer: Consumer, places: list[TopicPartition]) -> None:
-            self._fresh.difference_update(place.partition for place in places)
+            begun = self._begun(places)
             listener.lost([place.partition for place in places])
-            consumer.incremental_unassign(places)
+            consumer.incremental_unassign(begun)
 
         with self._errors():
             self._consumer.subscribe([self._topic], on_assign=assigned, on_revoke=revoked, on_lost=lost)
@@ -175,23 +178,42 @@ class ConfluentClient:
                 logger.warning(NOT_COMMITTED, extra={"topic": self._topic, "why": str(error)})
         listener.revoked(partitions)
 
-    def _begin_fresh(self) -> None:
-        """Say where new partitions begin. Not in the library's callback, which cannot fail."""
+    def _begun(self, places: Sequence[TopicPartition]) -> list[TopicPartition]:
+        """Return the partitions whose beginning the library was told; it refuses to unassign any others."""
+        fresh = self._fresh & {place.partition for place in places}
+        self._fresh -= fresh
+        return [place for place in places if place.partition not in fresh]
+
+    def _begin_fresh(self) -> SourceUnavailable | None:
+        """Say where new partitions begin. Not in the library's callback, which cannot fail.
+
+        Returns why nobody can say that now. What else is assigned is read on, and given up, meanwhile.
+        """
         if not self._fresh or self._listener is None:
-            return
-        starts = self._listener.assigned(sorted(self._fresh))
+            return None
+        try:
+            starts = self._listener.assigned(sorted(self._fresh))
+        except Ended:
+            raise
+        except SourceUnavailable as unavailable:
+            return unavailable
         self._fresh.clear()
-        places = [TopicPartition(self._topic, partition, at) for partition, at in starts.items()]
         with self._errors():
-            self._consumer.incremental_assign(places)
+            self._consumer.resume(
+                self._places(list(starts))
+            )  # a pause outlasts the assignment it was made in
+            self._consumer.incremental_assign(self._places_at(starts))
+        return None
 
     def poll(self, limit: int, wait_s: float) -> Polled:
-        self._begin_fresh()
+        unavailable = self._begin_fresh()
         with self._errors():
             messages = self._consumer.consume(limit, 0)
             if not messages and (first := self._consumer.poll(wait_s)) is not None:
                 messages = [first, *self._consumer.consume(limit - 1, 0)]
         if not messages:
+            if unavailable is not None:
+                raise unavailable
             self._raise_fault()
         found = self._messages.polled(messages)
         if found.records:
@@ -200,10 +222,10 @@ class ConfluentClient:
 
     def seek(self, offsets: Mapping[int, int]) -> None:
         # The library's own seek is refused while a partition has nothing to fetch from.
-        places = [TopicPartition(self._topic, partition, offset) for partition, offset in offsets.items()]
         with self._errors():
+            self._consumer.resume(self._places(list(offsets)))
             self._consumer.incremental_unassign(self._places(list(offsets)))
-            self._consumer.incremental_assign(places)
+            self._consumer.incremental_assign(self._places_at(offsets))
 
     def pause(self, partitions: Sequence[int]) -> None:
         with self._errors():
@@ -238,6 +260,9 @@ class ConfluentClient:
 
     def _places(self, partitions: Sequence[int]) -> list[TopicPartition]:
         return [TopicPartition(self._topic, partition) for partition in partitions]
+
+    def _places_at(self, offsets: Mapping[int, int]) -> list[TopicPartition]:
+        return [TopicPartition(self._topic, partition, offset) for partition, offset in offsets.items()]
 
     def _offsets(self, places: Sequence[TopicPartition]) -> dict[int, int]:
         for place in places:

@@ -65,7 +65,7 @@ class TolerantBatch(DefaultRecordBatch):  # type: ignore[misc]
         self._why: str | None = None
 
     def validate_crc(self) -> bool:
-        """True also of a batch whose records are to be given up; markers of transactions never are."""
+        """Pass a batch with a wrong checksum, too: its records are given up. Markers never are."""
         if super().validate_crc():
             return True
         self._why = "wrong checksum"

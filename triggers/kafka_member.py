@@ -83,6 +83,7 @@ class Member:
         self._lock = threading.Lock()
         self._changes: deque[Change | Exception] = deque()
         self._offsets: dict[int, int] = {}  # to commit
+        self._astray: set[int] = set()  # partitions whose next offset the topic does not have
         self._epoch = 0
         self._closing = False
         self._fault: SourceUnavailable | None = None  # no broker answers now
@@ -142,7 +143,7 @@ class Member:
 
     def run(self) -> None:
         """Poll until closed. What ends it otherwise comes as the last change."""
-        fault: Exception | None = None
+        fault: Exception | None = SourceUnavailable(f"{self._maker.topic}: the polling thread has failed")
         try:
             self._client.subscribe(self)
             while not self._closing and self._broken is None:
@@ -150,6 +151,10 @@ class Member:
             fault = self._broken
         except Exception as raised:  # noqa: BLE001  handed to whoever waits for a change
             fault = raised
+        finally:  # also of what a library raises that is no exception of Python's
+            self._end(fault)
+
+    def _end(self, fault: Exception | None) -> None:
         with self._lock:
             self._closing = True
             if fault is not None:
@@ -188,10 +193,11 @@ class Member:
         if found.records:
             self._brought_at = time.monotonic()
             self._tell()
+        with self._lock:
+            self._astray.update(found.out_of_range)  # not every client says it twice
         if found.unreadable:
             self._give_up(found.unreadable)
-        if found.out_of_range:
-            self._restart(found.out_of_range)
+        self._restart()
         if self._transactions is not None:
             self._transactions.belong(self._client.metadata(), self.identity)
         self._check(found)
@@ -249,15 +255,21 @@ class Member:
             self._client.resume(room.bring)
         return room.limit if room.enough else 0
 
-    def _restart(self, partitions: Sequence[int]) -> None:
+    def _restart(self) -> None:
         """Go on at the oldest record where the wanted one is not there any more."""
+        with self._lock:
+            astray = self.buffers.held(sorted(self._astray))
+        if not astray:
+            return
         self._starts.check()
-        for partition, (oldest, end) in self._client.bounds(partitions).items():
+        for partition, (oldest, end) in self._client.bounds(astray).items():
             wanted = self.buffers.brought(partition)
             extra = {"partition": self._name(partition), "wanted": wanted, "oldest": oldest, "end": end}
             logger.warning("offset is not in the topic, reading on from the oldest", extra=extra)
             if not self.buffers.jump(partition, oldest):
                 raise Ended(f"{self._name(partition)}: its log was cut off")
+        with self._lock:
+            self._astray.difference_update(astray)
 
     def _commit_when_due(self) -> None:
         now = time.monotonic()
@@ -267,9 +279,9 @@ class Member:
         self._commit(wait=False)
 
     def _commit(self, *, wait: bool) -> bool:
-        """False: the cluster refuses it for now."""
+        """Commit what is due. False: the cluster refuses to, for now."""
         with self._lock:
-            if self._transactions is None:  # else a cursor would go back behind the next transaction's
+            if self._transactions is None:  # else it could come behind the next transaction's
                 self._offsets |= self.buffers.skip_markers()
             offsets = dict(self._offsets)
         if not offsets:
@@ -287,6 +299,9 @@ class Member:
         try:
             while not self._commit(wait=True) and time.monotonic() < until:
                 self._client.poll(1, POLL_S)  # a rebalance that goes on refuses commits
+        except MillstreamError as error:
+            logger.warning(NOT_COMMITTED, extra={"why": str(error)})
+        try:
             self._client.close()
         except MillstreamError as error:
             logger.debug("left without an answer", extra={"why": str(error)})
@@ -303,8 +318,8 @@ class Member:
         with self._lock:
             self._epoch += 1
             self.buffers.open(starts, self._epoch)
-            if self._transactions is None:
-                self._offsets |= starts  # the group has them from now on, whatever comes of where we began
+            if self._transactions is None:  # else they could come behind the first transaction's
+                self._offsets |= starts  # the group has them at once, whatever comes of the place we began at
             if starts:
                 self._changes.append(Assigned([self._name(p) for p in starts], self._epoch))
         self._tell()
@@ -332,6 +347,7 @@ class Member:
     def revoked(self, partitions: Sequence[int]) -> None:
         with self._lock:
             self.buffers.drop(partitions)
+            self._astray.difference_update(partitions)
             for partition in partitions:
                 self._offsets.pop(partition, None)
                 if self._transactions is not None:

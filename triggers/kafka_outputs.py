@@ -234,7 +234,7 @@ def _read(payload: bytes) -> _Answer | None:
 
 
 def _check(output: Output) -> None:
-    """See that a producer takes it. Raises ValueError."""
+    """Raise ValueError unless a producer would take the record."""
     names = [name for header in output.headers for name in header]
     for text in (output.topic, *names):
         text.encode()  # half a surrogate pair is JSON, and nothing that Kafka has

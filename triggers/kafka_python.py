@@ -31,12 +31,14 @@ from millstream.triggers.kafka_client import (
     Listener,
     Polled,
     identity_in,
+    poll_interval_s,
     written_for,
 )
 from millstream.triggers.kafka_decoding import TolerantRecords
 from millstream.triggers.kafka_python_errors import OutOfRange, configured, python_errors
 from millstream.triggers.kafka_python_messages import PythonMessages
 from millstream.triggers.kafka_records import RecordMaker
+from millstream.triggers.kafka_starts import Ended
 from millstream.triggers.kafka_unreadable import Unreadable
 
 logger = logging.getLogger(__name__)
@@ -71,6 +73,7 @@ class KafkaPythonClient:
                 group_instance_id=settings.instance_id,
                 session_timeout_ms=session_ms,
                 heartbeat_interval_ms=heartbeat_ms,
+                max_poll_interval_ms=int(poll_interval_s(settings.session_timeout_s) * 1000),
                 reconnect_backoff_max_ms=heartbeat_ms,  # half a minute by default: longer than a session
                 partition_assignment_strategy=[CooperativeStickyAssignor],
                 isolation_level="read_committed" if settings.read_committed else "read_uncommitted",
@@ -133,7 +136,7 @@ class KafkaPythonClient:
             self._consumer.subscribe([self._topic], listener=_Rebalances(self, listener))
 
     def poll(self, limit: int, wait_s: float) -> Polled:
-        self._begin_fresh()
+        unavailable = self._begin_fresh()
         self._unpark()
         try:
             with python_errors(self._topic):
@@ -144,28 +147,36 @@ class KafkaPythonClient:
         except SourceUnavailable:
             self._consumer._fetcher._next_partition_records = None  # it would bring nothing any more
             raise
+        if not found and unavailable is not None:
+            raise unavailable
         ends = self._positions()
         return Polled(self._messages.records(found), ends=ends)
 
     def _positions(self) -> dict[int, int]:
-        """How far partitions are read, what is no record included."""
+        """Return how far partitions are read, offsets without a record included."""
         places = self._consumer._subscription.assignment
         found = {place.partition: places[place].position for place in list(places)}
         return {partition: position.offset for partition, position in found.items() if position is not None}
 
-    def _begin_fresh(self) -> None:
-        """Say where new partitions begin. Not in the library's own loop, where nothing may be asked."""
+    def _begin_fresh(self) -> SourceUnavailable | None:
+        """Say where new partitions begin. Not in the library's own loop, where nothing may be asked.
+
+        Returns why nobody can say that now. What else is assigned is read on meanwhile.
+        """
         with self._lock:
             fresh, self._fresh = sorted(self._fresh), set()
         if not fresh or self._listener is None:
-            return
+            return None
         try:
             starts = self._listener.assigned(fresh)
-        except BaseException:
+        except BaseException as raised:
             with self._lock:
                 self._fresh.update(fresh)
+            if isinstance(raised, SourceUnavailable) and not isinstance(raised, Ended):
+                return raised
             raise
         self.seek(starts)
+        return None
 
     def seek(self, offsets: Mapping[int, int]) -> None:
         assigned = self._assigned()
@@ -184,7 +195,7 @@ class KafkaPythonClient:
             self._consumer.resume(*self._places(partitions))
 
     def _unpark(self) -> None:
-        """Have what was set aside of paused partitions brought again.
+        """Have the library bring what it has set aside of paused partitions.
 
         The library (3.0) looks for it only where no other partition's records are in their place, and
         leaves the last ones there, used up, until something else arrives.
@@ -218,7 +229,7 @@ class KafkaPythonClient:
         return {place.partition for place in self._consumer.assignment()}
 
     def _places(self, partitions: Sequence[int]) -> list[TopicPartition]:
-        """Those of them that are still assigned."""
+        """Return the partitions among these that are still assigned."""
         assigned = self._assigned()
         return [self._place(partition) for partition in partitions if partition in assigned]
 

@@ -73,7 +73,7 @@ class KafkaSource:
     async def join(self, start: Oldest | At, *, marked: bool = False) -> None:
         if marked:
             await self._calls.call(self._keep_ends)
-        self._member = Member(
+        member = Member(
             self._client,
             start,
             self._settings.drain_s,
@@ -82,7 +82,11 @@ class KafkaSource:
             self._outputs,
             self._settings.buffer_bytes,
         )
-        threading.Thread(target=self._member.run, name=self._name, daemon=True).start()
+        try:
+            threading.Thread(target=member.run, name=self._name, daemon=True).start()
+        except RuntimeError as error:
+            raise SourceUnavailable(f"{self._arn}: {error}") from error
+        self._member = member
 
     async def change(self) -> Change:
         assert self._member is not None

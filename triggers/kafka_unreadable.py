@@ -15,7 +15,7 @@ class Unreadable:
         self._tries: dict[int, tuple[int, int]] = {}  # by partition: the offset, and how often
 
     def is_final(self, partition: int, offset: int) -> bool:
-        """Note a further failure; true once there is nothing more to be tried."""
+        """Note one more failure; true once there is nothing left to try."""
         known, tries = self._tries.get(partition, (offset, 0))
         tries = tries + 1 if known == offset else 1
         if tries >= TRIES:

@@ -52,10 +52,10 @@ CONSUMER_TIMEOUT_S = 1800
 """Source: RabbitMQ, "Consumers", delivery acknowledgement timeout: the broker closes the channel after it."""
 
 HELD_SHARE = 0.9
-"""Of the broker's patience, what records are held for: its clock runs a little ahead of ours."""
+"""The share of `consumer_timeout` for which records are held: the broker's clock starts before ours."""
 
 READ_AHEAD_SHARE = 2 / 3
-"""Of the broker's patience, what a batch that is read ahead and the one before it may take."""
+"""The share of `consumer_timeout` that a batch read ahead and the one before it may take together."""
 
 RETRY_DELAY_S = 1.0
 RETRY_BACKOFF_MAX_S = 60.0
@@ -214,7 +214,7 @@ class RabbitMqTrigger:
         return fresh_s
 
     def prefetch(self, timeout_s: float) -> int:
-        """What may run at once; and one batch that rests before it is tried again, and one ahead.
+        """Count what may run at once, one batch that rests before its next try, and one that is read ahead.
 
         So reading goes on while functions run, and while one fails. Not where functions run for so long
         that what is read ahead would wait beyond the broker's patience.

@@ -27,7 +27,7 @@ from millstream.triggers.rabbitmq_tags import Tags
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 5.0
-"""How often it is looked for records that wait for too long."""
+"""How often the consumer looks for records that have waited for too long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,14 +205,23 @@ class Consumer:
             self._channel.connection.channel(on_open_callback=self._get)
 
     def _get(self, channel: Any) -> None:
+        channel.add_on_close_callback(self._on_not_got)
         channel.add_callback(partial(self._on_got, channel), [pika.spec.Basic.GetEmpty])
         channel.basic_get(self._asked.queue, self._on_got)
 
     def _on_got(self, channel: Any, method: Any, *_: object) -> None:
-        """It is no stream; what was got to find that out goes back."""
+        """Take the queue for a queue; the message that was got to find that out goes back."""
         if isinstance(method, pika.spec.Basic.GetOk):
             channel.basic_nack(method.delivery_tag)
         channel.close()
+        self._take_doubtful()
+
+    def _on_not_got(self, _: object, reason: BaseException) -> None:
+        """Take the queue for a queue, too, if this channel alone was closed: it allows one consumer."""
+        if isinstance(reason, pika.exceptions.ChannelClosedByBroker):
+            self._take_doubtful()
+
+    def _take_doubtful(self) -> None:
         doubtful, self._doubtful, self._is_stream = self._doubtful, None, False
         self._arrived(doubtful or ())
 

@@ -9,6 +9,9 @@ from typing import Any
 INFLATED_MOST = 64 * 1024 * 1024
 """Largest sub-batch that is inflated. Producers send 1 MiB at once, if the broker allows no more."""
 
+GZIP_BYTES = 16 * 1024
+"""What zlib has of gzip at once: it copies what is behind each member, of which there may be many."""
+
 EXTRA = "millstream[rabbitmq-streams]"
 
 _FRAMED_SNAPPY = b"\xff\x06\x00\x00sNaPpY"
@@ -50,19 +53,19 @@ def inflated(codec: int, data: bytes, size_bytes: int) -> bytes:
 
 def _gunzipped(data: bytes, size_bytes: int) -> bytes:
     """Up to one byte more than `size_bytes`."""
-    parts: list[bytes] = []
-    length = 0
+    found, at = bytearray(), 0
     try:
-        while data and length <= size_bytes:  # one member after another
+        while at < len(data) and len(found) <= size_bytes:  # one member after another
             member = zlib.decompressobj(_GZIP)
-            parts.append(member.decompress(data, size_bytes + 1 - length))
-            length += len(parts[-1])
-            if not member.eof and length <= size_bytes:
-                raise NotInflated("it is cut short (gzip)")
-            data = member.unused_data
+            while not member.eof and len(found) <= size_bytes:
+                some = data[at : at + GZIP_BYTES]
+                if not some:
+                    raise NotInflated("it is cut short (gzip)")
+                found += member.decompress(some, size_bytes + 1 - len(found))
+                at += len(some) - len(member.unused_data) - len(member.unconsumed_tail)
     except zlib.error:
         raise NotInflated("it is broken (gzip)") from None
-    return b"".join(parts)
+    return bytes(found)
 
 
 def _inflated(name: str, data: bytes, size_bytes: int) -> bytes:

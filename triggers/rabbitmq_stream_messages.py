@@ -140,7 +140,7 @@ def _properties(headers: dict[str, Any], body_bytes: int, **given: Any) -> Basic
 
 
 def _body(message: Sections) -> bytes:
-    """Of a message whose body is a value instead of data, that value's text."""
+    """Return the body; of one that is a value instead of data, the value as JSON."""
     if message.data is not None:
         return message.data
     value = message.value if message.value is not None else message.sequences or None

@@ -12,7 +12,6 @@ from typing import Protocol, assert_never
 
 from rstream import OffsetType, schema
 
-from millstream.contract.errors import SourceUnavailable
 from millstream.contract.records import Record
 from millstream.contract.streams import After, At, Oldest, Page, Start
 from millstream.triggers.rabbitmq_stream_chunks import Piece
@@ -70,12 +69,19 @@ class RabbitMqStreamReader:
 
     A subscription after a position begins with the chunk that holds that record, so that its timestamp
     tells whether the stream is still the same one.
+
+    Offsets that are missing are asked for again. If the broker leaves them out once more it has used them
+    itself: it writes what consumers store, and what it knows of producers, among the records of the stream.
+    From then on such gaps between chunks are passed. Source: RabbitMQ, osiris_log.erl, CHNK_TRK_DELTA;
+    tests/triggers/test_rabbitmq_stream_losses.py.
     """
 
     def __init__(self, stream: str, start: Start, subscribe: Subscribe, held: Pieces | None) -> None:
         self._stream = stream
         self._place = start  # where the next subscription begins
         self._next: int | None = None  # offset of what the subscription brings next. None: its first piece
+        self._missing: range | None = None  # offsets that are asked for again
+        self._has_gaps = False  # the broker is known to use offsets itself
         self._exact = held is not None  # it begins where we begin, and not with the chunk that holds that
         self._subscribe = subscribe
         self._subscription = held
@@ -123,17 +129,14 @@ class RabbitMqStreamReader:
             await self._changed.wait()
 
     def _accept(self, piece: Piece) -> bool:
-        """Take a piece's records in; False if the subscription is given up, with all that it brought.
-
-        Raises:
-            SourceUnavailable: records are missing before it; they are asked for again.
-        """
+        """Take a piece's records in; False if the subscription is given up, with all that it brought."""
         if self._next is None and self._is_of_another_stream(piece):
             self._begin_anew()
             return False
-        if self._next is not None and piece.first > self._next:
+        if self._next is not None and self._is_behind_a_loss(range(self._next, piece.first)):
             self._leave()
-            raise SourceUnavailable(f"{self._stream}: offsets {self._next} to {piece.first - 1} are missing")
+            return False
+        self._say_if_lost(piece)
         if self._next is None:
             self._warn_if_trimmed(piece)
         records = piece.records if self._exact else _from(self._place, piece)
@@ -142,6 +145,21 @@ class RabbitMqStreamReader:
             self._backlog.extend(records)
             self._place, self._exact = After(records[-1].position), False
         return True
+
+    def _is_behind_a_loss(self, gap: range) -> bool:
+        """True if what is missing before a piece is to be asked for again."""
+        if not gap or self._has_gaps:
+            return False
+        self._has_gaps = gap == self._missing
+        self._missing = None if self._has_gaps else gap
+        return not self._has_gaps
+
+    def _say_if_lost(self, piece: Piece) -> None:
+        missing = self._missing
+        if missing is not None and piece.first <= missing[0] <= piece.last:
+            about = {"stream": self._stream, "offset": missing[0], "records": len(missing)}
+            logger.warning("records were lost on the way, and are read again", extra=about)
+            self._missing = None
 
     def _is_of_another_stream(self, piece: Piece) -> bool:
         """True if the stream is another one of the same name, where our position means nothing."""

@@ -112,12 +112,17 @@ class StreamSubscription:
         self._quiet_at: float | None = None  # (monotonic) by then the expected chunk has come
 
     def start(self) -> None:
-        """Subscribe, in the thread."""
+        """Subscribe, in the thread. Where none is to be had, the subscription is over."""
         name = f"rabbitmq-stream-{self._named.stream}"
-        threading.Thread(target=self._run, name=name, daemon=True).start()
+        try:
+            threading.Thread(target=self._run, name=name, daemon=True).start()
+        except RuntimeError as error:
+            self.fault = SourceUnavailable(f"{self._named.stream}: {error}")
+            self.over = True
+            self._tell()
 
     def take(self, limit: int) -> list[Piece]:
-        """What waits, in order, until it holds `limit` records; the broker may then send as much again."""
+        """Return waiting pieces, in order, of about `limit` records; the broker may then send more."""
         self.awaited = False
         taken: list[Piece] = []
         records = 0

@@ -15,6 +15,7 @@ import pytest
 
 from millstream.amqp.address import AMQP
 from millstream.contract.errors import DestinationUnavailable, DocumentTooLarge, InvalidConfiguration, Refused
+from millstream.destinations import rabbitmq as destinations_rabbitmq
 from millstream.destinations.rabbitmq import RabbitMqDestination
 from millstream.destinations.registry import parse_destination
 from tests.brokers.rabbitmq import PASSWORD, POWERLESS, USER, RabbitMqServer
@@ -229,6 +230,26 @@ async def test_a_confirm_that_is_lost_gives_no_receipt(rabbitmq: RabbitMqServer)
             await relay.hears(AWKWARD.body[:20])
             await relay.cut()
             assert destination.name in await delivery
+
+
+async def test_what_a_broker_does_not_read_is_not_kept_for_it(
+    rabbitmq: RabbitMqServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that is short of memory, for hours: each further try would come beside those before it."""
+    monkeypatch.setattr(destinations_rabbitmq, "CONFIRMED_WITHIN_S", 1.0)
+    queue = rabbitmq.queue("classic")
+    large = replace(AWKWARD, body=b"x" * (MAX_MESSAGE_BYTES - 1))  # more than a socket holds
+    async with Relay(rabbitmq.url()) as relay:
+        url = rabbitmq.url(port=urlsplit(relay.url).port)
+        async with opened(f"{url}?routing_key={queue}") as destination:
+            relay.stall(to_client=False)
+            for _ in range(2):
+                with pytest.raises(DestinationUnavailable, match="no confirm"):
+                    await destination.deliver(large)
+            relay.resume()
+            monkeypatch.setattr(destinations_rabbitmq, "CONFIRMED_WITHIN_S", WITHIN_S)
+            await destination.deliver(large)
+    assert rabbitmq.ready(queue) == 1
 
 
 async def _refusal(destination: RabbitMqDestination) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from typing import Any
 
 import pytest
 
@@ -13,6 +12,7 @@ from millstream.contract.blocking import BlockingClient
 from millstream.contract.errors import LeaseLost, Refused, SourceUnavailable
 from millstream.contract.streams import At, Oldest
 from millstream.kafka.access import Access
+from millstream.triggers import kafka_client
 from millstream.triggers.kafka import KafkaTrigger
 from millstream.triggers.kafka_client import GroupSettings, new_client
 from millstream.triggers.kafka_records import RecordMaker
@@ -252,24 +252,15 @@ async def test_a_slow_reader_bounds_what_is_held_and_loses_nothing(kafka: Kafka,
         assert offsets(first + rest) == [*range(10_000)]
 
 
-class Impatient(Access):
-    """Has a client thrown out of its group that does not poll for two seconds; five minutes by default."""
-
-    def for_librdkafka(self) -> dict[str, Any]:
-        return super().for_librdkafka() | {"max.poll.interval.ms": 2000}
-
-    def for_kafka_python(self) -> dict[str, Any]:
-        return super().for_kafka_python() | {"max_poll_interval_ms": 2000}
-
-
 async def test_a_reader_may_rest_for_longer_than_a_client_may_go_without_a_poll(
-    kafka: Kafka, client: str
+    kafka: Kafka, client: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(kafka_client, "LEAST_POLL_INTERVAL_S", 1.0)
     topic = kafka.create_topic(1)
     produce(kafka.bootstrap, topic, 0, [b"x" * 1000] * 5000)  # more than is held
     settings = GroupSettings(topic, f"g-{topic}", None, 1.0, 1.0, read_committed=True)
     maker = RecordMaker(topic)
-    made = new_client(client, settings, Impatient(kafka.bootstrap), maker)
+    made = new_client(client, settings, Access(kafka.bootstrap), maker)
     options = {"topic": topic, "bootstrap_servers": kafka.bootstrap, "starting_position": "TRIM_HORIZON"}
     source = KafkaSource("slow", made, maker, BlockingClient("slow", 1), topic, settings)
     it = Opened(KafkaTrigger.parse(options), source)

@@ -229,3 +229,17 @@ def test_a_poll_is_asked_for_what_one_share_holds_of_the_largest_of_late() -> No
     assert buffers.room(0.0, 0.0, 1.0).limit == 5
     buffers.drop([1])
     assert buffers.room(0.0, 0.0, 1.0).limit == 10
+
+
+def test_a_way_that_leads_forth_leaves_what_waits_to_the_reader() -> None:
+    buffers = opened(0)
+    buffers.put({0: records(0, 10)})
+    buffers.take([(0, 1)], 3)
+    buffers.passed(0, 1, 2)
+    assert buffers.jump(0, 100)  # the log was trimmed behind what was fetched
+    buffers.sought(buffers.wanted())
+    buffers.put({0: records(100, 2)}, {0: 105})
+    assert offsets(buffers.take([(0, 1)], 20)) == [*range(3, 10), 100, 101]
+    assert buffers.skip_markers() == {}
+    buffers.passed(0, 1, 102)
+    assert buffers.skip_markers() == {0: 105}

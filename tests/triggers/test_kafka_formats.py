@@ -51,6 +51,12 @@ def protobuf_format(file: Any, **references: Any) -> Protobuf:
 # ---- Avro
 
 
+@pytest.mark.parametrize("odd", ['"default": 1e400', r'"doc": "half of a pair, \ud800"'])
+def test_an_avro_schema_is_any_json_that_a_registry_has(odd: str) -> None:
+    text = f'{{"type": "record", "name": "R", "fields": [{{"name": "x", "type": "double", {odd}}}]}}'
+    assert json.loads(Avro(RegisteredSchema("AVRO", text)).json(bytes(8))) == {"x": 0.0}
+
+
 @pytest.mark.parametrize(
     ("schema", "value", "text"),
     [

@@ -15,9 +15,12 @@ from tests.triggers.test_rabbitmq import data, give_back, reading
 pytestmark = pytest.mark.broker
 
 
-async def test_a_queue_whose_messages_only_look_like_a_streams_is_read(rabbitmq: RabbitMqServer) -> None:
-    """As a shovel from a stream leaves them."""
-    queue = rabbitmq.queue()
+@pytest.mark.parametrize("single", [False, True])
+async def test_a_queue_whose_messages_only_look_like_a_streams_is_read(
+    rabbitmq: RabbitMqServer, single: bool
+) -> None:
+    """As a shovel from a stream leaves them. From a queue with one active consumer nothing can be got."""
+    queue = rabbitmq.queue("quorum", single_active_consumer=single)
     for offset in range(3):
         rabbitmq.publish(queue, str(offset).encode(), headers={"x-stream-offset": offset})
     async with reading(rabbitmq.url(), queue) as reader:

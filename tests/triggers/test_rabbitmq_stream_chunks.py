@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import sys
+import time
 import tracemalloc
 import zlib
 from collections.abc import Callable
@@ -124,6 +125,14 @@ def test_a_bare_block_of_snappy_and_members_of_gzip_are_read() -> None:
         (GZIP, gzipped(content[:3]) + gzipped(content[3:])),
     ):
         assert messages_of(SubBatch(codec, 2, len(content), compressed)) == [b"a", b"b"]
+
+
+def test_many_members_of_gzip_take_no_longer_than_their_bytes() -> None:
+    content = packed(b"a")
+    began_at = time.monotonic()
+    batch = SubBatch(GZIP, 1, len(content), gzipped(b"") * 150_000 + gzipped(content))  # 3 MB
+    assert messages_of(batch) == [b"a"]
+    assert time.monotonic() - began_at < 5.0  # it was 11 s, and 4 times as long for twice as much
 
 
 TWO = packed(b"x", b"y")

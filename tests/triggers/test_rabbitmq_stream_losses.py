@@ -11,7 +11,9 @@ from urllib.parse import urlsplit
 import cramjam
 import pytest
 from rstream import CompressionType, Producer
+from rstream.client import Client
 from rstream.compression import GzipCompressionCodec, StreamCompressionCodecs
+from rstream.exceptions import OffsetNotFound
 
 from millstream.contract.errors import SourceUnavailable
 from millstream.contract.records import Reason, Record
@@ -108,11 +110,15 @@ async def read_through(reader: RabbitMqStreamReader, count: int) -> tuple[list[R
     [
         *[(broken, number, "a chunk that is cut short") for number in (0, 1, 3)],
         *[(changed, number, "ValueError") for number in (0, 1, 3)],
-        *[(lost, number, f"offsets {number} to {number} are missing") for number in (1, 3)],
+        *[(lost, number, "records were lost on the way, and are read again") for number in (1, 3)],
     ],
 )
 async def test_a_chunk_that_cannot_be_read_is_asked_for_again_before_any_behind_it(
-    rabbitmq: RabbitMqServer, spoil: Callable[[bytearray], bytes], number: int, says: str
+    rabbitmq: RabbitMqServer,
+    spoil: Callable[[bytearray], bytes],
+    number: int,
+    says: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     stream = rabbitmq.queue("stream")
     for at in range(6):  # a chunk each
@@ -120,9 +126,49 @@ async def test_a_chunk_that_cannot_be_read_is_asked_for_again_before_any_behind_
     async with spoilt(rabbitmq, stream, number, spoil) as (relay, reader):
         records, said = await read_through(reader, 6)
         assert [data(record) for record in records] == [b"0", b"1", b"2", b"3", b"4", b"5"]
+        said += [line.message for line in caplog.records]
         assert len(said) == 1
         assert says in said[0]
         assert relay.subscriptions == 2
+
+
+async def test_offsets_that_another_consumer_stores_hold_nothing_up(
+    rabbitmq: RabbitMqServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The broker writes them into the stream, where each takes an offset of its own."""
+    stream = rabbitmq.queue("stream")
+    address = urlsplit(rabbitmq.stream_url())
+    host, port = str(address.hostname), int(address.port or 0)
+    client = Client(host, port, frame_max=2**20, heartbeat=60, connection_closed_handler=lambda _: None)
+    await client.start()
+    try:
+        await client.authenticate("/", USER, PASSWORD)
+        for at in range(6):
+            rabbitmq.publish(stream, str(at).encode())
+            await client.store_offset(stream, "another", at)
+            await stored(client, stream, at)
+    finally:
+        await client.close()
+    async with reading(rabbitmq.stream_url(), stream) as reader:
+        records, said = await read_through(reader, 6)
+    assert [data(record) for record in records] == [b"0", b"1", b"2", b"3", b"4", b"5"]
+    assert [int(record.item_id) for record in records] == [0, 2, 4, 6, 8, 10]
+    assert not said
+    assert not caplog.records
+
+
+async def stored(client: Client, stream: str, offset: int) -> None:
+    """Wait until the broker has an offset, which it does not confirm."""
+    async with asyncio.timeout(WITHIN_S):
+        while await known(client, stream) != offset:
+            await asyncio.sleep(0.01)
+
+
+async def known(client: Client, stream: str) -> int | None:
+    try:
+        return await client.query_offset(stream, "another")
+    except OffsetNotFound:
+        return None
 
 
 async def test_a_subscription_ends_with_its_reader_though_its_answer_comes_with_the_end(

@@ -100,11 +100,23 @@ async def test_a_chunk_behind_a_gap_is_refused_and_asked_for_again() -> None:
     assert script.places[1] == place_for(after(3))
 
 
-async def test_a_gap_is_said() -> None:
-    script = Script(Oldest(), Scripted(piece(0, 3), piece(6, 9)), QUIET)
-    with pytest.raises(SourceUnavailable, match="offsets 4 to 5 are missing"):
-        await script.reader.read(10, 0.0)
-    assert [record.item_id for record in (await script.reader.read(10, 0.0)).records] == ["0", "1", "2", "3"]
+async def test_what_was_lost_on_the_way_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    script = Script(Oldest(), Scripted(piece(0, 3), piece(6, 9)), Scripted(piece(0, 9)), QUIET)
+    assert await script.offsets() == list(range(10))
+    (warning,) = caplog.records
+    assert warning.message == "records were lost on the way, and are read again"
+    assert (vars(warning)["offset"], vars(warning)["records"]) == (4, 2)
+
+
+async def test_offsets_that_the_broker_has_used_for_itself_are_passed_over(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It writes the offsets that consumers store into the stream, where each takes an offset of its own."""
+    stream = (piece(0, 3), piece(5, 9), piece(11, 12), piece(14, 14))
+    script = Script(Oldest(), Scripted(*stream), Scripted(*stream), QUIET)
+    assert await script.offsets() == [*range(4), *range(5, 10), 11, 12, 14]
+    assert script.places[1:] == [place_for(after(3)), place_for(after(14))]
+    assert not caplog.records
 
 
 async def test_what_comes_twice_is_read_once() -> None:
@@ -180,12 +192,13 @@ async def test_what_was_held_since_a_mark_is_read_whole() -> None:
 async def test_whatever_is_lost_on_the_way_each_record_comes_once_and_in_order(
     sizes: Sequence[int], lives: Sequence[tuple[int, set[int]]]
 ) -> None:
-    """A life of a subscription is how many chunks it brings, and which of them are lost on the way."""
+    """A life of a subscription is how many chunks it brings, and which of them are lost, none twice."""
     ends = [sum(sizes[: count + 1]) for count in range(len(sizes))]
     chunks = [(end - size, end - 1) for end, size in zip(ends, sizes, strict=True)]
-    scripted = [
-        Scripted(*[piece(*chunk) for at, chunk in enumerate(chunks[:count]) if at not in lost])
-        for count, lost in lives
-    ]
+    scripted, once = [], set[int]()
+    for count, lost in lives:
+        brought = [at for at in range(len(chunks[:count])) if at not in lost - once]
+        scripted.append(Scripted(*[piece(*chunks[at]) for at in brought]))
+        once |= lost
     script = Script(Oldest(), *scripted, Scripted(*[piece(*chunk) for chunk in chunks]), QUIET)
     assert await script.offsets(reads=60) == list(range(ends[-1]))

@@ -53,8 +53,13 @@ class ConnectionThread:
         self._connection: Any = None
 
     def start(self) -> None:
-        """Connect, in the thread."""
-        threading.Thread(target=self._run, name=self._name, daemon=True).start()
+        """Connect, in the thread. Where none is to be had, the connection is over."""
+        try:
+            threading.Thread(target=self._run, name=self._name, daemon=True).start()
+        except RuntimeError as error:
+            logger.warning("no thread for a connection", extra={"connection": self._name, "why": str(error)})
+            self.error = error
+            self._ended()
 
     def call(self, work: Callable[[], None]) -> bool:
         """Have the thread do something, in the order of the calls. False: it is over."""
@@ -102,11 +107,14 @@ class ConnectionThread:
             self.error = self.error or error
             self._close_after_fault()
         finally:
-            with self._guard:
-                self.over = True
-            self._io.close()
-            self.tell(self._gone.set)
-            self.tell(self._on_over)
+            self._ended()
+
+    def _ended(self) -> None:
+        with self._guard:
+            self.over = True
+        self._io.close()
+        self.tell(self._gone.set)
+        self.tell(self._on_over)
 
     def _on_open(self, connection: Any) -> None:
         connection.channel(on_open_callback=self._on_channel_open)

@@ -49,7 +49,7 @@ _REFUSED = frozenset(
         "ValidationException",
     }
 )
-"""What no retry mends. Source: AWS, GetSecretValue, errors."""
+"""Errors that somebody has to mend. Source: AWS, GetSecretValue, errors."""
 
 _ARN = re.compile(r"arn:[a-z-]+:secretsmanager:[a-z0-9-]+:\d{12}:secret:[A-Za-z0-9/_+=.@-]+")
 
