@@ -6,16 +6,13 @@ import asyncio
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from millstream.contract.blocking import BlockingClient
 from millstream.contract.clock import SystemClock
 from millstream.contract.errors import MillstreamError, Refused, SourceUnavailable
-from millstream.contract.functions import Success
 from millstream.contract.ports import Host
-from millstream.contract.records import Record
 from millstream.contract.streams import Oldest
 from millstream.triggers import kafka, kafka_member
 from millstream.triggers.kafka_client import GroupSettings, Polled
@@ -112,43 +109,6 @@ def test_a_membership_whose_thread_dies_of_anything_is_said_to_be_over() -> None
     with pytest.raises(SourceUnavailable, match="t: the polling thread has failed"):
         it.change()
     assert client.closed
-
-
-class Committed:
-    """Implements Transactions; the group's offsets are written by transactions alone."""
-
-    async def take(self, records: Sequence[Record], answer: Success) -> str | None:
-        raise AssertionError("nothing is published here")
-
-    def belong(self, member: Any, identity: str | None) -> None: ...
-
-    def begin(self, partitions: Sequence[int]) -> None: ...
-
-    def end(self, partition: int) -> None: ...
-
-    def forget(self, partition: int) -> bool:
-        return True
-
-    async def commit(self, partition: int, position: int) -> None: ...
-
-    async def aclose(self) -> None: ...
-
-
-def test_a_member_with_transactions_writes_no_offset_beside_them() -> None:
-    """It would come behind the first transaction's now and then, and its outputs would be published twice."""
-    client, told = Failing(), threading.Event()
-    it = Member(client, Oldest(), 1.0, RecordMaker("t"), told.set, Committed())
-    thread = threading.Thread(target=it.run)
-    thread.start()
-    assign(client, it, told)
-    client.polls.put(Polled({0: made(0)}, ends={0: 3}))
-    hear(told)
-    assert it.take([(0, 1)], 10) == made(0)
-    it.buffers.passed(0, 1, 1)  # as a transaction was committed
-    it.close()
-    client.polls.put(NOTHING)
-    thread.join(WITHIN_S)
-    assert client.written == {}
 
 
 async def test_a_client_is_closed_though_no_thread_is_to_be_had_for_its_member(
