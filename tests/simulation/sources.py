@@ -46,7 +46,7 @@ class QueueWorld(World):
     def __init__(self, policy: Policy) -> None:
         super().__init__(policy)
         self._queue = (_Fifo if self.ordered else _Queue)(self.clock, 30.0, world=self)
-        retries = RetryInPlace(1.0, 60.0, 900.0) if policy.in_place else None
+        retries = RetryInPlace(1.0, 60.0, 900.0) if policy.in_place and not self.ordered else None
         self._policy = QueuePolicy(
             item_failures=policy.item_failures,
             max_retries=policy.max_retries,
@@ -103,6 +103,7 @@ class FifoWorld(QueueWorld):
     """A queue whose groups keep their order, read by one daemon."""
 
     ordered = True
+    keys = 2  # so that batches hold several records of a group
 
 
 class _Fifo(_Queue):

@@ -22,7 +22,7 @@ from tests.fakes import FakeDestination, FakeObserver
 from tests.simulation.schedules import Answers, Event, Move, Policy, Put, Source, Stop, StoreAway, Taking
 from tests.virtual_loop import LoopClock
 
-LIMIT_BYTES = 4000
+LIMIT_BYTES = 1600
 """What an event may have here: large records pass it alone, and full batches pass it together."""
 
 SMALL_BYTES = 900
@@ -124,6 +124,7 @@ class World(ABC):
     """One source, the daemons that run a mapping on it, and what happens to them."""
 
     daemons = 1
+    keys = 4  # of records, at most
 
     def __init__(self, policy: Policy) -> None:
         self.clock = LoopClock()
@@ -192,7 +193,14 @@ class World(ABC):
             case Put(records=wanted):
                 first = len(self.sent)
                 made = [
-                    record(n, self.partition_of(n), key, poisoned=poisoned, large=large, refused=refused)
+                    record(
+                        n,
+                        self.partition_of(n),
+                        key % self.keys,
+                        poisoned=poisoned,
+                        large=large,
+                        refused=refused,
+                    )
                     for n, (key, poisoned, large, refused) in enumerate(wanted, first)
                 ]
                 self.sent += made
