@@ -18,7 +18,6 @@ from millstream.contract.errors import (
     Problem,
     Refused,
     SourceUnavailable,
-    StateUnavailable,
 )
 from millstream.contract.functions import FunctionFailed, FunctionSpec, Success, Throttled, TooLarge
 from millstream.contract.ports import Host, Sandbox
@@ -26,6 +25,7 @@ from millstream.contract.registry import load_plugin, plugin_names
 from millstream.contract.state import MappingRow, MappingStatus, StateStore
 from millstream.daemon import control, data_dir
 from millstream.daemon.attendance import Attendance, Retirement
+from millstream.daemon.counters import Counters
 from millstream.daemon.deployment import deployed
 from millstream.daemon.known import called_otherwise
 from millstream.daemon.metrics import metrics
@@ -74,7 +74,6 @@ class Daemon:
         self.drained = True
         self._live: list[Live] = []
         self._pool: RuntimePool | None = None
-        self._status_lost = False
         self._owner = ""  # the daemon's id, once its directory is locked
 
     def stop(self) -> None:
@@ -162,9 +161,10 @@ class Daemon:
 
     async def _run_mappings(self, store: StateStore, retirement: Retirement) -> None:
         async with asyncio.TaskGroup() as group:
+            counters = Counters(store, self._owner)
             attendance = Attendance([live.row.uuid for live in self._live], self._owner, store)
             beside = [
-                group.create_task(self._keep_status(store)),
+                group.create_task(self._keep_status(counters)),
                 group.create_task(attendance.keep(self._clock)),
                 group.create_task(retirement.keep({live.row.uuid for live in self._live})),
             ]
@@ -184,28 +184,15 @@ class Daemon:
             for task in beside:
                 task.cancel()
         await attendance.end()
-        await self._write_status(store, [replace(s, state="Stopped") for s in self._statuses()])
+        await counters.write([replace(s, state="Stopped") for s in self._statuses()])
         logger.info("daemon stopped", extra={"drained": self.drained})
 
-    async def _keep_status(self, store: StateStore) -> None:
+    async def _keep_status(self, counters: Counters) -> None:
         while True:
             await self._clock.sleep(STATUS_EVERY_S)
             self.board.sample()
             if changed := self.board.take_changed():
-                await self._write_status(store, changed)
-
-    async def _write_status(self, store: StateStore, statuses: list[MappingStatus]) -> None:
-        """Counters are no reason to stop: what they cannot be written for is said once, and tried again."""
-        lost, self._status_lost = self._status_lost, True
-        try:
-            await store.put_status(self._owner, statuses)
-            self._status_lost = False
-        except StateUnavailable as unavailable:
-            if not lost:
-                logger.warning("counters not written", extra={"why": str(unavailable)})
-        except Exception:  # a text that a store cannot hold must not end all mappings
-            if not lost:
-                logger.exception("counters not written")
+                await counters.write(changed)
 
     def _statuses(self) -> list[MappingStatus]:
         return [self.board.status(live.row.uuid) for live in self._live]
