@@ -13,7 +13,7 @@ SOURCES = src triggers mappings runtime destinations tests benchmarks examples
 help:
 	@echo "make demo    watch messages go through two mappings on a local AWS endpoint"
 	@echo "make test    every test, real brokers and sandboxes included"
-	@echo "make check   format, lint, types, layers, unit tests: under a minute"
+	@echo "make check   format, lint, types, layers, unit tests: about three minutes on two cores"
 	@echo "make bench   every benchmark, each beside its baseline"
 	@echo "make up      brokers in containers, on 127.0.0.1: PROFILES=\"aws kafka rabbitmq postgres\""
 	@echo "make down    ends them, and what they held"
