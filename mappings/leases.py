@@ -62,7 +62,7 @@ def plan_leases(
 
 
 def next_look_s(rows: Sequence[PartitionRow], me: str, most_s: float) -> float:
-    """How long until it is worth looking again: `most_s`, or less if another's lease runs out before."""
+    """Return the time until another look is of use: `most_s`, or less if another's lease runs out before."""
     others = [row.free_in_s for row in rows if row.owner not in (None, me) and row.free_in_s is not None]
     return min([most_s, *others])
 

@@ -231,7 +231,7 @@ class StreamRunner:
         await self._reader.seek(After(self._last.position))
 
     def _known(self, page: Page, last: Record) -> tuple[Sequence[Record], bool]:
-        """What of a page was read before, when `last` was the last; True if nothing that was comes behind it.
+        """Return what of a page was read before, up to `last`; True if nothing of that comes behind it.
 
         Where `last` has been trimmed, a record tells that is newer than any before. An empty page tells
         nothing, for records may be behind it; nor does one record that is newer than another, for times need

@@ -1,4 +1,4 @@
-"""How many examples Hypothesis tries of a property whose every example takes long."""
+"""Settings of Hypothesis for properties whose every example takes long."""
 
 from __future__ import annotations
 

@@ -64,9 +64,9 @@ class Broker(ABC):
     def put(self, data: str) -> None:
         """Send one good record, behind all that was sent before."""
 
+    @abstractmethod
     def put_odd(self, odd: Odd) -> bool:
         """Send an odd record as it is. False: no producer can send it to a source of this kind."""
-        raise NotImplementedError
 
     def put_own_odds(self) -> int:
         """Send the odd records that only this source can have; how many there were."""

@@ -1,4 +1,4 @@
-"""What becomes of a mapping that a file declares no more, while others may run it."""
+"""A mapping that a file declares no more is kept while others run it, and for a day."""
 
 from __future__ import annotations
 

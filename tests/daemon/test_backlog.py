@@ -1,4 +1,4 @@
-"""How much waits in a source, for the table of mappings: one source that does not say hides none of them."""
+"""The table of mappings says what waits in each source; one that does not answer hides no other."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ def test_the_shards_of_a_killed_daemon_are_taken_over_within_seconds(fleet: Flee
 
 
 def test_daemons_on_copies_of_one_data_directory_are_told_apart(fleet: Fleet) -> None:
-    """As a volume's snapshot, or an image that was made of a running daemon, brings them about."""
+    """A volume's snapshot makes such copies, and so does an image of a running daemon."""
     a = fleet.start("a")
     wait_until("a reads all", lambda: fleet.shares()["a"] == SHARDS)
     fleet.put(0, 1000)

@@ -235,7 +235,7 @@ async def test_a_confirm_that_is_lost_gives_no_receipt(rabbitmq: RabbitMqServer)
 async def test_what_a_broker_does_not_read_is_not_kept_for_it(
     rabbitmq: RabbitMqServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As one that is short of memory, for hours: each further try would come beside those before it."""
+    """A broker that is short of memory reads nothing for hours: each try would be kept beside the others."""
     monkeypatch.setattr(destinations_rabbitmq, "CONFIRMED_WITHIN_S", 1.0)
     queue = rabbitmq.queue("classic")
     large = replace(AWKWARD, body=b"x" * (MAX_MESSAGE_BYTES - 1))  # more than a socket holds

@@ -22,6 +22,16 @@ POISON, WELL = "a", next(key for key in "bcdefgh" if crc32(key.encode()) % 2 != 
 AHEAD = ReadAhead(records=200, span=1000, bytes=1 << 20)
 
 
+class Poison:
+    """An answer that fails batches with the first record, for as long as it works."""
+
+    def __init__(self) -> None:
+        self.works = True
+
+    def __call__(self, numbers: list[int]) -> Outcome:
+        return FAILURE if self.works and 0 in numbers else SUCCESS
+
+
 def of_two_lanes(count: int, answer: object, policy: StreamPolicy = StreamPolicy(lanes=2)) -> World:
     """Records whose even numbers are of the poisoned lane."""
     records = [stream_record(n, key=WELL if n % 2 else POISON) for n in range(count)]
@@ -29,16 +39,12 @@ def of_two_lanes(count: int, answer: object, policy: StreamPolicy = StreamPolicy
 
 
 async def test_a_poisoned_lane_stops_only_itself_and_its_records_come_once_it_is_well() -> None:
-    poisoned = True
-
-    def answer(numbers: list[int]) -> Outcome:
-        return FAILURE if poisoned and 0 in numbers else SUCCESS
-
-    it = of_two_lanes(4000, by_numbers(answer))
+    poison = Poison()
+    it = of_two_lanes(4000, by_numbers(poison))
     async with it.running() as rig:
         await rig.until(lambda: sum(n % 2 for n in it.function.seen) == 2000, within_s=300.0)
         assert it.cursor == -1
-        poisoned = False
+        poison.works = False
         await rig.until_at(3999)
     delivered = [n for n in it.function.seen if n >= 20]
     assert sorted(delivered) == list(range(20, 4000))
@@ -57,30 +63,22 @@ async def test_what_is_held_while_a_lane_is_blocked_is_bounded() -> None:
 
 
 async def test_a_stop_while_a_lane_is_behind_reads_all_of_it_again_after_the_restart() -> None:
-    poisoned = True
-
-    def answer(numbers: list[int]) -> Outcome:
-        return FAILURE if poisoned and 0 in numbers else SUCCESS
-
-    it = of_two_lanes(2000, by_numbers(answer))
+    poison = Poison()
+    it = of_two_lanes(2000, by_numbers(poison))
     async with it.running() as rig:
         await rig.until(lambda: sum(n % 2 for n in it.function.seen) == 1000, within_s=300.0)
-    poisoned = False
+    poison.works = False
     async with it.running() as rig:
         await rig.until_at(1999)
     assert set(it.function.seen) == set(range(2000))
 
 
 async def test_a_lane_that_is_let_go_where_the_partition_ends_is_caught_up_at_once() -> None:
-    poisoned = True
-
-    def answer(numbers: list[int]) -> Outcome:
-        return FAILURE if poisoned and 0 in numbers else SUCCESS
-
-    it = of_two_lanes(AHEAD.records, by_numbers(answer))
+    poison = Poison()
+    it = of_two_lanes(AHEAD.records, by_numbers(poison))
     async with it.running() as rig:
         await rig.until(lambda: bool(rig.runner._lanes.behind), within_s=300.0)
-        poisoned = False
+        poison.works = False
         await rig.until_at(AHEAD.records - 1, within_s=100.0)
         it.stream.put(*[stream_record(AHEAD.records + n, key=WELL) for n in range(10)])
         await rig.until_at(AHEAD.records + 9, within_s=10.0)
@@ -88,50 +86,38 @@ async def test_a_lane_that_is_let_go_where_the_partition_ends_is_caught_up_at_on
 
 async def test_what_a_lane_let_go_comes_again_whatever_times_the_records_have() -> None:
     """Source: AWS, Record.ApproximateArrivalTimestamp: "there are no guarantees … always increasing"."""
-    poisoned = True
-
-    def answer(numbers: list[int]) -> Outcome:
-        return FAILURE if poisoned and 0 in numbers else SUCCESS
-
+    poison = Poison()
     records = [
         stream_record(n, key=WELL if n % 2 else POISON, at=1000.0 + (50.0 if n % 7 == 0 else 0.0))
         for n in range(2000)
     ]
-    it = world(*records, policy=StreamPolicy(lanes=2), answer=by_numbers(answer), ahead=AHEAD)
+    it = world(*records, policy=StreamPolicy(lanes=2), answer=by_numbers(poison), ahead=AHEAD)
     async with it.running() as rig:
         await rig.until(lambda: sum(n % 2 for n in it.function.seen) == 1000, within_s=300.0)
-        poisoned = False
+        poison.works = False
         await rig.until_at(1999)
     assert set(it.function.seen) == set(range(2000))
 
 
 async def test_an_empty_page_does_not_say_that_a_lane_has_caught_up() -> None:
     """Source: AWS, DynamoDB Streams, GetRecords: it may take calls to get to a part that has records."""
-    poisoned = True
-
-    def answer(numbers: list[int]) -> Outcome:
-        return FAILURE if poisoned and 0 in numbers else SUCCESS
-
-    it = of_two_lanes(2000, by_numbers(answer))
+    poison = Poison()
+    it = of_two_lanes(2000, by_numbers(poison))
     async with it.running() as rig:
         await rig.until(lambda: sum(n % 2 for n in it.function.seen) == 1000, within_s=300.0)
         it.part.empty_pages = 1  # of each reader, before its first record
-        poisoned = False
+        poison.works = False
         await rig.until_at(1999)
     assert set(it.function.seen) == set(range(2000))
 
 
 async def test_what_was_trimmed_while_a_lane_was_behind_holds_nobody_up() -> None:
-    poisoned = True
-
-    def answer(numbers: list[int]) -> Outcome:
-        return FAILURE if poisoned and 0 in numbers else SUCCESS
-
-    it = of_two_lanes(2000, by_numbers(answer))
+    poison = Poison()
+    it = of_two_lanes(2000, by_numbers(poison))
     async with it.running() as rig:
         await rig.until(lambda: sum(n % 2 for n in it.function.seen) == 1000, within_s=300.0)
         it.part.records.clear()
-        poisoned = False
+        poison.works = False
         await it.clock.advance(60.0)
         late = [stream_record(n, key=WELL if n % 2 else POISON, at=5000.0) for n in range(2000, 2100)]
         it.stream.put(*[structs.replace(record, received_at=5001.0) for record in late])
@@ -165,18 +151,14 @@ async def test_where_every_lane_fails_reading_stops() -> None:
 
 
 async def test_a_partition_that_ended_is_over_only_once_what_was_let_go_is_read_again() -> None:
-    poisoned = True
-
-    def answer(numbers: list[int]) -> Outcome:
-        return FAILURE if poisoned and 0 in numbers else SUCCESS
-
-    it = of_two_lanes(2000, by_numbers(answer))
+    poison = Poison()
+    it = of_two_lanes(2000, by_numbers(poison))
     it.part.ended = True
     async with it.running() as rig:
         await rig.until(lambda: sum(n % 2 for n in it.function.seen) == 1000, within_s=300.0)
         await it.clock.advance(60.0)
         assert not rig.task.done()
-        poisoned = False
+        poison.works = False
         await rig.until(rig.task.done)
         assert rig.task.result() is True
     assert it.cursor == 1999

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Hashable
 
 EVERY_S = 60.0
-"""How long the same is not said again."""
+"""The same is not said again for so long."""
 
 MOST_REASONS = 1000
 """Reasons that are told apart: a reason may have in it what a producer wrote."""
@@ -33,7 +33,7 @@ class Seldom:
             logger.warning(sentence, extra={**fields, "why": why, "left_out": left_out})
 
     def _left_out(self, reason: Hashable) -> int | None:
-        """How many lines about `reason` were left out since the last one. None: this one is left out, too."""
+        """Count the lines about `reason` that were left out since the last. None: leave out this one."""
         now = self._monotonic()
         with self._lock:
             said_at, left_out = self._said.pop(reason, (-EVERY_S + now, 0))

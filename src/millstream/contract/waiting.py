@@ -22,7 +22,7 @@ async def pause(clock: Clock, for_s: float, until: asyncio.Event) -> None:
 
 
 async def isolated(work: Coroutine[Any, Any, T]) -> T:
-    """What a coroutine returns or raises, run in a task of its own; a cancellation is never lost in it.
+    """Return or raise what a coroutine does, in a task of its own; a cancellation is never lost in it.
 
     A TaskGroup whose child fails in the moment in which its own task is cancelled raises the child's fault
     alone, and leaves a count of cancellations behind that says nothing (CPython 3.11,

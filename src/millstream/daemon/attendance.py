@@ -20,16 +20,16 @@ logger = logging.getLogger(__name__)
 
 EVERY_S = 10.0
 LASTS_S = 35.0
-"""How often a daemon says which mappings it has, and for how long that holds."""
+"""A daemon says so often which mappings it has, and what it said holds for so long."""
 
 GRACE_S = 86_400.0
-"""How long a mapping is kept that no file declares: long enough to roll a deployment back."""
+"""A mapping that no file declares is kept for so long: time enough to roll a deployment back."""
 
 LOOK_S = 3600.0
-"""How often it is looked for mappings whose grace is over."""
+"""A daemon looks so often for mappings whose grace is over."""
 
 SECOND_LOOK_S = LASTS_S + EVERY_S
-"""When it is looked for the second time; by then a daemon that ended without a word is known to be silent."""
+"""A daemon looks again after so long; by then one that ended without a word is known to be silent."""
 
 
 class Attendance:

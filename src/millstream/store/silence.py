@@ -14,7 +14,7 @@ import msgspec
 
 
 class Mark(msgspec.Struct, frozen=True, gc=False):
-    """What a holder wrote last."""
+    """The last thing that a holder wrote."""
 
     owner: str
     epoch: int  # 0 where there are no epochs
@@ -29,7 +29,7 @@ class Seen(msgspec.Struct, frozen=True, gc=False):
     since: float
 
     def left_s(self, now: float) -> float:
-        """How much longer the holder is believed to live; 0 or less: it has fallen silent."""
+        """Return how much longer the holder is believed to live; 0 or less: it has fallen silent."""
         return self.since + self.mark.lasts_s - now
 
 
@@ -45,7 +45,7 @@ def look(before: Mapping[str, Seen], found: Mapping[str, Mark], now: float) -> d
 
 
 class Watch:
-    """What this process saw of those who hold one kind of thing; the holders of each mapping have names."""
+    """Remembers what this process saw of the holders of one kind of thing; those of a mapping have names."""
 
     def __init__(self) -> None:
         self._seen: dict[str, dict[str, Seen]] = {}
@@ -62,7 +62,7 @@ class Watch:
         known.update(look(known, {name: mark}, now))
 
     def left_s(self, mapping: str, name: str, now: float) -> float | None:
-        """How much longer a holder is believed to live. None: it was never seen."""
+        """Return how much longer a holder is believed to live. None: it was never seen."""
         seen = self._seen.get(mapping, {}).get(name)
         return None if seen is None else seen.left_s(now)
 
