@@ -72,8 +72,8 @@ class RabbitMqStreamReader:
 
     Offsets that are missing are asked for again. If the broker leaves them out once more it has used them
     itself: it writes what consumers store, and what it knows of producers, among the records of the stream.
-    From then on such gaps between chunks are passed. Source: RabbitMQ, osiris_log.erl, CHNK_TRK_DELTA;
-    tests/triggers/test_rabbitmq_stream_losses.py.
+    From then on gaps that are no larger are passed, and larger ones are asked for again.
+    Source: RabbitMQ, osiris_log.erl, CHNK_TRK_DELTA; tests/triggers/test_rabbitmq_stream_losses.py.
     """
 
     def __init__(self, stream: str, start: Start, subscribe: Subscribe, held: Pieces | None) -> None:
@@ -81,7 +81,7 @@ class RabbitMqStreamReader:
         self._place = start  # where the next subscription begins
         self._next: int | None = None  # offset of what the subscription brings next. None: its first piece
         self._missing: range | None = None  # offsets that are asked for again
-        self._has_gaps = False  # the broker is known to use offsets itself
+        self._own_gap = 0  # the most offsets in a row that the broker is known to have used itself
         self._exact = held is not None  # it begins where we begin, and not with the chunk that holds that
         self._subscribe = subscribe
         self._subscription = held
@@ -148,11 +148,13 @@ class RabbitMqStreamReader:
 
     def _is_behind_a_loss(self, gap: range) -> bool:
         """True if what is missing before a piece is to be asked for again."""
-        if not gap or self._has_gaps:
+        if len(gap) <= self._own_gap:
             return False
-        self._has_gaps = gap == self._missing
-        self._missing = None if self._has_gaps else gap
-        return not self._has_gaps
+        if gap == self._missing:
+            self._own_gap, self._missing = len(gap), None
+            return False
+        self._missing = gap
+        return True
 
     def _say_if_lost(self, piece: Piece) -> None:
         missing = self._missing

@@ -119,6 +119,19 @@ async def test_offsets_that_the_broker_has_used_for_itself_are_passed_over(
     assert not caplog.records
 
 
+async def test_more_offsets_than_the_broker_has_ever_used_for_itself_are_asked_for_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    known, lost = (piece(0, 3), piece(5, 9)), piece(10, 14)
+    script = Script(
+        Oldest(), Scripted(*known), Scripted(*known, piece(15, 16)), Scripted(lost, piece(15, 16)), QUIET
+    )
+    assert await script.offsets() == [*range(4), *range(5, 17)]
+    assert [record.message for record in caplog.records] == [
+        "records were lost on the way, and are read again"
+    ]
+
+
 async def test_what_comes_twice_is_read_once() -> None:
     script = Script(Oldest(), Scripted(piece(0, 5), piece(4, 7), piece(0, 7), piece(8, 8)), QUIET)
     assert await script.offsets() == list(range(9))
