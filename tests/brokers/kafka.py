@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, Producer, TopicPartition
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    KafkaException,
+    Producer,
+    TopicCollection,
+    TopicPartition,
+)
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # they are its public names
     AdminClient,
     AlterConfigOpType,
@@ -21,7 +28,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # they are it
 from confluent_kafka.cimpl import NewTopic
 
 from tests.brokers.kafka_server import KafkaContainer, Listener, LocalKafka
-from tests.brokers.postgres import free_port
+from tests.brokers.ports import free_port
 from tests.brokers.provider import Server, provided
 
 READY_WITHIN_S = 60.0
@@ -91,12 +98,25 @@ class Kafka:
         self._server.remove()
 
     def create_topic(self, partitions: int, name: str = "", **settings: str) -> str:
-        """A new topic's name; settings as Kafka has them, `_` for `.`."""
+        """The name of a new topic that the broker knows by now; settings as Kafka has them, `_` for `.`."""
         name = name or f"t-{uuid.uuid4().hex[:12]}"
         config = {key.replace("_", "."): value for key, value in settings.items()}
         made = self.admin.create_topics([NewTopic(name, partitions, 1, config=config)])
         made[name].result(WITHIN_S)
+        self._wait_for(name)
         return name
+
+    def _wait_for(self, topic: str) -> None:
+        """The controller has made it, and the broker hears of that a moment later."""
+        deadline = time.monotonic() + WITHIN_S
+        while True:
+            try:
+                self.admin.describe_topics(TopicCollection([topic]))[topic].result(WITHIN_S)
+                return
+            except KafkaException:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
 
     def configure(self, topic: str, **settings: str) -> None:
         """Change settings of a topic, `_` for `.`."""

@@ -20,7 +20,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # they are it
 from tests.brokers.certificates import Authority
 from tests.brokers.kafka import WITHIN_S, Kafka, running
 from tests.brokers.kafka_server import FILES, Listener
-from tests.brokers.postgres import free_port
+from tests.brokers.ports import free_port
 
 USER, PASSWORD = "mill", "hush-7e42"
 KEY_PASSWORD = "hush-9b10"

@@ -15,6 +15,7 @@ import boto3
 import pytest
 
 from millstream.cli.embedded import TEST_CREDENTIALS
+from tests.brokers.ports import free_port
 
 VERSION = "0.6.2"
 INSTALLED_WITHIN_S = 120
@@ -46,7 +47,7 @@ class KinesisLocal:
     """A running endpoint, on loopback."""
 
     def __init__(self, package: Path, log: Path) -> None:
-        self._port, tls_port = _free_port(), _free_port()
+        self._port, tls_port = free_port(), free_port()
         self.endpoint_url = f"http://127.0.0.1:{self._port}"
         ports = {"KINESIS_MOCK_PLAIN_PORT": str(self._port), "KINESIS_MOCK_TLS_PORT": str(tls_port)}
         certificate = {"KINESIS_MOCK_CERT_PATH": str(package / "server.json")}
@@ -125,10 +126,3 @@ def _installed() -> Path:
             timeout=INSTALLED_WITHIN_S,
         )
     return package
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

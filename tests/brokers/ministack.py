@@ -16,7 +16,7 @@ import pytest
 
 from millstream.cli.embedded import TEST_CREDENTIALS, AwsEndpoint
 from tests.brokers.containers import Container
-from tests.brokers.postgres import free_port
+from tests.brokers.ports import free_port
 from tests.brokers.provider import Unavailable, provided
 
 READY_WITHIN_S = 60.0

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.brokers.postgres import PASSWORD, USER, Postgres, as_server_user, free_port, server_user
+from tests.brokers.ports import free_port
+from tests.brokers.postgres import PASSWORD, USER, Postgres, as_server_user, server_user
 from tests.brokers.provider import Unavailable, provided
 
 READY_WITHIN_S = 10.0

@@ -6,7 +6,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -20,6 +19,7 @@ import psycopg
 import pytest
 
 from tests.brokers.containers import Container
+from tests.brokers.ports import free_port
 from tests.brokers.provider import Server, Unavailable, provided
 
 USER, PASSWORD = "millstream", "hush-5d1f"
@@ -231,13 +231,6 @@ def alive(process: int) -> bool:
     except FileNotFoundError:
         return False
     return state != "Z"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.brokers.containers import Container
-from tests.brokers.postgres import free_port
+from tests.brokers.ports import free_port
 from tests.brokers.provider import Unavailable
 
 PROGRAM = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")

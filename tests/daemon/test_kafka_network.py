@@ -11,7 +11,7 @@ import pytest
 
 from tests.brokers.kafka import Kafka, running
 from tests.brokers.kafka_server import Listener
-from tests.brokers.postgres import free_port
+from tests.brokers.ports import free_port
 from tests.brokers.relay import Relay
 from tests.daemon import topics
 from tests.daemon.conftest import RunningDaemon

@@ -17,7 +17,8 @@ from millstream.store import postgres as postgres_module
 from millstream.store import postgres_server
 from millstream.store.postgres import PostgresStore
 from millstream.store.postgres_schema import SCHEMA_VERSION, STEPS
-from tests.brokers.postgres import Postgres, free_port
+from tests.brokers.ports import free_port
+from tests.brokers.postgres import Postgres
 from tests.contract.store_values import LONG_S, OWNER, ROW, STATUS, WITHIN_S, checkpoint, lease, taken
 
 
