@@ -20,6 +20,7 @@ from millstream.contract.outside_json import NotJson, read
 from millstream.contract.ports import DataFormat, FilterRules, Mismatch
 from millstream.contract.records import Record
 from millstream.contract.seldom import Seldom
+from millstream.contract.slices import Slices
 from millstream.mappings.leaves import Budget, Leaves, Picker, RawAt, Undecided, budget_of
 from millstream.mappings.matchers import InvalidPattern
 from millstream.mappings.patterns import Either, Field, Group, Tries, compile_pattern, matches, paths
@@ -30,9 +31,6 @@ PATTERN_CHARACTERS = 4096
 MAX_FILTERS = 10
 """AWS's quota is 5 and can be raised to 10. Source: AWS, CreateEventSourceMapping, FilterCriteria."""
 
-
-SLICE_S = 0.003
-"""The filters work for so long before others have their turn."""
 
 UNDECIDED = "filters cannot decide on a record, it is delivered"
 
@@ -86,25 +84,26 @@ class Filters:
     ) -> tuple[Sequence[Record], Sequence[Record]]:
         """Records that match and records that do not; what the source itself refused goes on as well.
 
-        Lets others run after each few milliseconds.
+        Lets others run in between.
         """
         if not self._filters:
             return records, ()
         matched: list[Record] = []
         dropped: list[Record] = []
-        slice_ends_at = clock.monotonic() + SLICE_S
+        slices = Slices(clock)
         for record in records:
-            try:
-                goes_on = record.refused is not None or self._decide(record)
-            except Undecided as undecided:
-                goes_on = True
-                place = {"partition": record.partition, "position": record.position}
-                self._seldom.warning(logger, UNDECIDED, str(undecided), **place)
-            (matched if goes_on else dropped).append(record)
-            if clock.monotonic() >= slice_ends_at:
-                await clock.sleep(0.0)
-                slice_ends_at = clock.monotonic() + SLICE_S
+            (matched if self._goes_on(record) else dropped).append(record)
+            if slices.over:
+                await slices.rest()
         return matched, dropped
+
+    def _goes_on(self, record: Record) -> bool:
+        try:
+            return record.refused is not None or self._decide(record)
+        except Undecided as undecided:
+            place = {"partition": record.partition, "position": record.position}
+            self._seldom.warning(logger, UNDECIDED, str(undecided), **place)
+            return True
 
     def _decide(self, record: Record) -> bool:
         kind, leaves = self._seen(record.event)

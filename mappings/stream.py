@@ -36,6 +36,7 @@ from millstream.contract.records import (
     Resolution,
     resolve_all,
 )
+from millstream.contract.slices import Slices, pieces
 from millstream.contract.state import Lease
 from millstream.contract.stream_trigger import StreamTrigger
 from millstream.contract.streams import After, Page, StreamReader
@@ -60,6 +61,9 @@ WAIT_S = 1.0
 
 LATENESS_S = 1.0
 """A tumbling window is over this long after its end, by the clock: for clocks that differ a little."""
+
+TAKEN_AT_ONCE = 1000
+"""Records of a page that are taken before others have their turn: some milliseconds."""
 
 MOST_BEYOND = 100_000
 """Records that are read beyond what a blocked lane let go: what comes again at most after a restart."""
@@ -173,7 +177,11 @@ class StreamRunner:
     async def _read_on(self) -> None:
         asked_at = self._clock.now()
         page = await self._read(self._lanes.room())
-        await self._take(page.records)
+        slices = Slices(self._clock)
+        for records in pieces(page.records, TAKEN_AT_ONCE):
+            await self._take(records)
+            if slices.over:
+                await slices.rest()
         if page.records:  # those that the filters dropped tell the time, too
             self._last = page.records[-1]
             if len(self._tasks) > 1:
@@ -260,9 +268,7 @@ class StreamRunner:
             await self._clock.sleep(backoff.wait_s(self._clock.monotonic()))
 
     async def _take(self, records: Sequence[Record]) -> None:
-        """Hand a page to the lanes, but for what belongs to those that let it go."""
-        if not records:
-            return
+        """Hand records of a page to the lanes, but for what belongs to those that let it go."""
         self._observer.records_received(self._mapping, len(records))
         self._tracker.admit(records)
         kept = records

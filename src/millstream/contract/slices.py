@@ -1,0 +1,96 @@
+"""Long work on the event loop, done in slices, so that it makes nobody else late."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+from millstream.contract.clock import Clock
+
+T = TypeVar("T")
+
+SLICE_S = 0.0005
+"""Work goes on for so long before others have their turn. A message takes ten turns to its function."""
+
+SWITCH_S = 0.0002
+"""How long a thread keeps the interpreter, while another wants it, where work is long. Usual are 5 ms.
+
+A client's thread has to wait so long after each of its reads and writes, so usually a message of RabbitMQ
+would be 30 ms late. It has to be shorter than a slice: where the loop pauses before a thread has waited for
+so long, the thread begins to wait anew. And it is not for all times: threads that share a lot of work, as
+those of Kafka's clients do, take a tenth longer for it.
+"""
+
+LONG_S = 0.005
+"""Work is long from here on."""
+
+KEPT_S = 1.0
+"""For so long after the last long work threads go on to switch often: the next page will be as long."""
+
+
+def pieces(items: Sequence[T], most: int) -> Iterator[Sequence[T]]:
+    """The items in order, so many at a time."""
+    if 0 < len(items) <= most:
+        yield items  # which is usual, and no copy
+        return
+    for start in range(0, len(items), most):
+        yield items[start : start + most]
+
+
+class Slices:
+    """The slices of one piece of work.
+
+    slices = Slices(clock)
+    for item in many:
+        …
+        if slices.over:
+            await slices.rest()
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        now = clock.monotonic()
+        self._ends_at, self._long_at = now + SLICE_S, now + LONG_S
+
+    @property
+    def over(self) -> bool:
+        """True once others should have their turn."""
+        return self._clock.monotonic() >= self._ends_at
+
+    async def rest(self) -> None:
+        """Let others run; a new slice begins."""
+        if self._ends_at >= self._long_at:
+            _switches.often()
+        await self._clock.sleep(0.0)
+        self._ends_at = self._clock.monotonic() + SLICE_S
+
+
+class _Switches:
+    """How often this process's threads hand the interpreter over to one another."""
+
+    def __init__(self) -> None:
+        self._usual_s = sys.getswitchinterval()
+        self._until = 0.0
+        self._loop: asyncio.AbstractEventLoop | None = None  # while they do so often
+
+    def often(self) -> None:
+        """Have them do so often for a while, from now on."""
+        loop = asyncio.get_running_loop()
+        self._until = loop.time() + KEPT_S
+        if self._loop is not loop:
+            self._loop = loop
+            sys.setswitchinterval(min(SWITCH_S, self._usual_s))
+            loop.call_later(KEPT_S, self._look, loop)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        left_s = self._until - loop.time()
+        if left_s > 0:
+            loop.call_later(left_s, self._look, loop)
+        else:
+            self._loop = None
+            sys.setswitchinterval(self._usual_s)
+
+
+_switches = _Switches()
