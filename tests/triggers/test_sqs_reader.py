@@ -82,7 +82,7 @@ async def test_a_deletion_does_not_wait_behind_the_heartbeat_of_thousands() -> N
 async def test_no_visibility_of_thousands_runs_out_and_few_calls_are_made() -> None:
     service = Service()
     reader = reader_of(service)
-    held = [record(number) for number in range(6_000)]
+    held = [record(number) for number in range(3_000)]
     service.hold(held)
     since = time.monotonic()
     reader._visibility.received([one.item_id for one in held], since)
