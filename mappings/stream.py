@@ -36,7 +36,6 @@ from millstream.contract.records import (
     Resolution,
     resolve_all,
 )
-from millstream.contract.slices import Slices, pieces
 from millstream.contract.state import Lease
 from millstream.contract.stream_trigger import StreamTrigger
 from millstream.contract.streams import After, Page, StreamReader
@@ -177,11 +176,10 @@ class StreamRunner:
     async def _read_on(self) -> None:
         asked_at = self._clock.now()
         page = await self._read(self._lanes.room())
-        slices = Slices(self._clock)
-        for records in pieces(page.records, TAKEN_AT_ONCE):
-            await self._take(records)
-            if slices.over:
-                await slices.rest()
+        for start in range(0, len(page.records), TAKEN_AT_ONCE):
+            if start:
+                await self._clock.sleep(0.0)
+            await self._take(page.records[start : start + TAKEN_AT_ONCE])
         if page.records:  # those that the filters dropped tell the time, too
             self._last = page.records[-1]
             if len(self._tasks) > 1:

@@ -10,7 +10,7 @@ import pytest
 
 from millstream.contract import slices as module
 from millstream.contract.clock import SystemClock
-from millstream.contract.slices import LONG_S, SLICE_S, SWITCH_S, Slices, pieces
+from millstream.contract.slices import LONG_S, SLICE_S, SWITCH_S, Slices
 
 USUAL_S = 0.005
 
@@ -72,11 +72,3 @@ async def test_threads_switch_often_while_work_is_long_and_as_usual_a_while_late
     async with asyncio.timeout(5.0):
         while sys.getswitchinterval() != usual:
             await asyncio.sleep(0.01)
-
-
-@pytest.mark.parametrize(
-    ("items", "found"),
-    [([], []), ([1, 2], [[1, 2]]), ([1, 2, 3], [[1, 2, 3]]), ([1, 2, 3, 4], [[1, 2, 3], [4]])],
-)
-def test_pieces_are_all_items_in_order(items: list[int], found: list[list[int]]) -> None:
-    assert list(pieces(items, 3)) == found

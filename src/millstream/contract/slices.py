@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterator, Sequence
-from typing import TypeVar
 
 from millstream.contract.clock import Clock
-
-T = TypeVar("T")
 
 SLICE_S = 0.0005
 """Work goes on for so long before others have their turn. A message takes ten turns to its function."""
 
 SWITCH_S = 0.0002
-"""How long a thread keeps the interpreter, while another wants it, where work is long. Usual are 5 ms.
+"""A thread keeps the interpreter for so long from another while work is long; Python's own default is 5 ms.
 
-A client's thread has to wait so long after each of its reads and writes, so usually a message of RabbitMQ
-would be 30 ms late. It has to be shorter than a slice: where the loop pauses before a thread has waited for
-so long, the thread begins to wait anew. And it is not for all times: threads that share a lot of work, as
-those of Kafka's clients do, take a tenth longer for it.
+A client's thread waits for so long after each of its reads and writes: with the default, a message of
+RabbitMQ was 30 ms late. It has to be shorter than a slice: where the loop pauses before a thread has waited
+for so long, the thread begins to wait anew. And it is not for all times: threads that share a lot of work,
+as those of Kafka's clients do, take up to a sixth longer for it.
 """
 
 LONG_S = 0.005
@@ -28,15 +24,6 @@ LONG_S = 0.005
 
 KEPT_S = 1.0
 """For so long after the last long work threads go on to switch often: the next page will be as long."""
-
-
-def pieces(items: Sequence[T], most: int) -> Iterator[Sequence[T]]:
-    """The items in order, so many at a time."""
-    if 0 < len(items) <= most:
-        yield items  # which is usual, and no copy
-        return
-    for start in range(0, len(items), most):
-        yield items[start : start + most]
 
 
 class Slices:
@@ -68,7 +55,7 @@ class Slices:
 
 
 class _Switches:
-    """How often this process's threads hand the interpreter over to one another."""
+    """The interval at which this process's threads hand the interpreter over to one another."""
 
     def __init__(self) -> None:
         self._usual_s = sys.getswitchinterval()
