@@ -72,7 +72,8 @@ class StreamRunner:
     """One partition under its lease, or several whose records share batches.
 
     Owns the acknowledgement: nothing else calls `cursors.commit`. `run` returns True once its reader
-    has ended and all of it is resolved, False once stopped; raises LeaseLost if another daemon took it.
+    has ended, all of it is resolved and its last window has had its final call; False once stopped.
+    It raises LeaseLost if another daemon took it.
     """
 
     def __init__(
@@ -150,7 +151,8 @@ class StreamRunner:
             raise lost
         if self._gone is not None:
             raise self._gone
-        return self._ended and not self._tracker.in_flight and not self._lanes.behind
+        at_rest = not (self._tracker.in_flight or self._lanes.behind or self._held)
+        return self._ended and at_rest
 
     def stop(self) -> None:
         """End softly: no further read; what was invoked is resolved, the rest is read again another time."""

@@ -177,6 +177,22 @@ async def test_a_window_is_closed_where_its_shard_ends() -> None:
     assert it.cursor == 0
 
 
+async def test_a_shard_that_is_stopped_before_its_last_final_call_has_not_ended() -> None:
+    """Were it said to have ended, nobody would ever make that call."""
+    it = windowed(1000.0)
+    it.part.ended = True
+    it.function.takes_s = 30.0
+    async with it.running() as rig:
+        await rig.until(lambda: it.function.batches == [[0]])
+    assert rig.task.result() is False
+    assert it.cursor == -1
+    async with it.running() as rig:
+        await rig.until(rig.task.done)
+    assert rig.task.result() is True
+    assert it.function.batches == [[0], [0], []]
+    assert it.cursor == 0
+
+
 async def test_partial_failures_keep_the_state_that_was_returned() -> None:
     failed = [True]
 
