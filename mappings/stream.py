@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections import deque
 from collections.abc import Sequence
 
 from millstream.contract.backoff import Backoff
@@ -178,18 +179,22 @@ class StreamRunner:
     async def _read_on(self) -> None:
         asked_at = self._clock.now()
         page = await self._read(self._lanes.room())
-        for start in range(0, len(page.records), TAKEN_AT_ONCE):
-            if start:
-                await self._clock.sleep(0.0)
-            await self._take(page.records[start : start + TAKEN_AT_ONCE])
-        if page.records:  # those that the filters dropped tell the time, too
+        ended, read_up_to = page.ended, asked_at - LATENESS_S if page.lag_s == 0.0 else None
+        if page.records:  # those that the filters drop tell the time, too
             self._last = page.records[-1]
+            read_up_to = self._last.arrived_at
             if len(self._tasks) > 1:
                 self._newest_at = max(self._newest_at, *[record.arrived_at for record in page.records])
-            self._lanes.caught_up(self._last.arrived_at)
-        elif page.lag_s == 0.0:
-            self._lanes.caught_up(asked_at - LATENESS_S)
-        self._ended = page.ended
+        starts = range(0, len(page.records), TAKEN_AT_ONCE)
+        pieces = deque([page.records[start : start + TAKEN_AT_ONCE] for start in starts])
+        del page  # what the filters drop is freed piece by piece: to free a whole page takes milliseconds
+        while pieces:
+            await self._take(pieces.popleft())
+            if pieces:
+                await self._clock.sleep(0.0)
+        if read_up_to is not None:
+            self._lanes.caught_up(read_up_to)
+        self._ended = ended
 
     async def _until_room(self) -> int | None:
         """Wait until something can be read: for a lane that let records go, by its number, or for all."""

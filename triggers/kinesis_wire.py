@@ -34,7 +34,7 @@ class UnreadableRecord(KinesisRecord, frozen=True, gc=False, rename="pascal"):
     """One record of which but the sequence number is sure."""
 
 
-class Found(msgspec.Struct, frozen=True, rename="pascal"):
+class Found(msgspec.Struct, frozen=True):
     """What GetRecords or one event of SubscribeToShard brought; None where the service said nothing."""
 
     records: list[KinesisRecord]  # an answer without it is none: it must not pass for the end of a shard
@@ -49,7 +49,18 @@ class Found(msgspec.Struct, frozen=True, rename="pascal"):
         return None if self.millis_behind_latest is None else self.millis_behind_latest / 1000
 
 
-_decoder = msgspec.json.Decoder(Found)
+class _Page(msgspec.Struct, frozen=True, rename="pascal"):
+    """A `Found` whose records are not decoded yet."""
+
+    records: list[msgspec.Raw]
+    next_shard_iterator: str | None = None
+    continuation_sequence_number: str | None = None
+    millis_behind_latest: float | None = None
+    child_shards: list[Any] | None = None
+
+
+_decode_page = msgspec.json.Decoder(_Page).decode
+_decode_record = msgspec.json.Decoder(KinesisRecord).decode
 
 
 def parsers() -> PageParsers:
@@ -58,10 +69,19 @@ def parsers() -> PageParsers:
 
 
 def _found(body: bytes) -> Found:
+    """A page, decoded in two steps: no other thread runs during one call, which for 10 MB took 10 ms."""
     try:
-        return _decoder.decode(body)
+        page = _decode_page(body)
+        records = [_decode_record(raw) for raw in page.records]
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return _found_slowly(body)
+    return Found(
+        records,
+        page.next_shard_iterator,
+        page.continuation_sequence_number,
+        page.millis_behind_latest,
+        page.child_shards,
+    )
 
 
 def _found_slowly(body: bytes) -> Found:
