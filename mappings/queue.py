@@ -86,6 +86,7 @@ class QueueRunner:
         self._dropping = 0  # filtered batches that are being settled
         self._polls: set[asyncio.Task[None] | None] = set()
         self._changed = asyncio.Event()
+        self._received = asyncio.Event()  # a poll has brought something, since the scaler was at rest
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
@@ -145,6 +146,10 @@ class QueueRunner:
     async def _look(self) -> None:
         """Let the scaler know, while nothing is polled too, whether every permit was taken."""
         while True:
+            if self._scaler.at_rest:  # an idle mapping wakes nobody each second
+                self._received.clear()
+                await self._received.wait()
+                self._scaler.looked(False, self._clock.monotonic())
             await self._clock.sleep(LOOK_S)
             before = self._scaler.concurrency
             self._scaler.looked(self._peaked or self._saturated, self._clock.monotonic())
@@ -182,6 +187,7 @@ class QueueRunner:
         # From here to the end nothing awaits: a cancelled poll drops no record.
         self._scaler.polled(limit, len(records))
         if records:
+            self._received.set()
             self._observer.records_received(self._settings.mapping, len(records))
             self._processor.hidden.hold(records)
             if self._filters:  # in a task that no stop cancels

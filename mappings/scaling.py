@@ -37,6 +37,10 @@ class Scaler(Protocol):
     def pollers(self) -> int:
         """Polls that may wait at once; at least 1."""
 
+    @property
+    def at_rest(self) -> bool:
+        """True if a look would change nothing before a poll has brought something."""
+
     def polled(self, wanted: int, got: int) -> None:
         """Learn what a poll brought of what was asked for."""
 
@@ -61,6 +65,7 @@ class FixedScaler:
     """As many batches at once as were declared, whatever happens."""
 
     pollers = 1
+    at_rest = True
 
     def __init__(self, concurrency: int) -> None:
         self.concurrency = concurrency
@@ -98,6 +103,11 @@ class BacklogScaler:
     def pollers(self) -> int:
         """Polls that may wait at once: one while the queue is idle, more once it is not."""
         return 1 if self._idle else min(MAX_POLLERS, self.concurrency)
+
+    @property
+    def at_rest(self) -> bool:
+        """True if a look would change nothing before a poll has brought something."""
+        return self._idle and self._target <= self._least
 
     def polled(self, wanted: int, got: int) -> None:
         """Learn what a poll brought of what was asked for."""

@@ -9,7 +9,8 @@ from msgspec import structs
 
 from millstream.contract.ports import BatchLimits, QueuePolicy
 from millstream.contract.records import Record
-from millstream.mappings.scaling import CEILING, START
+from millstream.mappings.queue import LONG_POLL_S, LOOK_S
+from millstream.mappings.scaling import CEILING, START, BacklogScaler
 from tests.fakes import FakeQueue, record
 from tests.mappings.queue_rig import rig
 
@@ -28,6 +29,17 @@ class Endless(FakeQueue):
 
     async def extend(self, records: Sequence[Record]) -> None:
         """Nothing: what is hidden stays hidden."""
+
+
+class Idle(Endless):
+    """Empty for an hour, then a backlog that never ends."""
+
+    async def receive(self, limit: int, wait_s: float) -> Sequence[Record]:
+        empty_s = 1000.0 + 3600.0 - self.clock.now()
+        if empty_s > 0:
+            await self.clock.sleep(min(wait_s, empty_s))
+            return []
+        return await super().receive(limit, wait_s)
 
 
 @pytest.mark.parametrize(("takes_s", "minutes"), [(5.0, 1), (60.0, 3), (900.0, 3)])
@@ -76,3 +88,22 @@ async def test_a_batch_that_has_no_more_room_in_memory_does_not_wait_for_its_win
     async with rig(*waiting, limits=limits, buffer_bytes=2_000_000) as it:
         await it.until_settled(190, within_s=60.0)
         assert {len(batch) for batch in it.function.batches[1:]} == {9}  # of the first, no size was known
+
+
+async def test_an_idle_mapping_does_not_wake_each_second_and_grows_by_time_once_it_has_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked_at: list[float] = []
+    looked = BacklogScaler.looked
+
+    def count(scaler: BacklogScaler, saturated: bool, now: float) -> None:
+        looked_at.append(now)
+        looked(scaler, saturated, now)
+
+    monkeypatch.setattr(BacklogScaler, "looked", count)
+    async with rig(takes_s=60.0, lease_s=None, queue=Idle) as it:
+        await it.clock.advance(3599.0)
+        assert len(looked_at) <= 2 * LONG_POLL_S / LOOK_S
+        assert it.function.most == 0
+        await it.clock.advance(61.0)
+        assert START + 300 - 60 <= it.function.running <= START + 300

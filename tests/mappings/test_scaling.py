@@ -96,3 +96,25 @@ def test_concurrency_stays_between_one_and_its_maximum(
             scaler.succeeded()
         assert 1 <= scaler.concurrency <= (maximum or CEILING)
         assert 1 <= scaler.pollers <= scaler.concurrency
+        if scaler.at_rest:
+            before = scaler.concurrency
+            scaler.looked(saturated=False, now=now + 1.0)
+            assert scaler.concurrency == before
+
+
+def test_a_scaler_is_at_rest_once_its_queue_is_idle_and_it_has_come_back() -> None:
+    scaler = BacklogScaler(None, now=0.0)
+    rested = [scaler.at_rest]
+
+    def poll_twice(got: int) -> None:
+        for _ in range(2):
+            scaler.polled(10, got)
+        rested.append(scaler.at_rest)
+
+    poll_twice(0)
+    poll_twice(10)
+    scaler.looked(saturated=True, now=1.0)
+    poll_twice(0)
+    scaler.looked(saturated=False, now=2.0)
+    rested.append(scaler.at_rest)
+    assert rested == [False, True, False, False, True]
