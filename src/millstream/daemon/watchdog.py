@@ -14,17 +14,17 @@ from contextlib import contextmanager
 logger = logging.getLogger(__name__)
 
 LONGEST_S = 1.0
-"""How long the loop may go without a turn before that is said."""
+"""A loop that goes without a turn for longer is told of."""
 
 BEAT_S = 0.25
-"""How often the loop says that it turns."""
+"""The loop says at this interval that it turns."""
 
 
 @contextmanager
 def watched(longest_s: float = LONGEST_S) -> Iterator[None]:
-    """Log a warning, with the stack, each time that the running loop stands still for longer than that.
+    """Log a warning, with the stack, each time that the running loop stands still longer than `longest_s`.
 
-    A thread of its own looks, once the loop has been silent for as long.
+    A thread of its own looks once the loop has been silent for that long.
     """
     dog = _Watchdog(asyncio.get_running_loop(), longest_s)
     dog.start()
