@@ -16,7 +16,6 @@ from pathlib import Path
 from benchmarks.report import Result, case
 from millstream.contract.functions import FunctionSpec, Success
 from millstream.contract.ports import ExecutionEnvironment, LogSink, Sandbox
-from millstream.runtime import bootstrap
 from millstream.runtime.assemble import assemble
 from millstream.runtime.logs import FunctionLogs
 from millstream.runtime.processes import Places
@@ -27,6 +26,7 @@ from millstream.runtime.sandboxes.plain import PlainProcesses
 REPEATS = 40
 WARM_UP = 5
 BURST = 20
+OURS = ["-c", "from millstream.runtime.bootstrap.bootstrap import main; main()"]
 
 HANDLER = """
 import datetime, json, logging, re
@@ -48,7 +48,7 @@ class PlainSpawn:
     async def create(self, function: FunctionSpec, log: LogSink) -> ExecutionEnvironment:
         async def spawned() -> PlainProcesses:
             places = Places(task_root=str(function.code))
-            python = Launch([sys.executable, "-E", "-s", f"{bootstrap.__path__[0]}/bootstrap.py"])
+            python = Launch([sys.executable, "-E", "-s", *OURS])
             return PlainProcesses(places, Path(function.code), python, plain, None)
 
         return await assemble(function, log, spawned)

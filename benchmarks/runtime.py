@@ -40,6 +40,7 @@ IDLE = 50
 EVENT = b'{"text": "' + b"x" * 1000 + b'"}'
 LARGE_EVENT = b'{"text": "' + b"x" * (6 * 1024 * 1024 - 100) + b'"}'
 ID = "00000000-0000-0000-0000-000000000000"
+TRACE = "Root=1-00000000-000000000000000000000000;Parent=0000000000000000;Sampled=0"
 
 HANDLER = """
 import datetime, json, logging, re
@@ -150,7 +151,7 @@ async def _warm(bench: Bench, function: FunctionSpec, lanes: int = 1) -> dict[st
 
     async def bare(lane: int) -> object:
         await links[lane].settled()
-        return await links[lane].run(Invocation(ID, EVENT, int((time.time() + 30.0) * 1000)))
+        return await links[lane].run(Invocation(ID, EVENT, int((time.time() + 30.0) * 1000), TRACE))
 
     ledger = ConcurrencyLedger(1_000_000, [function])
     clock = SystemClock()

@@ -136,8 +136,8 @@ class Environment:
         self._platform.start(request_id)
         started_at = time.monotonic()
         timeout_s = self._function.timeout_s
-        trace = "" if self._extensions.none else trace_header()
-        invocation = Invocation(request_id, event, int((time.time() + timeout_s) * 1000), trace)
+        deadline_ms = int((time.time() + timeout_s) * 1000)
+        invocation = Invocation(request_id, event, deadline_ms, trace_header())
         try:
             outcome, ending = await self._attempt(invocation)
         except NotStarted:  # the event has reached nobody

@@ -18,6 +18,7 @@ from typing import Literal, TypeAlias
 
 from millstream.contract.functions import FunctionSpec
 from millstream.contract.ports import ExecutionEnvironment
+from millstream.runtime.fresh import why_fresh
 
 FIRST_GUESS_MB = 64
 """What a function's environment is taken to hold before one was weighed, if it may hold that much."""
@@ -92,6 +93,7 @@ class FunctionState:
     errors: int
     spillovers: int  # invocations that found no provisioned environment free
     throttles: dict[str, int] = field(default_factory=dict)  # by reason; neither invocations nor errors
+    started_fresh_for: str = ""  # the setting that no forked interpreter heeds; empty: there is none
 
 
 class Fleet:
@@ -223,6 +225,7 @@ class Fleet:
             errors=self.errors,
             spillovers=self.spillovers,
             throttles=dict(self.throttles),
+            started_fresh_for=why_fresh(self.spec),
         )
 
     def _provisioning(self, ready: int) -> Provisioning:

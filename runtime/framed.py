@@ -21,6 +21,7 @@ from millstream.runtime.link import Answer, Broken, Invocation, failure, success
 from millstream.runtime.processes import NotStarted, Process, Processes
 
 NUMBER = struct.Struct("!Q")
+INVOCATION = struct.Struct("!36sQB")
 PREFIX_BYTES = 36 + NUMBER.size
 FRAME_BYTES = MAX_RESPONSE_BYTES + 64 * 1024
 """Longest frame that is taken: a response and room for an error document about it."""
@@ -107,7 +108,9 @@ class FramedLink:
         frames, request_id = self._open(), invocation.request_id
         identity = request_id.encode()
         self._peak_kb = 0
-        rest = frames.send(b"I", identity, NUMBER.pack(invocation.deadline_ms), invocation.event)
+        trace = invocation.trace.encode()
+        head = INVOCATION.pack(identity, invocation.deadline_ms, len(trace))
+        rest = frames.send(b"I", head, trace, invocation.event)
         if rest is not None:
             await frames.send_rest(rest)
         kind, body = await frames.receive()

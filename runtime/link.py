@@ -30,7 +30,7 @@ class Invocation(msgspec.Struct, frozen=True, gc=False):
     request_id: str
     event: bytes
     deadline_ms: int  # Unix time
-    trace: str = ""  # X-Ray's header; empty: one is made where it is wanted
+    trace: str  # X-Ray's header
 
 
 def trace_header() -> str:

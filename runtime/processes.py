@@ -32,13 +32,15 @@ class Places:
     temporary: str = "/tmp"
     limits: Mapping[str, int] = field(default_factory=lambda: NO_LIMITS)  # for our bootstrap to set
     port: int = 0  # of the Runtime API; 0: none is served
+    python: str = ""  # the interpreter of functions that are started in one of their own
+    start: str = "/var/runtime/bootstrap.py"  # what it runs
 
     @property
-    def paths(self) -> list[str]:
-        """Of Python modules. Source: AWS, "Working with layers for Python Lambda functions"."""
+    def layers(self) -> list[str]:
+        """Folders of Python modules. Source: AWS, "Working with layers for Python Lambda functions"."""
         version = f"python{sys.version_info.major}.{sys.version_info.minor}"
         layers = f"{self.opt}/python"
-        return [self.task_root, f"{layers}/lib/{version}/site-packages", layers, self.runtime]
+        return [f"{layers}/lib/{version}/site-packages", layers]
 
     def placed(self, text: str) -> str:
         """Text with paths as Lambda has them, as these places have them."""

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from datetime import UTC, datetime
 from typing import Any
 
 from millstream.contract.functions import FunctionSpec
 from millstream.runtime.api.link import Program
+from millstream.runtime.fresh import WRAPPER, why_fresh
 from millstream.runtime.processes import Places
 
 CUSTOM = "provided"
 MANAGED_ALONE = ("AWS_EXECUTION_ENV", "PYTHONPATH")
 """Variables that custom runtimes and images are not given."""
+
+LIBRARIES = "/var/lang/lib:/lib64:/usr/lib64:/var/runtime:/var/runtime/lib:/var/task:/var/task/lib:/opt/lib"
+"""Where the loader looks for shared libraries. Source: recorded of AWS's runtimes."""
+
+LAYERS = "_MILLSTREAM_LAYERS"
+"""Tells `bootstrap/program.py` of the folders of layers; it takes it from the function's sight."""
 
 FOLDER = "extensions"
 EXTERNAL_AT_MOST = 11
@@ -39,12 +47,14 @@ def bootstrap_config(function: FunctionSpec, stream: str, places: Places) -> dic
     """The configuration frame. `stream` is the environment's 32 hex digits."""
     group, log_stream = _log_names(function, stream)
     variables = _variables(function, group, log_stream, places)
+    variables["PYTHONPATH"] = places.placed(variables["PYTHONPATH"])
     if places.port:
         variables["AWS_LAMBDA_RUNTIME_API"] = _api(places)
     return {
         "handler": function.handler,
         "task_root": places.task_root,
-        "paths": places.paths,
+        "layers": places.layers,
+        "runtime": places.runtime,
         "limits": dict(places.limits),
         "snap_start": function.snap_start,
         "environment": variables,
@@ -69,13 +79,15 @@ def program_of(function: FunctionSpec, stream: str, places: Places) -> Program |
             function.image.working_directory,
             {**function.image.environment, **function.variables},
         )
+    variables = _variables(function, *_log_names(function, stream), places)
+    if not command and why_fresh(function):
+        command, own = (places.python, places.start), {LAYERS: os.pathsep.join(places.layers), **own}
     if not command:
         return None
-    variables = _variables(function, *_log_names(function, stream), places)
     if function.image is not None or function.runtime.startswith(CUSTOM):
         for name in MANAGED_ALONE:
             variables.pop(name, None)
-    elif wrapper := function.environment.get("AWS_LAMBDA_EXEC_WRAPPER"):
+    elif wrapper := function.environment.get(WRAPPER):
         command = (wrapper, *command)
     api = {"AWS_LAMBDA_RUNTIME_API": _api(places)}
     environment = {"HOME": places.temporary, **variables, **own, **function.environment, **api}
@@ -138,8 +150,8 @@ def _variables(function: FunctionSpec, group: str, log_stream: str, places: Plac
         "LANG": "en_US.UTF-8",
         "TZ": ":UTC",
         "PATH": "/var/lang/bin:/usr/local/bin:/usr/bin/:/bin:/opt/bin",
-        "LD_LIBRARY_PATH": "/var/lang/lib:/lib64:/usr/lib64:/var/runtime:/var/task/lib:/opt/lib",
-        "PYTHONPATH": ":".join(places.paths),
+        "LD_LIBRARY_PATH": LIBRARIES,
+        "PYTHONPATH": places.runtime,
         "AWS_EXECUTION_ENV": f"AWS_Lambda_{function.runtime}",
         **({} if function.snap_start else log),  # Source: AWS, "Monitoring for Lambda SnapStart"
         "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",

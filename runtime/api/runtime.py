@@ -29,7 +29,6 @@ from millstream.runtime.link import (
     Invocation,
     success,
     too_large,
-    trace_header,
 )
 
 VERSION = "2018-06-01"
@@ -173,7 +172,7 @@ class RuntimeApi:
             "Lambda-Runtime-Aws-Request-Id": invocation.request_id,
             "Lambda-Runtime-Deadline-Ms": str(invocation.deadline_ms),
             "Lambda-Runtime-Invoked-Function-Arn": self._arn,
-            "Lambda-Runtime-Trace-Id": invocation.trace or trace_header(),
+            "Lambda-Runtime-Trace-Id": invocation.trace,
         })  # fmt: skip
 
     def _take_response(self, identity: str, request: Request, reply: Reply) -> None:

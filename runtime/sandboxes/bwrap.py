@@ -25,7 +25,7 @@ from millstream.runtime.environment import Environment
 from millstream.runtime.processes import NotStarted
 from millstream.runtime.sandboxes.cgroups import MemoryGroup, MemoryGroups, Share, find_memory_groups
 from millstream.runtime.sandboxes.launching import launched
-from millstream.runtime.sandboxes.layout import RUNTIME, UNPRIVILEGED_ID, Layout, layout, mode
+from millstream.runtime.sandboxes.layout import RUNTIME, UNPRIVILEGED_ID, Layout, layout, mode, start
 from millstream.runtime.sandboxes.supervised import SupervisedProcesses
 from millstream.runtime.sandboxes.template import Template
 
@@ -151,7 +151,7 @@ class BwrapSandbox:
                 inside.python,
                 "-S",
                 "-s",
-                f"{RUNTIME}/zygote.py",
+                *start(RUNTIME, "zygote.zygote"),
                 str(theirs.fileno()),
                 mode(function),
             ]

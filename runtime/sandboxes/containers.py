@@ -28,7 +28,9 @@ from millstream.runtime.sandboxes.layout import (
     first_files,
     hosts_file,
     layout,
+    mode,
     shared,
+    start,
 )
 
 SOCKETS = "/.millstream/socket"
@@ -72,7 +74,8 @@ def root_of(function: FunctionSpec, work_dir: Path) -> Root:
     if function.image is not None:
         return _image_root(function, function.image.root, work_dir)
     inside = layout(function, work_dir, UNPRIVILEGED_ID)
-    command = [inside.python, "-S", "-s", f"{RUNTIME}/contained.py", f"{SOCKETS}/{SOCKET}"]
+    started = [*start(RUNTIME, "zygote.contained"), f"{SOCKETS}/{SOCKET}", mode(function)]
+    command = [inside.python, "-S", "-s", *started]
     return _root(inside, _archive(inside), command)
 
 
@@ -162,7 +165,7 @@ def _image_root(function: FunctionSpec, files: Path, work_dir: Path) -> Root:
     python = f"{HIDDEN}/lang/bin/python{sys.version_info.major}.{sys.version_info.minor}"
     libraries = f"{HIDDEN}/lib:{HIDDEN}/lang/lib"
     command = [f"{HIDDEN}/lib/{loader.name}", "--library-path", libraries, python, "-S", "-s"]
-    command += [f"{HIDDEN}/runtime/contained.py", f"{SOCKETS}/{SOCKET}"]
+    command += [*start(f"{HIDDEN}/runtime", "zygote.contained"), f"{SOCKETS}/{SOCKET}", mode(function)]
     etc = files / "etc"
     return _root(inside, _archive(inside, etc if etc.is_dir() and not etc.is_symlink() else None), command)
 

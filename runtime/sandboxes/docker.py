@@ -31,11 +31,11 @@ from millstream.contract.ports import LogSink
 from millstream.runtime.assemble import assemble
 from millstream.runtime.egress import LOOPBACK, endpoints
 from millstream.runtime.environment import Environment
-from millstream.runtime.processes import NotStarted, Places
+from millstream.runtime.processes import NotStarted
 from millstream.runtime.sandboxes.cgroups import watch
 from millstream.runtime.sandboxes.containers import SOCKET, Root, container, root_of
 from millstream.runtime.sandboxes.engine import WAYS_OUT, Engine, Offer
-from millstream.runtime.sandboxes.layout import API_PORT, UNPRIVILEGED_ID, data_mb
+from millstream.runtime.sandboxes.layout import API_PORT, UNPRIVILEGED_ID, data_mb, places
 from millstream.runtime.sandboxes.supervised import SupervisedProcesses
 
 THREADS = 4
@@ -270,4 +270,4 @@ def _processes_of(control: socket.socket, pid: int) -> SupervisedProcesses:
     finally:
         if not kept:
             control.close()
-    return SupervisedProcesses(pidfd, control, Places(port=API_PORT))
+    return SupervisedProcesses(pidfd, control, places())

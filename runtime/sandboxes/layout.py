@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
+import importlib.metadata
 import itertools
 import os
 import re
 import sys
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import millstream
 from millstream.contract.functions import FunctionSpec
 from millstream.runtime import bootstrap, zygote
 from millstream.runtime.egress import hosts
+from millstream.runtime.fresh import why_fresh
+from millstream.runtime.processes import Places
 
 LANG = "/var/lang"
 TASK = "/var/task"
@@ -47,22 +50,21 @@ ETC = (
     "alternatives",
     "localtime",
     "mime.types",
+    "os-release",
     "protocols",
     "services",
 )
 
-OURS = (
-    (bootstrap, ("bootstrap.py", "json_records.py", "snapshotting.py", "snapshot_restore_py.py")),
-    (zygote, ("zygote.py", "contained.py", "supervisor.py", "snapshot.py", "image.py")),
-)
-"""Programs of the first process in a sandbox, with what they import."""
+OURS = "_millstream"
+"""What our modules are below in a sandbox: one name that no module of a function has."""
 
-BUNDLED = ("boto3", "botocore", "s3transfer", "jmespath", "dateutil", "urllib3", "six")
-"""What Lambda's Python runtime brings: boto3 and what it needs."""
+BUNDLED = ("boto3", "botocore", "s3transfer", "jmespath", "python-dateutil", "urllib3", "six", "simplejson")
+"""What Lambda's Python runtime brings, as distributions: boto3 and what it needs, its encoder."""
 
-BOTO3 = re.compile(rb"^\s*(import|from)\s+boto", re.MULTILINE)
+BOTO3 = re.compile(rb"^[ \t]*(?:import|from)[ \t]+boto", re.MULTILINE)
 LOOKED_AT = 200
-"""Modules of a package that are searched for boto3 before its first environment is made."""
+LOOKED_AT_BYTES = 64 * 1024
+"""How many modules of a package, and how much of each, are searched for boto3."""
 
 UNPRIVILEGED_ID = 62993
 """The user that a root daemon becomes before it runs a function; no account, so it owns nothing."""
@@ -121,6 +123,11 @@ def layout(function: FunctionSpec | None, work_dir: Path, user: int = USER_ID) -
     return Layout(mounts, python, {**VARIABLES, **variables}, folders, symlinks, shared(function))
 
 
+def places() -> Places:
+    """Where the processes of a sandbox find things."""
+    return Places(port=API_PORT, python=interpreter(LANG)[0])
+
+
 def shared(function: FunctionSpec | None) -> list[tuple[str, str]]:
     """The function's file system, if it has one: what is mounted writable."""
     if function is None or function.file_system is None:
@@ -130,13 +137,13 @@ def shared(function: FunctionSpec | None) -> list[tuple[str, str]]:
 
 def data_mb(function: FunctionSpec) -> int:
     """What one process of a function may map and write to."""
-    runs_program = function.command or function.image is not None
+    runs_program = function.command or function.image is not None or why_fresh(function)
     return function.memory_size_mb + (PROGRAM_MB if runs_program else 0)
 
 
 def mode(function: FunctionSpec) -> str:
     """What the zygote of a function loads ahead: see zygote.py."""
-    if function.command or function.image is not None:
+    if function.command or function.image is not None or why_fresh(function):
         return "bare"
     return "boto3" if _names_boto3(function.code) else "python"
 
@@ -144,8 +151,8 @@ def mode(function: FunctionSpec) -> str:
 def _names_boto3(code: Path) -> bool:
     """True if a module of the package imports boto3; of a large package, only some are looked at."""
     for path in itertools.islice(code.rglob("*.py"), LOOKED_AT):
-        with contextlib.suppress(OSError):
-            if BOTO3.search(path.read_bytes()):
+        with contextlib.suppress(OSError), path.open("rb") as file:
+            if BOTO3.search(file.read(LOOKED_AT_BYTES)):
                 return True
     return False
 
@@ -174,8 +181,14 @@ def _written(work_dir: Path, name: str, text: str) -> Path:
 
 def first_files(place: str) -> list[tuple[str, str]]:
     """Mounts of what the first process runs, below `place`."""
-    folders = [(Path(package.__file__ or "").resolve().parent, names) for package, names in OURS]
-    return [(str(folder / name), f"{place}/{name}") for folder, names in folders for name in names]
+    packages = {"bootstrap": bootstrap, "zygote": zygote}
+    return [(package.__path__[0], f"{place}/{OURS}/{name}") for name, package in packages.items()]
+
+
+def start(place: str, module: str) -> list[str]:
+    """Arguments of an interpreter that starts `main` of a module of ours, with what is below `place`."""
+    code = f"import sys; sys.path.append({place!r}); from {OURS}.{module} import main; main()"
+    return ["-P", "-c", code]
 
 
 def interpreter(lang: str) -> tuple[str, dict[str, str], list[tuple[str, str]]]:
@@ -193,15 +206,24 @@ def interpreter(lang: str) -> tuple[str, dict[str, str], list[tuple[str, str]]]:
 
 def runtime_files(place: str) -> list[tuple[str, str]]:
     """Mounts of the bootstrap, the declarations and what Lambda's runtime brings, below `place`."""
-    ours = Path(millstream.__file__).resolve().parent
+    ours, begin = Path(millstream.__file__).resolve().parent, Path(bootstrap.__path__[0])
     files = [
         (ours / "__init__.py", "millstream/__init__.py"),
         (ours / "declarations.py", "millstream/declarations.py"),
+        (begin / "start.py", "bootstrap.py"),
+        (begin / "snapshot_restore_py.py", "snapshot_restore_py.py"),
     ]
-    for name in BUNDLED:
-        spec = importlib.util.find_spec(name)
-        if spec is not None and spec.origin is not None:
-            origin = Path(spec.origin)
-            path = origin.parent if origin.name == "__init__.py" else origin
-            files.append((path, path.name))
+    files += [(path, path.name) for name in BUNDLED for path in _of_a_distribution(name)]
     return first_files(place) + [(str(path), f"{place}/{name}") for path, name in files]
+
+
+@cache
+def _of_a_distribution(name: str) -> list[Path]:
+    """The folders and modules that a distribution has in its site, its dist-info among them."""
+    try:
+        distribution = importlib.metadata.distribution(name)
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    tops = {file.parts[0] for file in distribution.files or ()} - {"..", "__pycache__"}
+    found = (Path(str(distribution.locate_file(top))).resolve() for top in sorted(tops))
+    return [path for path in found if path.exists()]

@@ -20,23 +20,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import millstream
 from millstream.contract.blocking import BlockingClient
 from millstream.contract.errors import SandboxUnavailable
 from millstream.contract.functions import FunctionSpec
 from millstream.contract.ports import LogSink
-from millstream.runtime import bootstrap
 from millstream.runtime.assemble import assemble
 from millstream.runtime.environment import Environment
 from millstream.runtime.processes import Places
 from millstream.runtime.sandboxes.launching import Launch, launched
-from millstream.runtime.sandboxes.layout import UNPRIVILEGED_ID, data_mb, interpreter, runtime_files
+from millstream.runtime.sandboxes.layout import (
+    UNPRIVILEGED_ID,
+    data_mb,
+    first_files,
+    interpreter,
+    runtime_files,
+    start,
+)
 from millstream.runtime.sandboxes.plain import PlainProcesses
-
-PROGRAM = Path(bootstrap.__file__).resolve().parent / "bootstrap.py"
-
-PACKAGES = str(Path(millstream.__file__).resolve().parents[1])
-"""Where `import millstream` is found, and whatever else is installed beside it."""
 
 OWN_FOLDER = ("-E", "-s")
 """Options of Python: as -I, but a program may import what is beside it."""
@@ -63,13 +63,14 @@ class ProcessSandbox:
         self._running: list[PlainProcesses] = []
         self._folders = BlockingClient("process-folders", 1)
         self._staged = False
+        self._runtime = work_dir / "runtime"  # our modules, under the name that they have in a sandbox
 
     async def start(self) -> None:
         """Make ready; as root, find out how to give up root."""
-        self._work_dir.mkdir(parents=True, exist_ok=True)
+        _link(runtime_files(str(self._runtime)))
         _be_readable(False)
         if os.geteuid() == 0:
-            trial = _staged([(str(PROGRAM), f"{RUNTIME}/bootstrap.py")], ["-c", ""])
+            trial = _staged(first_files(RUNTIME), ["-c", ""])
             self._staged = sys.platform.startswith("linux") and not await _try(trial)
             if not self._staged and (why := await _try(_unstaged([sys.executable, "-c", ""]))):
                 wanted = f"wanted an interpreter that user {UNPRIVILEGED_ID} can run, found: {why}"
@@ -110,17 +111,19 @@ class ProcessSandbox:
         limits = _limits(function)
         if not self._staged:
             places = Places(
-                str(function.code), PACKAGES, str(function.opt or OPT), str(function.interpreter or LANG),
-                str(temporary), limits, port,
+                str(function.code), str(self._runtime), str(function.opt or OPT),
+                str(function.interpreter or LANG), str(temporary), limits, port, sys.executable,
+                f"{self._runtime}/bootstrap.py",
             )  # fmt: skip
-            own = [sys.executable, *OWN_FOLDER, str(PROGRAM)]
+            own = [sys.executable, *OWN_FOLDER, *start(str(self._runtime), "bootstrap.bootstrap")]
             python = Launch(own) if os.geteuid() else _unstaged(own)
             return PlainProcesses(places, temporary, python, _program_unstaged, listener)
         mounts = [*runtime_files(RUNTIME), (str(function.code), TASK)]
         mounts += [] if function.opt is None else [(str(function.opt), OPT)]
         mounts += [] if function.interpreter is None else [(str(function.interpreter), LANG)]
-        places = Places(TASK, RUNTIME, OPT, LANG, TMP, limits, port)
-        python = _staged(mounts, [*OWN_FOLDER, f"{RUNTIME}/bootstrap.py"], temporary)
+        inside = interpreter(f"{STAGE}/lang")[0]
+        places = Places(TASK, RUNTIME, OPT, LANG, TMP, limits, port, inside, f"{RUNTIME}/bootstrap.py")
+        python = _staged(mounts, [*OWN_FOLDER, *start(RUNTIME, "bootstrap.bootstrap")], temporary)
 
         def program(command: Sequence[str], environment: Mapping[str, str], directory: str) -> Launch:
             wanted = {**_stage(mounts, temporary), "process": [*command], "environment": {**environment}}
@@ -134,6 +137,14 @@ class ProcessSandbox:
         self._running = [one for one in self._running if one not in ended]
         for processes in ended:
             await self._folders.call(shutil.rmtree, processes.temporary, ignore_errors=True)
+
+
+def _link(files: list[tuple[str, str]]) -> None:
+    """Make each place a link to its source."""
+    for source, place in files:
+        Path(place).unlink(missing_ok=True)
+        Path(place).parent.mkdir(parents=True, exist_ok=True)
+        Path(place).symlink_to(source)
 
 
 def _be_readable(readable: bool) -> None:

@@ -18,9 +18,8 @@ from pathlib import Path
 from millstream.contract.errors import SandboxUnavailable
 from millstream.contract.functions import FunctionSpec
 from millstream.runtime.egress import LOOPBACK, endpoints
-from millstream.runtime.processes import Places
 from millstream.runtime.sandboxes.cgroups import MemoryGroup
-from millstream.runtime.sandboxes.layout import API_PORT, USER_ID, data_mb
+from millstream.runtime.sandboxes.layout import API_PORT, USER_ID, data_mb, places
 from millstream.runtime.sandboxes.supervised import SupervisedProcesses
 
 FORK_S = 10.0
@@ -90,7 +89,7 @@ class Template:
                 if pidfd < 0:
                     asked.control.close()
         self._spare_later()
-        return SupervisedProcesses(pidfd, asked.control, Places(port=API_PORT))
+        return SupervisedProcesses(pidfd, asked.control, places())
 
     def drop_spare(self) -> None:
         """Make none any more; the one that is there ends by the end of file on its socket."""

@@ -1,9 +1,10 @@
-"""The first process of a container: `contained.py SOCKET`. Limits itself, then supervises.
+"""The first process of a container: limits itself, then supervises. Its arguments are SOCKET and MODE.
 
 SOCKET is a SOCK_SEQPACKET socket of the daemon's; it removes the file before anything of the function
-starts. What it says first is the seccomp filter, and then JSON: `tmp_mb`, `data_mb`, `listen` as for
-`zygote.py`, `processes` (true: the engine does not limit their number) and `user` (null, or whom to become).
-The container has given it all namespaces and mounts, and no capability but for `user`.
+starts. MODE is that of `zygote.py`. The daemon says first the seccomp filter, and then JSON: `tmp_mb`,
+`data_mb`, `listen` as for `zygote.py`, `processes` (true: the engine does not limit their number) and `user`
+(null, or whom to become). The container has given it all namespaces and mounts, and no capability but for
+`user`.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ import socket
 import sys
 from typing import Any
 
-import image
-import supervisor
-import zygote
+from . import image, supervisor, zygote
 
 
 def main() -> None:
     """Entry point."""
     zygote.limit_stack()
+    if sys.argv[2] != "bare":
+        from ..bootstrap import bootstrap  # noqa: F401
     control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     control.connect(sys.argv[1])
     seccomp_filter = control.recv(1 << 18)
@@ -36,7 +37,7 @@ def confine(request: dict[str, Any], seccomp_filter: bytes) -> list[int]:
     if request["user"] is not None:
         with socket.socket() as probe:
             zygote.add_addresses(probe, sorted({address for address, _ in request["listen"]}))
-    listeners: list[int] = zygote.listen(request)
+    listeners = zygote.listen(request)
     wanted = zygote.limits(request)
     if not request["processes"]:
         del wanted["RLIMIT_NPROC"]  # counts every process of the user, those of other containers, too
@@ -51,7 +52,3 @@ def confine(request: dict[str, Any], seccomp_filter: bytes) -> list[int]:
     zygote.drop_capabilities()
     zygote.filter_system_calls(seccomp_filter)
     return listeners
-
-
-if __name__ == "__main__":
-    main()

@@ -38,9 +38,7 @@ import socket
 import traceback
 from typing import Any
 
-import bootstrap
-import image
-import snapshot
+from . import image, snapshot
 
 PR_SET_DUMPABLE = 4
 OOM_SCORE = "500"  # where memory ends, a function goes before its supervisor, its template and the host
@@ -251,6 +249,8 @@ def _become(request: dict[str, Any], descriptors: list[int]) -> None:
             for number in (signal.SIGPIPE, signal.SIGXFSZ):  # as every Python has them
                 signal.signal(number, signal.SIG_IGN)
             random.seed()
+            from ..bootstrap import bootstrap  # loaded by then, where there are functions that need it
+
             bootstrap.run(*ends)
             status = 0
     except SystemExit as ended:

@@ -1,10 +1,10 @@
 """Forks execution environments out of a preloaded interpreter. Runs inside the template sandbox.
 
-`zygote.py FD MODE`: FD is a SOCK_SEQPACKET socket to the daemon; MODE is python, boto3 (which is then
-loaded, too) or bare, for programs alone, where nothing is. The first message is the seccomp
-filter. Then each request is JSON (`number`, `tmp_mb`, `data_mb`, `uid`, `listen`) with the socket
-that controls the environment; the answer is the number, in text, with a pidfd of the environment's first
-process, which is `supervisor.py`. For each address and port in `listen`, a socket that listens there, on the
+Its arguments are FD, a SOCK_SEQPACKET socket to the daemon, and MODE: python, boto3 (which is then loaded,
+too) or bare, for programs alone, where nothing is. The first message is the seccomp filter. Then each
+request is JSON (`number`, `tmp_mb`, `data_mb`, `uid`, `listen`) with the socket that controls the
+environment; the answer is the number, in text, with a pidfd of its first process, which is `supervisor.py`.
+For each address and port in `listen`, a socket that listens there, on the
 loopback interface of the environment's own network, comes with its first message.
 
 The order of the system calls matters: each namespace is made while the capabilities for it are
@@ -28,8 +28,7 @@ import time
 import traceback
 from typing import Any
 
-import image
-import supervisor
+from . import image, supervisor
 
 PRELOADED = (
     "asyncio", "base64", "collections", "concurrent.futures", "copy", "csv", "dataclasses", "datetime",
@@ -212,6 +211,8 @@ def main() -> None:
     limit_stack()
     mode = sys.argv[2]
     if mode != "bare":
+        from ..bootstrap import bootstrap  # noqa: F401
+
         for name in PRELOADED + (BOTO3 if mode == "boto3" else ()):
             __import__(name)
     elif os.path.isdir(IMAGE):
@@ -220,7 +221,3 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     serve(socket.socket(fileno=int(sys.argv[1])))
-
-
-if __name__ == "__main__":
-    main()

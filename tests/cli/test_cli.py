@@ -93,7 +93,9 @@ def test_when_environments_are_frozen_is_a_number_or_never(tmp_path: Path, given
 @pytest.mark.broker
 def test_a_running_daemon_is_asked_invoked_and_read(daemon: RunningDaemon, ministack: Ministack) -> None:
     url = ministack.queue(VisibilityTimeout="10")
-    daemon.start(APP.replace("QUEUE", repr(name_of(url))), "--log-format", "json")
+    app = APP.replace("QUEUE", repr(name_of(url)))
+    app = app.replace("timeout=5", "timeout=5, environment={'PYTHONHASHSEED': '1'}")
+    daemon.start(app, "--log-format", "json")
     daemon.started()
     at = ("--data-dir", str(daemon.data))
 
@@ -114,6 +116,8 @@ def test_a_running_daemon_is_asked_invoked_and_read(daemon: RunningDaemon, minis
     assert function["busy"] + function["idle"] + function["frozen"] == 1
     done = millstream("functions", *at)
     assert done.stdout.splitlines()[1].split()[0] == "echo"
+    fresh = "echo: each environment starts an interpreter of its own, for PYTHONHASHSEED"
+    assert done.stdout.splitlines()[-1] == fresh
 
     send(ministack, url, 0, 5)
     wait_until("five are handled", lambda: daemon.status()["delivered"] == 5)

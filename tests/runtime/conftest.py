@@ -14,6 +14,7 @@ import pytest
 
 from millstream.contract.clock import Clock, SystemClock
 from millstream.contract.functions import FunctionFailed, FunctionSpec, Outcome, Success
+from millstream.contract.outside_json import read
 from millstream.contract.ports import Sandbox
 from millstream.contract.registry import load_plugin
 from millstream.runtime.concurrency import ConcurrencyLedger
@@ -39,13 +40,13 @@ class Runtime:
         """What the function answered; fails the test if it failed."""
         outcome = await self.invoke(event)
         assert isinstance(outcome, Success), outcome
-        return msgspec.json.decode(outcome.payload)
+        return read(outcome.payload)
 
     async def error(self, event: object = None) -> dict[str, Any]:
         """The error document; fails the test if the function succeeded."""
         outcome = await self.invoke(event)
         assert isinstance(outcome, FunctionFailed), outcome
-        document: dict[str, Any] = msgspec.json.decode(outcome.payload)
+        document: dict[str, Any] = read(outcome.payload)
         assert document["errorType"] == outcome.error_type
         return document
 

@@ -92,6 +92,51 @@ HANDLERS: dict[str, tuple[str, Any]] = {
     "object": (returning("object()"), None),
     "datetime": (returning("datetime.datetime(2020, 1, 1)", "import datetime"), None),
     "decimal": (returning("[decimal.Decimal('1.10'), decimal.Decimal(3)]", "import decimal"), None),
+    "decimals of every kind": (
+        returning(
+            "{'id': D('12345678901234567890'), 'n': D('3'), 'many': D('0.1000000000000000000001'),"
+            " 'odd': [D('1E+3'), D('-0'), D('sNaN'), D('-NaN'), D('Infinity')]}",
+            "from decimal import Decimal as D",
+        ),
+        None,
+    ),
+    "named tuples": (
+        returning(
+            "{'rows': [R(1, 2)], 'all': R([], {})}",
+            "import collections\nR = collections.namedtuple('R', 'a b')\n",
+        ),
+        None,
+    ),
+    "something with _asdict": (
+        returning("[X()]", "class X:\n    def _asdict(self):\n        return {'a': 1}\n"),
+        None,
+    ),
+    "bytes within": (
+        returning("{'b64': b'aGk=', 'list': [b'\xc3\xa4'], b'k': 1, 'tail': {b'\xc3\xa4': 2}}"),
+        None,
+    ),
+    "bytes within that are no text": (returning("[b'\xff']"), None),
+    "bytearray": (returning("bytearray(b'x')"), None),
+    "keys of numbers": (returning("{1.0: 1, float('nan'): 2, -1: 3, 10**20: 4, False: 5}"), None),
+    "keys of decimals": (returning("{D('1.10'): 1}", "from decimal import Decimal as D"), None),
+    "escapes": (returning("'\\u2028\\u2029</script>\\x7f\\x00\\t\\\"/\\\\'"), None),
+    "characters of many scripts": (returning("{'ключ': '漢字 ä 😀'}"), None),
+    "floats": (returning("[1e16, 1e-7, 0.1, 1.0, 5e-324, 1e22, 100000.0]"), None),
+    "integers beyond a float": (returning("[2 ** 53 + 1, -(2 ** 64)]"), None),
+    "order of keys": (returning("{'b': 1, 'a': 2, 'c': {}}"), None),
+    "default dictionaries": (
+        returning("collections.OrderedDict(b=1, a=collections.Counter('aab'))", "import collections"),
+        None,
+    ),
+    "views of dictionaries": (returning("{'a': 1}.keys()"), None),
+    "own json": (
+        returning("[X()]", "class X:\n    def for_json(self):\n        return {'a': 1}\n"),
+        None,
+    ),
+    "event of odd numbers": (
+        returning("[repr(event), [type(x).__name__ for x in event]]"),
+        [1.0, -0.0, 10**30, 1e300, "\u2028", {"b": 1, "a": 2}],
+    ),
     "generator": (doing("yield 1"), None),
     "iterator": (returning("iter([1])"), None),
     "not a number": (returning("float('nan')"), None),
@@ -134,6 +179,21 @@ HANDLERS: dict[str, tuple[str, Any]] = {
         ),
         None,
     ),
+    "context as text": (
+        doing(
+            "context.aws_request_id = context.log_stream_name = context.memory_limit_in_mb = 'x'",
+            "return [repr(context), repr(context.identity), context.w3c()]",
+        ),
+        None,
+    ),
+    "context logs": (doing("context.log('a')", "context.log({'b': 1})", "context.log('c\\n')"), None),
+    "traced": (
+        returning(
+            "re.sub('[0-9a-f]{8,}', 'X', os.environ['_X_AMZN_TRACE_ID'])",
+            "import os, re",
+        ),
+        None,
+    ),
     "context has what may be set": (doing("context.mine = 1", "return context.mine"), None),
     "argv and main": (returning("[len(sys.argv) > 0, __name__]", "import sys"), None),
     "first of the path": (returning("sys.path[0]", "import sys"), None),
@@ -150,6 +210,33 @@ HANDLERS: dict[str, tuple[str, Any]] = {
     "logs": (LOGGED, None),
     "logs from info on": (LOGGED_AT_INFO, None),
     "warns": (doing("warnings.warn('careful')", before="import warnings"), None),
+    "formats times": (
+        doing(
+            "record = logging.makeLogRecord({'created': 0, 'msecs': 7.9, 'msg': 'm'})",
+            "text = logging.getLogger().handlers[0].formatter.format(logging.makeLogRecord(",
+            "    {'created': 0, 'msecs': 7.9, 'msg': 'm', 'aws_request_id': 'r'}))",
+            "converter = logging.Formatter.converter.__name__",
+            "return [logging.Formatter('%(asctime)s').format(record), converter, text]",
+            before="import logging",
+        ),
+        None,
+    ),
+    "writes in pieces, and ends": (
+        doing(
+            "sys.stdout.write('half')", "sys.stderr.write(' other')", "os._exit(1)", before="import os, sys"
+        ),
+        None,
+    ),
+    "replaces its output": (
+        doing(
+            "old, sys.stdout = sys.stdout, io.StringIO()",
+            "logging.warning('hidden')",
+            "text, sys.stdout = sys.stdout.getvalue(), old",
+            "return len(text) > 10",
+            before="import io, logging, sys",
+        ),
+        None,
+    ),
     "leaves a thread": (
         doing(
             "threading.Thread(target=time.sleep, args=(5,), daemon=True).start()",
@@ -179,6 +266,8 @@ HANDLERS: dict[str, tuple[str, Any]] = {
     # ends
     "exits": (doing("os._exit(3)", before="import os"), None),
     "exits softly": (doing("sys.exit(1)", before="import sys"), None),
+    "exits as at a prompt": (doing("exit(1)"), None),
+    "quits at import": ("quit(3)\n" + PLAIN, None),
     "exits well": (doing("sys.exit(0)", before="import sys"), None),
     "aborts": (doing("os.abort()", before="import os"), None),
     "interrupts": (doing("raise KeyboardInterrupt"), None),
@@ -201,7 +290,6 @@ HANDLERS: dict[str, tuple[str, Any]] = {
 """By a name for the test: source and event."""
 
 KEPT: dict[str, str] = {
-    "half of a surrogate pair": "no reader of the records that hold it could decode it",
     "too large": "awslambdaric writes of the refusal, and ends; ours goes on",
     "takes too little": "the stack has a line of awslambdaric's own file",
     "function that is none": "the stack has a line of awslambdaric's own file",

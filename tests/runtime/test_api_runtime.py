@@ -80,7 +80,7 @@ class Side:
 
     async def run(self) -> Outcome | Broken:
         try:
-            return await self.api.run(Invocation(ID, b'{"a":1}', 1700000000000))
+            return await self.api.run(Invocation(ID, b'{"a":1}', 1700000000000, "Root=1-0-0"))
         except Broken as broken:
             return broken
 

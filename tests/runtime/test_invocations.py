@@ -239,7 +239,7 @@ async def test_an_environment_that_ends_without_work_costs_no_invocation(
 
 @pytest.mark.parametrize(
     ("result", "answer"),
-    [("'\\ud800'", "?"), ("'\\U0001f600'", "\U0001f600"), ("__import__('decimal').Decimal('1.5')", 1.5)],
+    [("'\\ud800'", "\ud800"), ("'\\U0001f600'", "\U0001f600"), ("__import__('decimal').Decimal('1.5')", 1.5)],
 )
 async def test_a_result_is_always_valid_json(
     driver: str, runtime: MakeRuntime, result: str, answer: object

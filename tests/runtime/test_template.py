@@ -65,7 +65,7 @@ def _zygote(pid: int) -> bool:
         program, *arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except FileNotFoundError:
         return False
-    return b"python" in program and any(text.endswith(b"/zygote.py") for text in arguments)
+    return b"python" in program and any(b"_millstream.zygote" in text for text in arguments)
 
 
 def _there(pid: int) -> bool:

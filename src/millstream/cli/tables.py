@@ -182,7 +182,11 @@ def print_functions(functions: list[dict[str, Any]], as_json: bool) -> None:
             str(function["errors"]),
             str(sum(function["throttles"].values())),
         )
-    console().print(table)
+    out = console()
+    out.print(table)
+    for function in functions:
+        if setting := function["started_fresh_for"]:
+            out.print(f"{function['name']}: each environment starts an interpreter of its own, for {setting}")
 
 
 def _waiting(backlog: int | None, iterator_age_s: float | None) -> str:
