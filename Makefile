@@ -54,7 +54,7 @@ layers: $(VENV)/.dev
 	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
 
 bench: $(VENV)/.dev
-	@for name in sqs kinesis dynamodb kafka rabbitmq shards coldstart runtime neighbours idle flat stall; do $(BIN)/python -m benchmarks $$name || exit 1; done
+	@for name in sqs kinesis dynamodb kafka rabbitmq shards coldstart cold-imports runtime neighbours idle flat stall; do $(BIN)/python -m benchmarks $$name || exit 1; done
 
 up:
 	@$(COMPOSE) version >/dev/null 2>&1 || { echo "up: wanted Docker and its compose plugin, found none" >&2; exit 1; }

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 
 from benchmarks import (
+    cold_imports,
     coldstart,
     dynamodb,
     flat,
@@ -35,6 +36,7 @@ BENCHMARKS: dict[str, Callable[..., Result]] = {
     "rabbitmq": rabbitmq.run,
     "shards": shards.run,
     "coldstart": coldstart.run,
+    "cold-imports": cold_imports.run,
     "runtime": runtime.run,
     "neighbours": neighbours.run,
     "idle": idle.run,
