@@ -1,6 +1,6 @@
 """What runs a Python handler inside an execution environment. Standard library only.
 
-Frames on the environment's socket are `type (1 byte) · length (4 bytes, big endian) · body`:
+Frames are `type (1 byte) · length (4 bytes, big endian) · body`:
 
     daemon → here   C  configuration, JSON: handler, environment, task_root, paths, limits, context,
                        snap_start
@@ -27,6 +27,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -36,6 +37,7 @@ import snapshotting
 HEADER = struct.Struct("!cI")
 NUMBER = struct.Struct("!Q")
 READ_BYTES = 65536
+LONG_READ_BYTES = 1 << 20  # what is read at once is room that is made first
 REQUEST_ID_BYTES = 36
 MAX_RESPONSE_BYTES = 6291556
 KB_PER_UNIT = 1 / 1024 if sys.platform == "darwin" else 1  # ru_maxrss is bytes on macOS
@@ -48,18 +50,21 @@ NBSP = "\u00a0"
 
 
 class Connection:
-    """Frames over a blocking socket."""
+    """Frames over descriptors that block: the first to read from, the last to write to. A socket is both."""
 
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
+    def __init__(self, ends: Sequence[int]) -> None:
+        self._ends = ends
         self._rest = b""  # of what was read, behind the last frame
 
     def send(self, kind: bytes, *parts: bytes) -> None:
         body = b"".join(parts)
-        self._sock.sendall(HEADER.pack(kind, len(body)) + body)
+        left = memoryview(HEADER.pack(kind, len(body)) + body)
+        while left:
+            left = left[os.write(self._ends[-1], left) :]
 
     def close(self) -> None:
-        self._sock.close()
+        for end in self._ends:
+            os.close(end)
 
     def receive(self) -> tuple[bytes, bytes]:
         data = self._rest
@@ -78,7 +83,7 @@ class Connection:
         return kind, data[HEADER.size : end]
 
     def _read(self, size: int) -> bytes:
-        data = self._sock.recv(size)
+        data = os.read(self._ends[0], min(size, LONG_READ_BYTES))
         if not data:
             os._exit(0)  # the daemon is gone
         return data
@@ -136,12 +141,12 @@ class InitFailed(Exception):
         self.document = {"errorMessage": message, "errorType": kind, "requestId": "", "stackTrace": stack}
 
 
-def run(sock: socket.socket, supervisor: socket.socket | None = None) -> None:
-    """Load the handler that the first frame names, then serve invocations until the socket ends.
+def run(ends: Sequence[int], supervisor: socket.socket | None = None) -> None:
+    """Load the handler that the first frame names, then serve invocations until the frames end.
 
     With a `supervisor`, that is done in forks of this process, as it asks for them.
     """
-    connection = Connection(sock)
+    connection = Connection(ends)
     _, body = connection.receive()
     config = json.loads(body)
     prepare(config)
@@ -378,4 +383,4 @@ def _set_up_logging() -> _RequestId:
 
 
 if __name__ == "__main__":
-    run(socket.socket(fileno=int(sys.argv[1])))
+    run([int(number) for number in sys.argv[1:]])
