@@ -14,8 +14,9 @@ import msgspec
 import pytest
 
 from millstream.contract.functions import MAX_RESPONSE_BYTES, FunctionFailed, Outcome, Success
-from millstream.runtime.api.http import CONNECTIONS, DISCARD_BYTES, HEADER_BYTES, Server
+from millstream.runtime.api.connection import DISCARD_BYTES, HEADER_BYTES
 from millstream.runtime.api.runtime import VERSION, RuntimeApi
+from millstream.runtime.api.server import Server
 from millstream.runtime.link import Broken, Invocation
 
 RUNTIME = f"/{VERSION}/runtime"
@@ -103,21 +104,27 @@ class Side:
             finally:
                 outcome.cancel()
 
+    @classmethod
+    @asynccontextmanager
+    async def made(cls) -> AsyncIterator[Side]:
+        listener = socket.create_server(("127.0.0.1", 0))
+        listener.setblocking(False)
+        server = Server("f")
+        api = RuntimeApi("arn:f")
+        server.services[VERSION] = api
+        await server.start(listener)
+        made = cls(api, server, listener)
+        yield made
+        for connection in made.connections:
+            connection.writer.close()
+        server.close()
+        listener.close()
+
 
 @pytest.fixture
 async def side() -> AsyncIterator[Side]:
-    listener = socket.create_server(("127.0.0.1", 0))
-    listener.setblocking(False)
-    server = Server()
-    api = RuntimeApi("arn:f")
-    server.services[VERSION] = api
-    await server.start(listener)
-    made = Side(api, server, listener)
-    yield made
-    for connection in made.connections:
-        connection.writer.close()
-    server.close()
-    listener.close()
+    async with Side.made() as made:
+        yield made
 
 
 async def test_a_response_is_the_outcome_and_the_runtime_is_told_so(side: Side) -> None:
@@ -303,20 +310,6 @@ async def test_half_a_request_holds_nobody_up(side: Side) -> None:
     async with side.running() as (runtime, outcome):
         await runtime.asked("POST", f"{RUNTIME}/invocation/{ID}/response", b"1")
         assert await outcome == Success(b"1", ID)
-
-
-async def test_there_are_only_so_many_connections(side: Side) -> None:
-    held = [await side.connect() for _ in range(CONNECTIONS)]
-    assert (await held[-1].asked("GET", "/"))[0] == 404
-    assert await (await side.connect()).closed()
-    held[0].writer.close()
-    await held[0].writer.wait_closed()
-    async with asyncio.timeout(WITHIN_S):
-        while True:  # until the server has seen it
-            again = await side.connect()
-            again.ask("GET", "/")
-            if await again.reader.read(8):
-                break
 
 
 @pytest.mark.parametrize("steps", range(6))
