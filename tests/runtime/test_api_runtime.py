@@ -157,7 +157,16 @@ async def test_an_error_keeps_its_document_and_takes_its_type_from_the_header(si
 
 
 @pytest.mark.parametrize(
-    "document", [b"", b"no json", b"[1]", b'{"errorType": 7}', b"\xff", pytest.param(b"[" * 9999, id="deep")]
+    "document",
+    [
+        b"",
+        b"no json",
+        b"[1]",
+        b'{"errorType": 7}',
+        b"\xff",
+        pytest.param(b"[" * 9999, id="deep"),
+        b'{"x":"\xff"}',
+    ],
 )
 async def test_an_error_without_a_document_is_one_all_the_same(side: Side, document: bytes) -> None:
     async with side.running() as (runtime, outcome):
@@ -166,6 +175,17 @@ async def test_an_error_without_a_document_is_one_all_the_same(side: Side, docum
     assert isinstance(found, FunctionFailed)
     assert found.error_type == "Unhandled"
     assert set(msgspec.json.decode(found.payload)) == {"errorType", "errorMessage"}
+
+
+async def test_an_errors_type_is_short_and_plain_and_its_document_as_it_came(side: Side) -> None:
+    async with side.running() as (runtime, outcome):
+        document = msgspec.json.encode({"errorType": "Bad\n\x1b[31m" + "E" * 1000, "errorMessage": "no"})
+        assert (await runtime.asked("POST", f"{RUNTIME}/invocation/{ID}/error", document))[0] == 202
+        found = await outcome
+    assert isinstance(found, FunctionFailed)
+    assert found.error_type.isprintable()
+    assert len(found.error_type) <= 256
+    assert found.payload == document
 
 
 async def test_a_streamed_response_comes_in_chunks(side: Side) -> None:
