@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 from millstream.contract.errors import SandboxUnavailable
 from millstream.contract.functions import FunctionSpec
 from millstream.contract.ports import LogSink
-from millstream.runtime.api.http import Server
 from millstream.runtime.api.link import ApiLink, ApiLinks
+from millstream.runtime.api.server import Server
 from millstream.runtime.environment import Environment
 from millstream.runtime.extensions import Extensions
 from millstream.runtime.framed import FramedLinks
@@ -60,7 +60,7 @@ async def assemble(
                 each.close()
 
     output, *theirs = outputs
-    server = Server()
+    server = Server(function.name)
     config = bootstrap_config(function, stream, processes.places)
     links: Links = FramedLinks(processes, config, output.write_end)
     if function.snap_start:

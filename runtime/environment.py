@@ -356,6 +356,7 @@ class Environment:
 
     def _freeze_again(self) -> None:
         if self._frozen and not self.busy and not self._killed:
+            self._extensions.freeze()
             self._processes.stop()
 
     async def aclose(self) -> None:

@@ -15,9 +15,9 @@ from collections.abc import Callable, Sequence
 
 from millstream.contract.functions import FunctionSpec
 from millstream.runtime.api.extensions import VERSION, About, ExtensionsApi, invoke_event, shutdown_event
-from millstream.runtime.api.http import Server
 from millstream.runtime.api.link import Program
 from millstream.runtime.api.roster import INVOKE, SHUTDOWN, Extension, Refusal, Roster, Stage
+from millstream.runtime.api.server import Server
 from millstream.runtime.api.telemetry import LOGS_VERSION, TelemetryApi
 from millstream.runtime.api.telemetry import VERSION as TELEMETRY_VERSION
 from millstream.runtime.link import Broken, Invocation
@@ -284,6 +284,10 @@ class Extensions:
         for name, process in list(self._running.items()):
             if name not in told:
                 self._processes.signal(process, signal.SIGKILL)
+
+    def freeze(self) -> None:
+        """The environment is about to be frozen: whoever waits for something goes on waiting."""
+        self._server.drop_idle()
 
     def close(self) -> None:
         """The environment is gone."""

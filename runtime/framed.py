@@ -1,4 +1,4 @@
-"""Our own Python bootstrap, over frames on a socket pair: the quick way for Python handlers.
+"""Our own Python bootstrap, over frames: the quick way for Python handlers.
 
 The frames are listed in `bootstrap/bootstrap.py`. What they say is hostile: ids, sizes and JSON are
 checked, and anything wrong breaks the link.
@@ -7,15 +7,15 @@ checked, and anything wrong breaks the link.
 from __future__ import annotations
 
 import asyncio
-import socket
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
 import msgspec
 
 from millstream.contract.functions import MAX_RESPONSE_BYTES
+from millstream.runtime.ends import make_ends
 from millstream.runtime.frames import Frames
 from millstream.runtime.link import Answer, Broken, Invocation, failure, success
 from millstream.runtime.processes import NotStarted, Process, Processes
@@ -26,8 +26,8 @@ PREFIX_BYTES = 36 + NUMBER.size
 FRAME_BYTES = MAX_RESPONSE_BYTES + 64 * 1024
 """Longest frame that is taken: a response and room for an error document about it."""
 
-Launch: TypeAlias = Callable[[socket.socket], Awaitable[Process]]
-"""Starts a bootstrap with its end of the frames. Raises NotStarted."""
+Launch: TypeAlias = Callable[[Sequence[int]], Awaitable[Process]]
+"""Starts a bootstrap with its descriptors for frames. Raises NotStarted."""
 
 
 class FramedLinks:
@@ -79,15 +79,16 @@ class FramedLink:
 
     async def start(self) -> None:
         try:
-            ours, theirs = socket.socketpair()
+            ends = make_ends()
         except OSError as error:
-            raise NotStarted(f"socket: {error.strerror}") from error
-        self._frames = frames = Frames(ours, FRAME_BYTES)
-        with theirs:
-            # It finds its first frame there: a small part of what a socket holds.
-            frames.send(*self._first)
+            raise NotStarted(f"frames: {error.strerror}") from error
+        self._frames = frames = Frames(ends.reader, ends.writer, FRAME_BYTES)
+        with ends.theirs() as theirs:
+            rest = frames.send(*self._first)  # it finds its first frame there
             self.process = await self._launch(theirs)
         self.process.exited.add_done_callback(self._hang_up)
+        if rest is not None:  # pipes of a user who has many are small
+            await frames.send_rest(rest)
         if self._frames is None:  # closed meanwhile, for an extension has failed
             raise Broken
 

@@ -1,4 +1,4 @@
-"""Frames between the daemon and a bootstrap: `type (1 byte) · length (4 bytes) · body` on a socket.
+"""Frames between the daemon and a bootstrap: `type (1 byte) · length (4 bytes) · body`, on a socket or pipes.
 
 What comes from the other end is hostile: a length is checked before anything is kept for it, and
 nothing is read beyond a little while nobody waits for a frame.
@@ -7,11 +7,11 @@ nothing is read beyond a little while nobody waits for a frame.
 from __future__ import annotations
 
 import asyncio
-import socket
 import struct
 import time
 from typing import TypeAlias
 
+from millstream.runtime.ends import End
 from millstream.runtime.link import Broken
 
 HEADER = struct.Struct("!cI")
@@ -32,11 +32,11 @@ Frame: TypeAlias = tuple[bytes, bytes | memoryview]
 
 
 class Frames:
-    """One end of a socket; `receive` by one caller at a time."""
+    """The daemon's ends, which do not block; `receive` by one caller at a time."""
 
-    def __init__(self, sock: socket.socket, limit_bytes: int) -> None:
-        sock.setblocking(False)
-        self._sock = sock
+    def __init__(self, reader: End, writer: End, limit_bytes: int) -> None:
+        self._reader = reader
+        self._writer = writer
         self._limit_bytes = limit_bytes
         self._buffer = b""  # not yet taken: less than a frame while somebody waits
         self._long: tuple[bytes, memoryview] | None = None  # a frame longer than one read
@@ -65,11 +65,11 @@ class Frames:
         try:
             if length <= JOIN_BYTES:
                 data = b"".join((HEADER.pack(kind, length), *parts))
-                sent = self._sock.send(data)
+                sent = self._writer.send(data)
                 return None if sent == len(data) else memoryview(data)[sent:]
             last = parts[-1]
             before = b"".join((HEADER.pack(kind, length), *parts[:-1]))
-            sent = self._sock.sendmsg((before, last))
+            sent = self._writer.sendmsg((before, last))
         except BlockingIOError:
             return memoryview(b"".join((HEADER.pack(kind, length), *parts)))
         except OSError as error:
@@ -84,18 +84,18 @@ class Frames:
             if self._broken:
                 raise Broken
             self._room = self._loop.create_future()
-            self._loop.add_writer(self._sock, self._has_room)
+            self._loop.add_writer(self._writer, self._has_room)
             try:
                 await self._room
-                rest = rest[self._sock.send(rest) :]
+                rest = rest[self._writer.send(rest) :]
             except BlockingIOError:
                 pass
             except OSError as error:
                 raise Broken from error
             finally:
                 self._room = None
-                if self._sock.fileno() >= 0:
-                    self._loop.remove_writer(self._sock)
+                if self._writer.fileno() >= 0:
+                    self._loop.remove_writer(self._writer)
 
     async def receive(self) -> Frame:
         """The next frame's type and body.
@@ -125,11 +125,12 @@ class Frames:
         self._end()
 
     def close(self) -> None:
-        """Close the socket; whoever waits gets Broken. Once, however often it is called."""
+        """Close both ends; whoever waits gets Broken. Once, however often it is called."""
         self._end()
-        if self._sock.fileno() >= 0:
-            self._loop.remove_writer(self._sock)
-            self._sock.close()
+        if self._writer.fileno() >= 0:
+            self._loop.remove_writer(self._writer)
+            self._writer.close()
+            self._reader.close()
 
     def _has_room(self) -> None:
         if self._room is not None and not self._room.done():
@@ -138,14 +139,14 @@ class Frames:
     def _read_on(self) -> None:
         if not self._reading and not self._broken:
             self._reading = True
-            self._loop.add_reader(self._sock, self._read)
+            self._loop.add_reader(self._reader, self._read)
 
     def _read(self) -> bool:
         """Take one piece; False if there is none now, or none can come."""
         try:
             if self._long is not None:
                 return self._read_long(*self._long)
-            data = self._sock.recv(READ_BYTES)
+            data = self._reader.recv(READ_BYTES)
         except BlockingIOError:
             return False
         except OSError:
@@ -161,7 +162,7 @@ class Frames:
         return True
 
     def _read_long(self, kind: bytes, body: memoryview) -> bool:
-        count = self._sock.recv_into(body[self._filled :])
+        count = self._reader.recv_into(body[self._filled :])
         if not count:
             self._end()
             return False
@@ -205,4 +206,4 @@ class Frames:
     def _stop_reading(self) -> None:
         if self._reading:
             self._reading = False
-            self._loop.remove_reader(self._sock)
+            self._loop.remove_reader(self._reader)

@@ -10,6 +10,7 @@ import msgspec
 
 from millstream.contract.functions import MAX_RESPONSE_BYTES, FunctionFailed, Success
 from millstream.contract.outside_json import NotJson, read, readable
+from millstream.contract.plain_text import shown
 from millstream.runtime.processes import Process
 
 Answer: TypeAlias = Success | FunctionFailed
@@ -115,16 +116,23 @@ ODD_ERROR_BYTES = 256 * 1024
 
 
 def failure(document: bytes, request_id: str) -> FunctionFailed:
-    """What an error document of a runtime says.
+    """What an error document of a runtime says; its type as a short text without control characters.
 
     Raises:
         Broken: it is no JSON object with texts in it.
     """
     try:
+        check_utf8(document)
         error = msgspec.json.decode(document, type=_Error)
     except UNREADABLE as wrong:
         error = _odd_error(document, wrong)
-    return FunctionFailed(error.error_type, error.error_message, document, request_id)
+    return FunctionFailed(shown(error.error_type), error.error_message, document, request_id)
+
+
+def check_utf8(document: bytes) -> None:
+    """Look at all of it: msgspec leaves out what it builds nothing of. Raises UnicodeDecodeError."""
+    if not document.isascii():
+        document.decode()
 
 
 def _odd_error(document: bytes, wrong: Exception) -> _Error:

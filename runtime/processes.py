@@ -74,17 +74,17 @@ class Processes(Protocol):
     def there(self) -> bool:
         """False once the sandbox itself is gone."""
 
-    async def start_python(self, frames: socket.socket, output: int) -> Process:
-        """Start our bootstrap with its end of the frames, and with `output` to print to.
+    async def start_python(self, frames: Sequence[int], output: int) -> Process:
+        """Start our bootstrap with its descriptors for frames (see `ends.py`), and with `output` to print to.
 
         Raises:
             NotStarted: the sandbox ended, or has no room.
         """
 
-    async def start_snapshot(self, frames: socket.socket, output: int) -> Process:
+    async def start_snapshot(self, frames: Sequence[int], output: int) -> Process:
         """As `start_python`, but it may be able to fork at its snapshot; it says so in its frames."""
 
-    async def restore(self, frames: socket.socket) -> Process:
+    async def restore(self, frames: Sequence[int]) -> Process:
         """Have the snapshot that was started last fork. Raises NotStarted: it is gone, or cannot."""
 
     async def start_program(

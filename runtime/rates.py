@@ -30,3 +30,12 @@ class RateLimit:
             return wait_s
         self._full_at = full_at + self._interval_s
         return 0.0
+
+    def count(self, now: float) -> float:
+        """Count it, whatever there is left; seconds until it may happen."""
+        self._full_at = max(self._full_at, now) + self._interval_s
+        return max(0.0, self._full_at - self._interval_s - now - self._slack_s)
+
+    def give_back(self, count: int) -> None:
+        """Uncount as many."""
+        self._full_at -= count * self._interval_s

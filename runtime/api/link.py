@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from millstream.runtime.api.http import Server
 from millstream.runtime.api.runtime import VERSION, RuntimeApi
+from millstream.runtime.api.server import Server
 from millstream.runtime.link import Answer, Invocation, Link
 from millstream.runtime.processes import Process, Processes
 

@@ -21,12 +21,14 @@ from typing import Any
 import msgspec
 
 from millstream.contract.functions import MAX_RESPONSE_BYTES, FunctionFailed, Success
+from millstream.contract.plain_text import shown
 from millstream.runtime.api.http import Reply, Request, refuse
 from millstream.runtime.link import (
     UNREADABLE,
     Answer,
     Broken,
     Invocation,
+    check_utf8,
     success,
     too_large,
 )
@@ -247,14 +249,15 @@ class RuntimeApi:
 
 def _failed(request: Request, document: bytes, identity: str) -> FunctionFailed:
     """What a runtime posted as an error; one that is no JSON object is put into one."""
-    kind = request.header(ERROR_TYPE) or "Unhandled"
+    kind = shown(request.header(ERROR_TYPE)) or "Unhandled"
     try:
+        check_utf8(document)
         error = msgspec.json.decode(document, type=_Error)
     except UNREADABLE:
         text = document.decode("utf-8", "replace")
         made = msgspec.json.encode({"errorType": kind, "errorMessage": text})
         return FunctionFailed(kind, text, made, identity)
-    return FunctionFailed(error.error_type or kind, error.error_message, document, identity)
+    return FunctionFailed(shown(error.error_type) or kind, error.error_message, document, identity)
 
 
 def _of_a_hook(request: Request, kind: str) -> bytes:

@@ -1,6 +1,6 @@
 """Runs a Python handler inside an execution environment. Standard library and simplejson only.
 
-Frames on the environment's socket are `type (1 byte) · length (4 bytes, big endian) · body`:
+Frames are `type (1 byte) · length (4 bytes, big endian) · body`:
 
     daemon → here   C  configuration, JSON: handler, environment, task_root, layers, runtime, limits, context,
                        snap_start
@@ -24,6 +24,7 @@ import struct
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from . import encoding, handlers, log_format, modules, snapshotting
@@ -39,12 +40,12 @@ ARGUMENTS = ["/var/runtime/bootstrap.py"]
 """As a handler sees `sys.argv` on AWS."""
 
 
-def run(sock: socket.socket, supervisor: socket.socket | None = None) -> None:
-    """Load the handler that the first frame names, then serve invocations until the socket ends.
+def run(ends: Sequence[int], supervisor: socket.socket | None = None) -> None:
+    """Load the handler that the first frame names, then serve invocations until the frames end.
 
     With a `supervisor`, that is done in forks of this process, as it asks for them.
     """
-    connection = Connection(sock)
+    connection = Connection(ends)
     _, body = connection.receive()
     config = json.loads(body)
     prepare(config)
@@ -115,5 +116,5 @@ def set_limit(name: str, limit: int) -> None:
 
 
 def main() -> None:
-    """Entry point of a process that is the bootstrap alone: its argument is the socket's descriptor."""
-    run(socket.socket(fileno=int(sys.argv[1])))
+    """Entry point of a process that is the bootstrap alone: its arguments are the descriptors of its frames."""
+    run([int(number) for number in sys.argv[1:]])

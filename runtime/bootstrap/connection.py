@@ -1,30 +1,34 @@
-"""Frames over the socket that an execution environment has to the daemon: see `bootstrap.py`."""
+"""Frames between an execution environment and the daemon, as the environment has them: see `bootstrap.py`."""
 
 from __future__ import annotations
 
 import os
-import socket
 import struct
+from collections.abc import Sequence
 
 HEADER = struct.Struct("!cI")
 READ_BYTES = 65536
+LONG_READ_BYTES = 1 << 20  # what is read at once is room that is made first
 
 
 class Connection:
-    """Frames over a blocking socket."""
+    """Frames over descriptors that block: the first to read from, the last to write to. A socket is both."""
 
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
+    def __init__(self, ends: Sequence[int]) -> None:
+        self._ends = ends
         self._rest = b""  # of what was read, behind the last frame
 
     def send(self, kind: bytes, *parts: bytes) -> None:
         """Send one frame, whole."""
         body = b"".join(parts)
-        self._sock.sendall(HEADER.pack(kind, len(body)) + body)
+        left = memoryview(HEADER.pack(kind, len(body)) + body)
+        while left:
+            left = left[os.write(self._ends[-1], left) :]
 
     def close(self) -> None:
-        """Give the socket back."""
-        self._sock.close()
+        """Give the descriptors back."""
+        for end in self._ends:
+            os.close(end)
 
     def receive(self) -> tuple[bytes, bytes]:
         """Wait for a frame: its type and body. Ends the process once the daemon is gone."""
@@ -44,7 +48,7 @@ class Connection:
         return kind, data[HEADER.size : end]
 
     def _read(self, size: int) -> bytes:
-        data = self._sock.recv(size)
+        data = os.read(self._ends[0], min(size, LONG_READ_BYTES))
         if not data:
             os._exit(0)  # the daemon is gone
         return data

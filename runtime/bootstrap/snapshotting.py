@@ -52,10 +52,10 @@ def run_hooks(getter: str) -> None:
         hook(*arguments, **named)
 
 
-def wait(connection: Frames, supervisor: socket.socket | None) -> socket.socket | None:
+def wait(connection: Frames, supervisor: socket.socket | None) -> list[int] | None:
     """Say that the snapshot is there, and return in each process that is restored from it.
 
-    The frames of that process; None: those that it has.
+    The descriptors for the frames of that process; None: those that it has.
     """
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):  # the function may have closed or replaced it
@@ -84,10 +84,10 @@ def _alone() -> bool:
     return False
 
 
-def _fork(supervisor: socket.socket) -> socket.socket:
+def _fork(supervisor: socket.socket) -> list[int]:
     """Fork at each request. Returns in the forks alone."""
     while True:
-        message, received, _, _ = socket.recv_fds(supervisor, 64, 1)
+        message, received, _, _ = socket.recv_fds(supervisor, 64, 2)
         if not message:
             os._exit(0)
         child = -1
@@ -96,7 +96,7 @@ def _fork(supervisor: socket.socket) -> socket.socket:
             if child == 0:
                 if os.fork():
                     os._exit(0)  # its child is the supervisor's from now on
-                return _restored(supervisor, received[0])
+                return _restored(supervisor, received)
             with contextlib.suppress(ChildProcessError):  # the function may ignore SIGCHLD
                 os.waitpid(child, 0)
         except OSError:
@@ -107,10 +107,10 @@ def _fork(supervisor: socket.socket) -> socket.socket:
             os.close(descriptor)
 
 
-def _restored(supervisor: socket.socket, frames: int) -> socket.socket:
+def _restored(supervisor: socket.socket, frames: list[int]) -> list[int]:
     os.setsid()
     ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
     random.seed()
     supervisor.send(HERE)  # the kernel tells it who says so
     supervisor.close()
-    return socket.socket(fileno=frames)
+    return frames

@@ -75,13 +75,13 @@ class PlainProcesses:
         """True while one of them is there."""
         return any(not watch.process.exited.done() for watch in self._watches)
 
-    async def start_python(self, frames: socket.socket, output: int) -> Process:
-        return await self._start(self._python, [frames.fileno()], output)
+    async def start_python(self, frames: Sequence[int], output: int) -> Process:
+        return await self._start(self._python, [*frames], output)
 
-    async def start_snapshot(self, frames: socket.socket, output: int) -> Process:
+    async def start_snapshot(self, frames: Sequence[int], output: int) -> Process:
         return await self.start_python(frames, output)
 
-    async def restore(self, frames: socket.socket) -> Process:
+    async def restore(self, frames: Sequence[int]) -> Process:
         raise NotStarted("there are no snapshots that fork")
 
     async def start_program(

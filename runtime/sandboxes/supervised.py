@@ -91,14 +91,14 @@ class SupervisedProcesses:
             self._forwards = Forwards(function.name)
             await self._forwards.start(list(zip(self.exits, endpoints(function.network), strict=True)))
 
-    async def start_python(self, frames: socket.socket, output: int) -> Process:
-        return await self._start({"op": "python"}, [frames.fileno(), output])
+    async def start_python(self, frames: Sequence[int], output: int) -> Process:
+        return await self._start({"op": "python"}, [*frames, output])
 
-    async def start_snapshot(self, frames: socket.socket, output: int) -> Process:
-        return await self._start({"op": "snapshot"}, [frames.fileno(), output])
+    async def start_snapshot(self, frames: Sequence[int], output: int) -> Process:
+        return await self._start({"op": "snapshot"}, [*frames, output])
 
-    async def restore(self, frames: socket.socket) -> Process:
-        return await self._start({"op": "restore"}, [frames.fileno()])
+    async def restore(self, frames: Sequence[int]) -> Process:
+        return await self._start({"op": "restore"}, [*frames])
 
     async def start_program(
         self, command: Sequence[str], environment: Mapping[str, str], directory: str, output: int

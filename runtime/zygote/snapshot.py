@@ -13,6 +13,7 @@ import socket
 import struct
 
 HERE = b"+"
+SO_PASSRIGHTS = 83  # of include/uapi/asm-generic/socket.h
 CREDENTIALS = struct.Struct("3i")  # ucred: process, user, group
 MESSAGE_BYTES = 16
 
@@ -23,6 +24,8 @@ class Snapshot:
     def __init__(self) -> None:
         self.socket, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        with contextlib.suppress(OSError):  # kernels before 6.16: a descriptor may hold up whoever takes it
+            self.socket.setsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS, 0)
         self.socket.setblocking(False)
         self.pid = 0
         self.asked: int | None = None  # the id of what it was asked for

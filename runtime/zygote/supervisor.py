@@ -1,7 +1,7 @@
 """The first process of an execution environment: starts, stops and ends all others. Standard library only.
 
 It holds no code of the function. What it is told comes as JSON on a SOCK_SEQPACKET socket, each with
-the descriptors that it names:
+the descriptors that it names (frames are one or two):
 
     daemon → here   {"op": "python", "id": n}                    [frames, output]  fork our bootstrap
                     {"op": "exec", "id": n, "command": [...],
@@ -79,7 +79,7 @@ class Supervisor:
             if self._snapshot is not None and self._snapshot.socket.fileno() in ready:
                 self._restored(self._snapshot)
             if self._control.fileno() in ready:
-                message, descriptors, _, _ = socket.recv_fds(self._control, MESSAGE_BYTES, 2)
+                message, descriptors, _, _ = socket.recv_fds(self._control, MESSAGE_BYTES, 3)
                 if not message:
                     return
                 try:
@@ -118,7 +118,7 @@ class Supervisor:
             snapshot.send(self._snapshot.pid, signal.SIGKILL)
             self._forget_snapshot()
         made = snapshot.Snapshot()
-        pid = self._start(request, [descriptors[0], made.theirs.fileno(), descriptors[1]])
+        pid = self._start(request, [*descriptors[:-1], made.theirs.fileno(), descriptors[-1]])
         made.theirs.close()
         if pid is None:
             made.close()
@@ -241,17 +241,17 @@ def _become(request: dict[str, Any], descriptors: list[int]) -> None:
             status = _execute(request)
         else:
             ends = [
-                socket.socket(fileno=os.dup2(end, 3 + place, inheritable=False))
-                for place, end in enumerate(descriptors[:-1])
+                os.dup2(end, 3 + place, inheritable=False) for place, end in enumerate(descriptors[:-1])
             ]  # their places are those of the supervisor's own, which are not among them
             os.closerange(3 + len(ends), 1024)
             signal.signal(signal.SIGINT, signal.default_int_handler)
             for number in (signal.SIGPIPE, signal.SIGXFSZ):  # as every Python has them
                 signal.signal(number, signal.SIG_IGN)
             random.seed()
+            own = socket.socket(fileno=ends.pop()) if request["op"] == "snapshot" else None
             from ..bootstrap import bootstrap  # loaded by then, where there are functions that need it
 
-            bootstrap.run(*ends)
+            bootstrap.run(ends, own)
             status = 0
     except SystemExit as ended:
         status = ended.code if isinstance(ended.code, int) else 1

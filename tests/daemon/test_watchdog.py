@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import threading
 import time
 
 import pytest
 
+from millstream.daemon import watchdog
 from millstream.daemon.watchdog import watched
 
 
@@ -20,6 +23,36 @@ async def test_a_loop_that_stands_still_is_told_of_with_its_stack(caplog: pytest
     assert line.message == "event loop stood still"
     assert line.__dict__["seconds"] >= 0.7
     assert "a_hostile_regular_expression" in line.__dict__["stack"]
+
+
+class Waking(logging.Handler):
+    """Ends what the loop waits for, as soon as there is a line."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.line = threading.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.line.set()
+
+
+async def test_a_loop_that_may_never_turn_again_is_told_of_while_it_stands(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    waking = Waking()
+    watchdog.logger.addHandler(waking)
+    try:
+        with watched(longest_s=0.2, standing_s=0.6):
+            assert waking.line.wait(30.0), "no line while the loop stands still"
+            async with asyncio.timeout(10.0):
+                while len(caplog.records) < 2:
+                    await asyncio.sleep(0.01)
+    finally:
+        watchdog.logger.removeHandler(waking)
+    standing, stood = caplog.records
+    assert standing.message == "event loop stands still, nothing is done meanwhile"
+    assert "waking.line.wait(30.0)" in standing.__dict__["stack"]
+    assert stood.message == "event loop stood still"
 
 
 async def test_a_loop_that_turns_is_not_told_of(caplog: pytest.LogCaptureFixture) -> None:

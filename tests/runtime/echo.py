@@ -31,8 +31,8 @@ CLOSED = ("", "ECONNRESET", "ENOTCONN", "EPIPE")
 class Echo:
     """A server on loopback that answers with what it was sent, twice."""
 
-    def __init__(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
+    def __init__(self, port: int = 0) -> None:
+        self._listener = socket.create_server(("127.0.0.1", port))
         self.port: int = self._listener.getsockname()[1]
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from millstream.runtime.api.extensions import BODY_BYTES, VERSION, About, ExtensionsApi, shutdown_event
-from millstream.runtime.api.http import Server
 from millstream.runtime.api.roster import MOST, Extension, Refusal, Roster, Stage
+from millstream.runtime.api.server import Server
 from tests.runtime.test_api_runtime import Connection
 
 BASE = f"/{VERSION}/extension"
@@ -149,7 +149,7 @@ class Side:
 async def side() -> AsyncIterator[Side]:
     listener = socket.create_server(("127.0.0.1", 0))
     listener.setblocking(False)
-    server = Server()
+    server = Server("f")
     changes: list[None] = []
     about = About("f", "$LATEST", "f.handle", "000000000000")
     api = ExtensionsApi(about, Roster(["outside"]), lambda: changes.append(None))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -26,7 +25,7 @@ class Interrupted(PlainProcesses):
 
     meanwhile: Callable[[], None]
 
-    async def start_python(self, frames: socket.socket, output: int) -> Process:
+    async def start_python(self, frames: Sequence[int], output: int) -> Process:
         process = await super().start_python(frames, output)
         self.meanwhile()
         return process

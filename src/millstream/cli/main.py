@@ -15,7 +15,8 @@ import millstream
 from millstream.contract.errors import InvalidConfiguration, MillstreamError
 from millstream.daemon import data_dir
 from millstream.daemon.control import NoDaemon, Request, ask
-from millstream.daemon.serve import ExitCode, exit_code, log_to_stderr, serve
+from millstream.daemon.log_lines import log_to_stderr
+from millstream.daemon.serve import ExitCode, exit_code, serve
 from millstream.daemon.settings import (
     BUFFER_MB,
     CONCURRENCY,

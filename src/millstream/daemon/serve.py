@@ -1,17 +1,12 @@
-"""Runs a daemon in the foreground: signals, log lines, exit codes."""
+"""Runs a daemon in the foreground: signals, exit codes."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import logging
 import resource
 import signal
-import sys
-from datetime import UTC, datetime
 from enum import IntEnum
-from typing import Literal
 
 from millstream.contract.errors import (
     InvalidConfiguration,
@@ -101,47 +96,3 @@ async def _running(daemon: Daemon) -> MillstreamError | None:
     except MillstreamError as error:
         return error
     return None
-
-
-# ---- log lines
-
-_OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-
-
-class _Text(logging.Formatter):
-    """`06:12:01.123 INFO  mapping changed  mapping=sqs orders → handle  state=Enabled`."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        at = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S.%f")[:-3]
-        fields = "".join(f"  {name}={value}" for name, value in _fields(record).items())
-        line = f"{at} {record.levelname:<7} {record.getMessage()}{fields}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
-
-
-class _Json(logging.Formatter):
-    """One JSON object a line: time, level, logger, message, and the fields of the line."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        line: dict[str, object] = {
-            "time": at.replace("+00:00", "Z"),
-            "level": record.levelname,
-            "logger": record.name,
-            "message": record.getMessage(),
-            **_fields(record),
-        }
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str, ensure_ascii=False)
-
-
-def _fields(record: logging.LogRecord) -> dict[str, object]:
-    return {name: value for name, value in vars(record).items() if name not in _OWN}
-
-
-def log_to_stderr(form: Literal["text", "json"], level: str) -> None:
-    """Send the project's log lines, and warnings of the libraries, to standard error."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Json() if form == "json" else _Text())
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    logging.getLogger("millstream").setLevel(level)

@@ -16,17 +16,21 @@ logger = logging.getLogger(__name__)
 LONGEST_S = 1.0
 """A loop that goes without a turn for longer is told of."""
 
+STANDING_S = 10.0
+"""A loop that still stands after this is told of before it turns: it may never do so."""
+
 BEAT_S = 0.25
 """The loop says at this interval that it turns."""
 
 
 @contextmanager
-def watched(longest_s: float = LONGEST_S) -> Iterator[None]:
+def watched(longest_s: float = LONGEST_S, standing_s: float = STANDING_S) -> Iterator[None]:
     """Log a warning, with the stack, each time that the running loop stands still longer than `longest_s`.
 
-    A thread of its own looks once the loop has been silent for that long.
+    It is logged when the loop turns again, and an error before that, once it has stood for `standing_s`. A
+    thread of its own looks when the loop has been silent for that long.
     """
-    dog = _Watchdog(asyncio.get_running_loop(), longest_s)
+    dog = _Watchdog(asyncio.get_running_loop(), longest_s, standing_s)
     dog.start()
     try:
         yield
@@ -35,9 +39,10 @@ def watched(longest_s: float = LONGEST_S) -> Iterator[None]:
 
 
 class _Watchdog:
-    def __init__(self, loop: asyncio.AbstractEventLoop, longest_s: float) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, longest_s: float, standing_s: float) -> None:
         self._loop = loop
         self._longest_s = longest_s
+        self._standing_s = standing_s
         self._watched = threading.get_ident()
         self._turned_at = time.monotonic()
         self._beat: asyncio.TimerHandle | None = None
@@ -63,9 +68,12 @@ class _Watchdog:
             since = self._turned_at
             if time.monotonic() - since < self._longest_s:
                 continue
-            stack = self._stack()
+            stack, told = self._stack(), False
             while self._turned_at == since and not self._over.wait(BEAT_S):
-                pass
+                if not told and time.monotonic() - since > self._standing_s:
+                    told = True
+                    extra = {"seconds": round(time.monotonic() - since, 1), "stack": self._stack()}
+                    logger.error("event loop stands still, nothing is done meanwhile", extra=extra)
             stood_s = round(self._turned_at - since, 1)
             logger.warning("event loop stood still", extra={"seconds": stood_s, "stack": stack})
 

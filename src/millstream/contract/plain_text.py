@@ -1,0 +1,34 @@
+"""Shows texts that others have written, in logs and on terminals, which obey none of them. Pure."""
+
+from __future__ import annotations
+
+import re
+
+SHOWN_CHARACTERS = 256
+"""Longest text of others in a line of a log."""
+
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""C0, DEL, C1; line and paragraph separators; what turns the direction of a text; halves of characters.
+
+Source: Unicode, UAX #9 and UTS #55, "Bidirectional reordering".
+"""
+
+
+def plain(text: str, keep: str = "") -> str:
+    """The text with its control characters as escapes (`\\x1b`, `\\u202e`), those in `keep` excepted."""
+    return _CONTROLS.sub(lambda found: found[0] if found[0] in keep else _escape(found[0]), text)
+
+
+def shortened(text: str, most_characters: int = SHOWN_CHARACTERS) -> str:
+    """The text, or its beginning with an ellipsis if it is longer."""
+    return text if len(text) <= most_characters else f"{text[: most_characters - 1]}…"
+
+
+def shown(text: str, most_characters: int = SHOWN_CHARACTERS) -> str:
+    """As `plain` has it, on one line and no longer than that."""
+    return shortened(plain(text[: most_characters + 1]), most_characters)
+
+
+def _escape(character: str) -> str:
+    number = ord(character)
+    return f"\\x{number:02x}" if number < 256 else f"\\u{number:04x}"
