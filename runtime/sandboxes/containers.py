@@ -40,7 +40,7 @@ ENGINES = ("proc", "sys", "dev", "tmp", "mnt", HIDDEN.lstrip("/"))
 """Of an image's root, these are the engine's, or ours."""
 
 ENGINES_ETC = ("hosts", "hostname", "resolv.conf", "mtab")
-FILES, PROCESSES = 1024, 1024
+PROCESSES = 1024
 TMP_FILES_PER_MB = 128
 STACK_BYTES, MOST_STACK_BYTES = 2 * 1024 * 1024, 8 * 1024 * 1024
 OOM_SCORE = 400
@@ -115,8 +115,7 @@ def _host_config(root: Root, function: FunctionSpec, sockets: Path, rights: bool
         "Memory": memory_bytes,
         "MemorySwap": memory_bytes,
         "OomScoreAdj": OOM_SCORE,
-        "Ulimits": [
-            {"Name": "nofile", "Soft": FILES, "Hard": FILES},
+        "Ulimits": [  # descriptors are the engine's default; what the first process starts has Lambda's
             {"Name": "stack", "Soft": STACK_BYTES, "Hard": MOST_STACK_BYTES},
         ],
         "Tmpfs": {"/tmp": f"exec,nosuid,nodev,size={tmp_mb}m,nr_inodes={tmp_mb * TMP_FILES_PER_MB}"},

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import socket
 import sys
 from typing import Any
@@ -23,6 +22,7 @@ import zygote
 def main() -> None:
     """Entry point."""
     zygote.limit_stack()
+    zygote.allow_descriptors()
     control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     control.connect(sys.argv[1])
     seccomp_filter = control.recv(1 << 18)
@@ -40,8 +40,7 @@ def confine(request: dict[str, Any], seccomp_filter: bytes) -> list[int]:
     wanted = zygote.limits(request)
     if not request["processes"]:
         del wanted["RLIMIT_NPROC"]  # counts every process of the user, those of other containers, too
-    for name, limit in wanted.items():
-        resource.setrlimit(getattr(resource, name), (limit, limit))
+    zygote.set_limits(wanted)
     image.check(image.libc.prctl(zygote.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
     if request["user"] is not None:
         zygote.drop_bounds()

@@ -52,6 +52,9 @@ BACKLOG = 64
 CAPSET = {"x86_64": 126, "aarch64": 91}
 CAPABILITY_VERSION_3 = 0x20080522
 LAST_CAPABILITY = 63
+FILES = 1 << 16
+"""Descriptors of the zygote and of supervisors; see supervisor.py for those of a function."""
+
 FILES_PER_MB = 128
 OOM_SCORE = "400"  # where memory ends, an environment goes before its template, and before the host's own
 STACK_BYTES = 8 * 1024 * 1024
@@ -121,8 +124,7 @@ def isolate(request: dict[str, Any], seccomp_filter: bytes) -> list[int]:
     listeners = listen(request)
     os.setsid()
     _own_user(request["uid"])
-    for name, limit in limits(request).items():
-        resource.setrlimit(getattr(resource, name), (limit, limit))
+    set_limits(limits(request))
     drop_bounds()
     drop_capabilities()
     image.check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "pdeathsig")
@@ -157,9 +159,26 @@ def limits(request: dict[str, Any]) -> dict[str, int]:
         "RLIMIT_DATA": _data_bytes() + request["data_mb"] * 1024 * 1024,
         "RLIMIT_FSIZE": request["tmp_mb"] * 1024 * 1024,
         "RLIMIT_NPROC": 1024,
-        "RLIMIT_NOFILE": 1024,
+        "RLIMIT_MSGQUEUE": 0,  # their bytes are counted for the whole user of the host, and Lambda has none
+        "RLIMIT_SIGPENDING": 1024,  # of the host's user, too
         "RLIMIT_CORE": 1,  # 0 would still start a host's program that takes core dumps by a pipe: core(5)
     }
+
+
+def set_limits(wanted: dict[str, int]) -> None:
+    """For good. Above a hard limit is none: it may be lower on this host."""
+    for name, limit in wanted.items():
+        number = getattr(resource, name)
+        _, hard = resource.getrlimit(number)
+        least = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+        resource.setrlimit(number, (least, least))
+
+
+def allow_descriptors() -> None:
+    """As many as the host allows, for our own processes alone."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _data_bytes() -> int:
@@ -210,6 +229,7 @@ def limit_stack() -> None:
 def main() -> None:
     """Entry point: preload, then serve."""
     limit_stack()
+    allow_descriptors()
     mode = sys.argv[2]
     if mode != "bare":
         for name in PRELOADED + (BOTO3 if mode == "boto3" else ()):
