@@ -22,7 +22,6 @@ from millstream.contract.functions import FunctionSpec
 from millstream.runtime.sandboxes.cgroups import MB, OVERHEAD_BYTES
 from millstream.runtime.sandboxes.layout import (
     RUNTIME,
-    UNPRIVILEGED_ID,
     VARIABLES,
     Layout,
     first_files,
@@ -67,17 +66,24 @@ class Root:
     variables: dict[str, str]
 
 
-def root_of(function: FunctionSpec, work_dir: Path) -> Root:
+def root_of(function: FunctionSpec, work_dir: Path, user: int) -> Root:
     """The root of a function's environments. Raises SandboxUnavailable, OSError."""
     if function.image is not None:
         return _image_root(function, function.image.root, work_dir)
-    inside = layout(function, work_dir, UNPRIVILEGED_ID)
+    inside = layout(function, work_dir, user)
     command = [inside.python, "-S", "-s", f"{RUNTIME}/contained.py", f"{SOCKETS}/{SOCKET}"]
     return _root(inside, _archive(inside), command)
 
 
 def container(
-    image: str, root: Root, function: FunctionSpec, sockets: Path, labels: dict[str, str], rights: bool
+    image: str,
+    root: Root,
+    function: FunctionSpec,
+    sockets: Path,
+    labels: dict[str, str],
+    user: int,
+    *,
+    rights: bool,
 ) -> dict[str, Any]:
     """The configuration of a container, as the engine's API has it.
 
@@ -87,7 +93,7 @@ def container(
     return {
         "Image": image,
         "Hostname": "millstream",
-        "User": "0:0" if rights else f"{UNPRIVILEGED_ID}:{UNPRIVILEGED_ID}",
+        "User": "0:0" if rights else f"{user}:{user}",
         "WorkingDir": "/",
         "StopSignal": "SIGKILL",  # an engine that ends waits long for those that hear of no other
         "Entrypoint": root.command,

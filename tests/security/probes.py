@@ -81,18 +81,18 @@ PROBES: tuple[Probe, ...] = (
         "return os.readlink(f\"/proc/{e['daemon']}/fd/0\")",
     ),
     Probe(
-        FILES, "read another function's code", walled(POSSIBLE),
+        FILES, "read another function's code", walled(DENIED, POSSIBLE),
         SOMEBODY_ELSES
         + "return any(map(found, [e['other_code'], *glob.glob('/proc/*/root/tmp/task/other.py')]))",
     ),
     Probe(
-        FILES, "read another function's /tmp", walled(POSSIBLE),
+        FILES, "read another function's /tmp", walled(DENIED, POSSIBLE),
         SOMEBODY_ELSES
         + "places = [e['sandboxes'] + '/tmp-*/', '/proc/*/root/tmp/tmp/', '/proc/*/root/tmp/', '/tmp/']\n"
         "return any(found(path) for place in places for path in glob.glob(place + 'mark'))",
     ),
     Probe(
-        FILES, "read another function's variables and events", walled(POSSIBLE),
+        FILES, "read another function's variables and events", walled(DENIED, POSSIBLE),
         SEARCH
         + "own = {os.getpid(), os.getppid(), e['daemon']}\n"
         "return any_holds({int(pid) for pid in os.listdir('/proc') if pid.isdecimal()} - own)",
@@ -119,11 +119,11 @@ PROBES: tuple[Probe, ...] = (
         "return call((101, 117), 0x4206, e['daemon'], 0, 0)", ptrace_is_restricted,
     ),
     Probe(
-        PROCESSES, "signal another function's processes", walled(POSSIBLE),
+        PROCESSES, "signal another function's processes", walled(DENIED, POSSIBLE),
         "return os.kill(e['other'], 28) is None",
     ),
     Probe(
-        PROCESSES, "limit another function's processes", walled(POSSIBLE),
+        PROCESSES, "limit another function's processes", walled(DENIED, POSSIBLE),
         "return resource.prlimit(e['other'], resource.RLIMIT_CORE)",
     ),
     Probe(PROCESSES, "become root", everywhere(DENIED), "return os.setuid(0) is None"),
