@@ -19,7 +19,9 @@ import msgspec
 
 from millstream.runtime.processes import NotStarted
 
-HEADER_BYTES = 16 * 1024
+HEADER_BYTES = 256 * 1024
+"""AWS's clients send an error's whole stack in a header (Lambda-Runtime-Function-XRay-Error-Cause)."""
+
 CONNECTIONS = 64
 """At once, per environment: a runtime needs one, an extension two."""
 

@@ -40,6 +40,9 @@ ENGINES = ("proc", "sys", "dev", "tmp", "mnt", HIDDEN.lstrip("/"))
 
 ENGINES_ETC = ("hosts", "hostname", "resolv.conf", "mtab")
 PROCESSES = 1024
+BUFFERS = "4096 16384 65536"
+"""What a TCP socket holds in the kernel, which counts it for no process."""
+
 TMP_FILES_PER_MB = 128
 STACK_BYTES, MOST_STACK_BYTES = 2 * 1024 * 1024, 8 * 1024 * 1024
 OOM_SCORE = 400
@@ -111,6 +114,7 @@ def _host_config(root: Root, function: FunctionSpec, sockets: Path, rights: bool
     places += [(source, place, False) for source, place in root.writable]
     return {
         "NetworkMode": "none",
+        "Sysctls": {f"net.ipv4.{name}": BUFFERS for name in ("tcp_rmem", "tcp_wmem")},
         "IpcMode": "none",
         "ReadonlyRootfs": True,
         "CapDrop": ["ALL"],

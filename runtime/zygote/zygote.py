@@ -43,7 +43,9 @@ BOTO3 = ("boto3", "botocore.client", "botocore.endpoint", "botocore.parsers", "b
 
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x20000, 0x4000000, 0x8000000
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
-MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 16384, 1 << 18
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND = 1, 2, 4, 8, 32, 4096
+MS_REC, MS_PRIVATE = 16384, 1 << 18
+NO_PROGRAMS = MS_NOSUID | MS_NODEV | MS_NOEXEC
 PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_CAPBSET_DROP = 1, 22, 24
 PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 38, 47, 4
 SECCOMP_MODE_FILTER = 2
@@ -59,6 +61,16 @@ FILES_PER_MB = 128
 OOM_SCORE = "400"  # where memory ends, an environment goes before its template, and before the host's own
 STACK_BYTES = 8 * 1024 * 1024
 """Of the main thread. Other threads have the smaller one that the launcher sets."""
+
+BUFFERS = {
+    "/proc/sys/net/ipv4/tcp_rmem": "4096 16384 65536",
+    "/proc/sys/net/ipv4/tcp_wmem": "4096 16384 65536",
+}
+"""What a TCP socket may hold in the kernel, in bytes: least, at first, most. It counts for no process, is
+counted together for the whole host, and of a connection to oneself nothing more is needed."""
+
+QUOTAS = {"user/max_inotify_instances": "16", "user/max_inotify_watches": "8192"}
+"""Below /proc/sys, of the environment's own user namespace; the host's user has 128 instances by default."""
 
 IMAGE, ROOT = "/run/image", "/run/root"
 """Where the template shows the files of a container image, and where its environments' root is made."""
@@ -113,9 +125,15 @@ def isolate(request: dict[str, Any], seccomp_filter: bytes) -> list[int]:
     image.mount(None, "/", None, MS_REC | MS_PRIVATE, None)
     image.mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, tmp_options(request["tmp_mb"]))
     # The template's terminals would be shared by all environments of the function.
-    image.mount("tmpfs", "/dev/pts", "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=4k")
-    image.mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, None)
+    image.mount("tmpfs", "/dev/pts", "tmpfs", MS_RDONLY | NO_PROGRAMS, "size=4k")
+    image.mount("proc", "/proc", "proc", NO_PROGRAMS, None)
     image.write("/proc/self/oom_score_adj", OOM_SCORE)
+    for name, value in BUFFERS.items():
+        image.write(name, value)
+    own, system = (os.open(folder, os.O_PATH | os.O_CLOEXEC) for folder in ("/proc/self", "/proc/sys"))
+    for folder in ("/proc/1", "/proc/sys"):  # the kernel takes the function for their owner
+        image.mount(folder, folder, None, MS_BIND, None)
+        image.mount(None, folder, None, MS_REMOUNT | MS_BIND | MS_RDONLY | NO_PROGRAMS, None)
     if os.path.isdir(ROOT):
         image.enter(ROOT, tmp_options(request["tmp_mb"]))
     with socket.socket() as probe:
@@ -123,7 +141,12 @@ def isolate(request: dict[str, Any], seccomp_filter: bytes) -> list[int]:
         add_addresses(probe, sorted({address for address, _ in request["listen"]}))
     listeners = listen(request)
     os.setsid()
-    _own_user(request["uid"])
+    _own_user(request["uid"], own)
+    for name, value in QUOTAS.items():
+        if os.access(name, os.F_OK, dir_fd=system):
+            image.write(name, value, system)
+    os.close(own)
+    os.close(system)
     set_limits(limits(request))
     drop_bounds()
     drop_capabilities()
@@ -189,11 +212,11 @@ def _data_bytes() -> int:
     return 0
 
 
-def _own_user(uid: int) -> None:
-    """A user namespace of the environment's own, with an ordinary user in it."""
+def _own_user(uid: int, own: int) -> None:
+    """A user namespace of the environment's own, with an ordinary user in it. `own` is /proc/self."""
     image.check(libc.unshare(CLONE_NEWUSER), "unshare user")
     for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} 0 1"), ("gid_map", f"{uid} 0 1")):
-        image.write(f"/proc/self/{name}", text)
+        image.write(name, text, own)
 
 
 def drop_bounds() -> None:

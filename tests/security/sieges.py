@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.security.outcomes import BOUNDED, Attempt, everywhere
+from tests.security.outcomes import BOUNDED, POSSIBLE, Attempt, everywhere
 
 SHARED = "what the kernel counts for all"
 
@@ -48,5 +48,29 @@ SIEGES: tuple[Siege, ...] = (
             "except OSError:",
             "    return len(kept)",
         ),
+    ),
+    Siege(
+        SHARED, "inotify instances", (BOUNDED, BOUNDED, BOUNDED, BOUNDED, POSSIBLE),
+        taker("while libc.inotify_init() >= 0:", "    kept.append(1)", "return len(kept)"),
+        "import ctypes\n"
+        "made = ctypes.CDLL(None).inotify_init()\n"
+        "return made >= 0 and os.close(made) is None",
+    ),
+    Siege(
+        SHARED, "pages of pipes", (BOUNDED, POSSIBLE, BOUNDED, BOUNDED, POSSIBLE),
+        taker(
+            "import fcntl",
+            "while len(kept) < 450:",
+            "    kept.append(os.pipe())",
+            "    try:",
+            "        fcntl.fcntl(kept[-1][0], fcntl.F_SETPIPE_SZ, 1 << 20)",
+            "    except OSError:",
+            "        continue",
+            "return len(kept)",
+        ),
+        "import fcntl\n"
+        "ends = os.pipe()\n"
+        "size = fcntl.fcntl(ends[0], fcntl.F_GETPIPE_SZ)\n"
+        "return size == 1 << 16 and [*map(os.close, ends)] == [None, None]",
     ),
 )  # fmt: skip
