@@ -18,7 +18,12 @@ import httptools
 
 from millstream.runtime.api.http import Request, Service, refuse
 
-HEADER_BYTES = 16 * 1024
+HEADER_BYTES = 256 * 1024
+"""AWS's clients send an error's whole stack in a header (Lambda-Runtime-Function-XRay-Error-Cause)."""
+
+UNREAD_BYTES = 16 * 1024
+"""What waits to be looked at, ahead of which nothing more is read."""
+
 HEADERS = 64
 """Headers of a request that are kept, and trailers; AWS's clients send ten."""
 
@@ -132,7 +137,7 @@ class Connection(asyncio.Protocol):
         self._pay()
         if self._turn is None and not self._answering:
             self._work()
-        elif len(self._unread) > HEADER_BYTES:
+        elif len(self._unread) > UNREAD_BYTES:
             self._pause()
 
     def answered(self, *, of_use: bool) -> None:
@@ -182,7 +187,7 @@ class Connection(asyncio.Protocol):
                 looked_at = TURN_BYTES
             else:
                 looked_at += self._feed()
-        if len(self._unread) > HEADER_BYTES:
+        if len(self._unread) > UNREAD_BYTES:
             self._pause()
         elif self._paused and not self._unread and self._transport is not None:
             self._paused = False

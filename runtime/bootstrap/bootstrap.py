@@ -116,5 +116,5 @@ def set_limit(name: str, limit: int) -> None:
 
 
 def main() -> None:
-    """Entry point of a process that is the bootstrap alone: its arguments are the descriptors of its frames."""
+    """Entry point of a bootstrap that is a process of its own, told the descriptors of its frames."""
     run([int(number) for number in sys.argv[1:]])

@@ -25,9 +25,10 @@ from millstream.runtime.environment import Environment
 from millstream.runtime.processes import NotStarted
 from millstream.runtime.sandboxes.cgroups import MemoryGroup, MemoryGroups, Share, find_memory_groups
 from millstream.runtime.sandboxes.launching import launched
-from millstream.runtime.sandboxes.layout import RUNTIME, UNPRIVILEGED_ID, Layout, layout, mode, start
+from millstream.runtime.sandboxes.layout import RUNTIME, Layout, layout, mode, start
 from millstream.runtime.sandboxes.supervised import SupervisedProcesses
 from millstream.runtime.sandboxes.template import Template
+from millstream.runtime.sandboxes.users import HostUsers, host_users
 
 START_S = 30.0
 GROUP_CLOSES, GROUP_CLOSE_S = 50, 0.01
@@ -49,6 +50,7 @@ class BwrapSandbox:
         self._templates: dict[str, Template] = {}
         self._ended: list[Template] = []
         self._groups: MemoryGroups | None = None
+        self._users: HostUsers | None = None  # where the daemon is root
         self._starting = asyncio.Lock()
 
     async def start(self) -> None:
@@ -64,6 +66,7 @@ class BwrapSandbox:
             raise SandboxUnavailable(f"isolation bwrap: {wanted}, found: {error}") from error
         self._filter = seccomp.program()
         self._work_dir.mkdir(parents=True, exist_ok=True)
+        self._users = host_users() if os.geteuid() == 0 else None
         self._groups = find_memory_groups()
         if self._groups is not None and await self._try():
             self._groups.close()
@@ -124,7 +127,8 @@ class BwrapSandbox:
         """Why an empty sandbox cannot be made; empty if it can."""
         group = None if self._groups is None else self._groups.make("probe")
         empty = layout(None, self._work_dir)
-        process, log = await self._launch("probe", empty, ["/usr/bin/env", "true"], [], group)
+        user = None if self._users is None else self._users.first
+        process, log = await self._launch("probe", empty, ["/usr/bin/env", "true"], [], group, user)
         status = await process.wait()
         if self._groups is not None and group is not None:
             self._groups.drop(group)
@@ -155,7 +159,8 @@ class BwrapSandbox:
                 str(theirs.fileno()),
                 mode(function),
             ]
-            process, log = await self._launch(function.name, inside, command, [theirs.fileno()], group)
+            user = None if self._users is None else self._users.of(function)
+            process, log = await self._launch(function.name, inside, command, [theirs.fileno()], group, user)
             template = Template(function, process, ours, log, group)
         finally:
             theirs.close()
@@ -177,7 +182,13 @@ class BwrapSandbox:
         return template
 
     async def _launch(
-        self, name: str, inside: Layout, command: list[str], descriptors: list[int], group: MemoryGroup | None
+        self,
+        name: str,
+        inside: Layout,
+        command: list[str],
+        descriptors: list[int],
+        group: MemoryGroup | None,
+        user: int | None,
     ) -> tuple[asyncio.subprocess.Process, Path]:
         """Start bwrap; its log takes what it, and the zygote, have to say."""
         wanted = {
@@ -188,7 +199,7 @@ class BwrapSandbox:
             "writable": inside.writable,
             "command": command,
             "cgroup": None if group is None else group.entrance,
-            "uid": UNPRIVILEGED_ID if os.geteuid() == 0 else None,
+            "uid": user,
         }
         log = self._work_dir / f"{name}.log"
         with log.open("wb") as out, launched(wanted).opened() as (launcher, more):

@@ -22,7 +22,6 @@ from millstream.contract.functions import FunctionSpec
 from millstream.runtime.sandboxes.cgroups import MB, OVERHEAD_BYTES
 from millstream.runtime.sandboxes.layout import (
     RUNTIME,
-    UNPRIVILEGED_ID,
     VARIABLES,
     Layout,
     first_files,
@@ -42,7 +41,10 @@ ENGINES = ("proc", "sys", "dev", "tmp", "mnt", HIDDEN.lstrip("/"))
 """Of an image's root, these are the engine's, or ours."""
 
 ENGINES_ETC = ("hosts", "hostname", "resolv.conf", "mtab")
-FILES, PROCESSES = 1024, 1024
+PROCESSES = 1024
+BUFFERS = "4096 16384 65536"
+"""What a TCP socket holds in the kernel, which counts it for no process."""
+
 TMP_FILES_PER_MB = 128
 STACK_BYTES, MOST_STACK_BYTES = 2 * 1024 * 1024, 8 * 1024 * 1024
 OOM_SCORE = 400
@@ -69,18 +71,25 @@ class Root:
     variables: dict[str, str]
 
 
-def root_of(function: FunctionSpec, work_dir: Path) -> Root:
+def root_of(function: FunctionSpec, work_dir: Path, user: int) -> Root:
     """The root of a function's environments. Raises SandboxUnavailable, OSError."""
     if function.image is not None:
         return _image_root(function, function.image.root, work_dir)
-    inside = layout(function, work_dir, UNPRIVILEGED_ID)
+    inside = layout(function, work_dir, user)
     started = [*start(RUNTIME, "zygote.contained"), f"{SOCKETS}/{SOCKET}", mode(function)]
     command = [inside.python, "-S", "-s", *started]
     return _root(inside, _archive(inside), command)
 
 
 def container(
-    image: str, root: Root, function: FunctionSpec, sockets: Path, labels: dict[str, str], rights: bool
+    image: str,
+    root: Root,
+    function: FunctionSpec,
+    sockets: Path,
+    labels: dict[str, str],
+    user: int,
+    *,
+    rights: bool,
 ) -> dict[str, Any]:
     """The configuration of a container, as the engine's API has it.
 
@@ -90,7 +99,7 @@ def container(
     return {
         "Image": image,
         "Hostname": "millstream",
-        "User": "0:0" if rights else f"{UNPRIVILEGED_ID}:{UNPRIVILEGED_ID}",
+        "User": "0:0" if rights else f"{user}:{user}",
         "WorkingDir": "/",
         "StopSignal": "SIGKILL",  # an engine that ends waits long for those that hear of no other
         "Entrypoint": root.command,
@@ -108,6 +117,7 @@ def _host_config(root: Root, function: FunctionSpec, sockets: Path, rights: bool
     places += [(source, place, False) for source, place in root.writable]
     return {
         "NetworkMode": "none",
+        "Sysctls": {f"net.ipv4.{name}": BUFFERS for name in ("tcp_rmem", "tcp_wmem")},
         "IpcMode": "none",
         "ReadonlyRootfs": True,
         "CapDrop": ["ALL"],
@@ -118,8 +128,7 @@ def _host_config(root: Root, function: FunctionSpec, sockets: Path, rights: bool
         "Memory": memory_bytes,
         "MemorySwap": memory_bytes,
         "OomScoreAdj": OOM_SCORE,
-        "Ulimits": [
-            {"Name": "nofile", "Soft": FILES, "Hard": FILES},
+        "Ulimits": [  # descriptors are the engine's default; what the first process starts has Lambda's
             {"Name": "stack", "Soft": STACK_BYTES, "Hard": MOST_STACK_BYTES},
         ],
         "Tmpfs": {"/tmp": f"exec,nosuid,nodev,size={tmp_mb}m,nr_inodes={tmp_mb * TMP_FILES_PER_MB}"},

@@ -35,8 +35,9 @@ from millstream.runtime.processes import NotStarted
 from millstream.runtime.sandboxes.cgroups import watch
 from millstream.runtime.sandboxes.containers import SOCKET, Root, container, root_of
 from millstream.runtime.sandboxes.engine import WAYS_OUT, Engine, Offer
-from millstream.runtime.sandboxes.layout import API_PORT, UNPRIVILEGED_ID, data_mb, places
+from millstream.runtime.sandboxes.layout import API_PORT, data_mb, places
 from millstream.runtime.sandboxes.supervised import SupervisedProcesses
+from millstream.runtime.sandboxes.users import IDS, HostUsers, host_users
 
 THREADS = 4
 """Calls of the engine at once: it makes containers hardly faster with more."""
@@ -64,6 +65,7 @@ class DockerSandbox:
         self._offer: Offer | None = None
         self._filter = b""
         self._roots: dict[str, Root] = {}  # by function
+        self._users = HostUsers(IDS)
 
     async def start(self) -> None:
         """Connect to the engine, remove what a killed daemon left, and try an empty container."""
@@ -76,6 +78,7 @@ class DockerSandbox:
             wanted = "wanted libseccomp (Debian, Ubuntu: libseccomp2)"
             raise SandboxUnavailable(f"isolation docker: {wanted}, found: {error}") from error
         self._filter = seccomp.program()
+        self._users = host_users()
         shutil.rmtree(self._work_dir / "sockets", ignore_errors=True)  # of a killed daemon
         (self._work_dir / "sockets").mkdir(parents=True)
         (self._work_dir / "sockets").chmod(0o700)
@@ -183,10 +186,13 @@ class DockerSandbox:
     def _make(self, own: str, function: FunctionSpec, folder: Path) -> int:
         """In a thread: make the container and start it; its first process. Raises SandboxUnavailable."""
         engine = self._there()
-        root = self._roots.get(function.name) or root_of(function, self._work_dir)
+        user = self._users.of(function)
+        root = self._roots.get(function.name) or root_of(function, self._work_dir, user)
         self._roots[function.name] = root
         image = engine.ensure_image(root.name, root.archive)
-        return engine.start(own, container(image, root, function, folder, engine.labels, _rights(function)))
+        rights = _rights(function)
+        made = container(image, root, function, folder, engine.labels, user, rights=rights)
+        return engine.start(own, made)
 
     async def _bury(self, own: str) -> None:
         try:
@@ -216,7 +222,7 @@ class DockerSandbox:
             "data_mb": data_mb(function),
             "listen": [(LOOPBACK, API_PORT), *listen],
             "processes": self._offer is None or not self._offer.processes,
-            "user": UNPRIVILEGED_ID if _rights(function) else None,
+            "user": self._users.of(function) if _rights(function) else None,
         }
         loop = asyncio.get_running_loop()
         await loop.sock_sendall(control, self._filter)

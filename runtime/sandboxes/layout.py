@@ -66,9 +66,6 @@ LOOKED_AT = 200
 LOOKED_AT_BYTES = 64 * 1024
 """How many modules of a package, and how much of each, are searched for boto3."""
 
-UNPRIVILEGED_ID = 62993
-"""The user that a root daemon becomes before it runs a function; no account, so it owns nothing."""
-
 USER = "sbx_user1051"
 USER_ID = 993
 OUR_ETC = {
@@ -104,7 +101,7 @@ def layout(function: FunctionSpec | None, work_dir: Path, user: int = USER_ID) -
             mounts.append((str(path), str(path)))
     mounts += [(f"/etc/{name}", f"/etc/{name}") for name in ETC if Path("/etc", name).exists()]
     mounts += [(str(path), str(path)) for path in sorted(Path("/etc").glob("java-*-openjdk"))]
-    mounts += [(str(path), f"/etc/{path.name}") for path in _our_etc(work_dir, user)]
+    mounts += [(str(path), f"/etc/{path.stem}") for path in _our_etc(work_dir, user)]
     mounts.append((str(hosts_file(function, work_dir)), "/etc/hosts"))
     own = function is not None and function.interpreter is not None
     python, variables, lang = interpreter(f"{RUNTIME}/lang" if own else LANG)
@@ -158,7 +155,7 @@ def _names_boto3(code: Path) -> bool:
 
 
 def _our_etc(work_dir: Path, user: int) -> list[Path]:
-    return [_written(work_dir, name, text.format(user=user)) for name, text in OUR_ETC.items()]
+    return [_written(work_dir, f"{name}.{user}", text.format(user=user)) for name, text in OUR_ETC.items()]
 
 
 def hosts_file(function: FunctionSpec | None, work_dir: Path) -> Path:
@@ -172,7 +169,7 @@ def _written(work_dir: Path, name: str, text: str) -> Path:
     file = work_dir / "etc" / name
     if not file.exists() or file.read_text(encoding="ascii") != text:
         file.parent.mkdir(parents=True, exist_ok=True)
-        new = file.with_suffix(".new")
+        new = file.with_name(f"{file.name}.new")
         new.write_text(text, encoding="ascii")
         new.chmod(0o644)
         new.replace(file)

@@ -1,10 +1,12 @@
 """Reduced isolation, by explicit choice: a plain process for each environment.
 
 What it has: a cleared environment, resource limits per process, a session and a temporary folder of its
-own, an end by process group; under a root daemon, an ordinary user's id and no way into root's folders.
+own, an end by process group; under a root daemon, a user of its function's own and no way into root's
+folders.
 The daemon's own memory, environment and descriptors are closed to it.
 What it has not: a function can read what that user can, reach the network, signal and read that user's
-other processes, other functions' among them, and leave processes behind by leaving its session.
+other processes (under an ordinary user's daemon, those of other functions among them), and leave processes
+behind by leaving its session.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +32,6 @@ from millstream.runtime.environment import Environment
 from millstream.runtime.processes import Places
 from millstream.runtime.sandboxes.launching import Launch, launched
 from millstream.runtime.sandboxes.layout import (
-    UNPRIVILEGED_ID,
     data_mb,
     first_files,
     interpreter,
@@ -37,6 +39,7 @@ from millstream.runtime.sandboxes.layout import (
     start,
 )
 from millstream.runtime.sandboxes.plain import PlainProcesses
+from millstream.runtime.sandboxes.users import HostUsers, host_users
 
 OWN_FOLDER = ("-E", "-s")
 """Options of Python: as -I, but a program may import what is beside it."""
@@ -47,7 +50,7 @@ OPT, LANG = f"{STAGE}/opt", f"{STAGE}/var/lang"
 """Where a root daemon shows code, runtime and temporary folder to processes that cannot reach its own."""
 
 PROCESSES_OF_ALL = 4096
-"""The kernel counts a user's processes together: those of all functions, and of other daemons' sandboxes."""
+"""The kernel counts a user's processes together: those of all environments of a function."""
 
 PR_SET_DUMPABLE = 4
 
@@ -64,20 +67,23 @@ class ProcessSandbox:
         self._folders = BlockingClient("process-folders", 1)
         self._staged = False
         self._runtime = work_dir / "runtime"  # our modules, under the name that they have in a sandbox
+        self._users: HostUsers | None = None  # where the daemon is root
 
     async def start(self) -> None:
         """Make ready; as root, find out how to give up root."""
         _link(runtime_files(str(self._runtime)))
         _be_readable(False)
         if os.geteuid() == 0:
-            trial = _staged(first_files(RUNTIME), ["-c", ""])
+            self._users = host_users()
+            first = self._users.first
+            trial = _staged(first_files(RUNTIME), ["-c", ""], first)
             self._staged = sys.platform.startswith("linux") and not await _try(trial)
-            if not self._staged and (why := await _try(_unstaged([sys.executable, "-c", ""]))):
-                wanted = f"wanted an interpreter that user {UNPRIVILEGED_ID} can run, found: {why}"
+            if not self._staged and (why := await _try(_unstaged([sys.executable, "-c", ""], first))):
+                wanted = f"wanted an interpreter that user {first} can run, found: {why}"
                 raise SandboxUnavailable(f"isolation process: {wanted}; or run as an ordinary user")
 
     def limits(self) -> str:
-        own = "a user of its own, " if os.geteuid() == 0 else ""
+        own = "a user of the function's own, " if os.geteuid() == 0 else ""
         return f"reduced: {own}memory, descriptors and file sizes per process; network and host files open"
 
     async def create(self, function: FunctionSpec, log: LogSink) -> Environment:
@@ -87,14 +93,15 @@ class ProcessSandbox:
         if function.image is not None:
             raise SandboxUnavailable(f"{function.name}: isolation process: wanted no image, found one")
         await self._sweep()
+        user = None if self._users is None else self._users.of(function)
         try:
             temporary = Path(tempfile.mkdtemp(prefix="tmp-", dir=self._work_dir))
-            if os.geteuid() == 0:
-                os.chown(temporary, UNPRIVILEGED_ID, UNPRIVILEGED_ID)
+            if user is not None:
+                os.chown(temporary, user, user)
             listener = socket.create_server(("127.0.0.1", 0))
         except OSError as error:
             raise SandboxUnavailable(f"{function.name}: process: {error.strerror}") from error
-        processes = self._plain(function, temporary, listener)
+        processes = self._plain(function, temporary, listener, user)
         self._running.append(processes)
         return processes
 
@@ -106,7 +113,9 @@ class ProcessSandbox:
         self._folders.close()
         _be_readable(True)
 
-    def _plain(self, function: FunctionSpec, temporary: Path, listener: socket.socket) -> PlainProcesses:
+    def _plain(
+        self, function: FunctionSpec, temporary: Path, listener: socket.socket, user: int | None
+    ) -> PlainProcesses:
         port = listener.getsockname()[1]
         limits = _limits(function)
         if not self._staged:
@@ -116,17 +125,21 @@ class ProcessSandbox:
                 f"{self._runtime}/bootstrap.py",
             )  # fmt: skip
             own = [sys.executable, *OWN_FOLDER, *start(str(self._runtime), "bootstrap.bootstrap")]
-            python = Launch(own) if os.geteuid() else _unstaged(own)
-            return PlainProcesses(places, temporary, python, _program_unstaged, listener)
+            python = Launch(own) if user is None else _unstaged(own, user)
+            return PlainProcesses(places, temporary, python, partial(_program_unstaged, user), listener)
         mounts = [*runtime_files(RUNTIME), (str(function.code), TASK)]
         mounts += [] if function.opt is None else [(str(function.opt), OPT)]
         mounts += [] if function.interpreter is None else [(str(function.interpreter), LANG)]
         inside = interpreter(f"{STAGE}/lang")[0]
         places = Places(TASK, RUNTIME, OPT, LANG, TMP, limits, port, inside, f"{RUNTIME}/bootstrap.py")
-        python = _staged(mounts, [*OWN_FOLDER, *start(RUNTIME, "bootstrap.bootstrap")], temporary)
+        python = _staged(mounts, [*OWN_FOLDER, *start(RUNTIME, "bootstrap.bootstrap")], user, temporary)
 
         def program(command: Sequence[str], environment: Mapping[str, str], directory: str) -> Launch:
-            wanted = {**_stage(mounts, temporary), "process": [*command], "environment": {**environment}}
+            wanted = {
+                **_stage(mounts, user, temporary),
+                "process": [*command],
+                "environment": {**environment},
+            }
             return launched({**wanted, "directory": directory})
 
         return PlainProcesses(places, temporary, python, program, listener)
@@ -166,26 +179,29 @@ def _limits(function: FunctionSpec) -> dict[str, int]:
     return limits
 
 
-def _stage(mounts: list[tuple[str, str]], temporary: Path | None) -> dict[str, Any]:
+def _stage(mounts: list[tuple[str, str]], user: int | None, temporary: Path | None) -> dict[str, Any]:
     _, _, lang = interpreter(f"{STAGE}/lang")
     writable = [] if temporary is None else [(str(temporary), TMP)]
-    return {"mounts": lang + mounts, "writable": writable, "uid": UNPRIVILEGED_ID}
+    return {"mounts": lang + mounts, "writable": writable, "uid": user}
 
 
-def _staged(mounts: list[tuple[str, str]], program: list[str], temporary: Path | None = None) -> Launch:
+def _staged(
+    mounts: list[tuple[str, str]], program: list[str], user: int | None, temporary: Path | None = None
+) -> Launch:
     python, environment, _ = interpreter(f"{STAGE}/lang")
-    wanted = {**_stage(mounts, temporary), "process": [python, *program], "environment": environment}
+    wanted = {**_stage(mounts, user, temporary), "process": [python, *program], "environment": environment}
     return launched(wanted)
 
 
-def _unstaged(command: list[str]) -> Launch:
-    return launched({"process": command, "environment": {}, "mounts": [], "uid": UNPRIVILEGED_ID})
+def _unstaged(command: list[str], user: int) -> Launch:
+    return launched({"process": command, "environment": {}, "mounts": [], "uid": user})
 
 
-def _program_unstaged(command: Sequence[str], environment: Mapping[str, str], directory: str) -> Launch:
+def _program_unstaged(
+    user: int | None, command: Sequence[str], environment: Mapping[str, str], directory: str
+) -> Launch:
     """As an ordinary user too through the launcher, which sets environment and folder."""
-    uid = UNPRIVILEGED_ID if os.geteuid() == 0 else None
-    wanted = {"process": [*command], "environment": {**environment}, "mounts": [], "uid": uid}
+    wanted = {"process": [*command], "environment": {**environment}, "mounts": [], "uid": user}
     return launched({**wanted, "directory": directory})
 
 

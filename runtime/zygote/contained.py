@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import socket
 import sys
 from typing import Any
@@ -22,6 +21,7 @@ from . import image, supervisor, zygote
 def main() -> None:
     """Entry point."""
     zygote.limit_stack()
+    zygote.allow_descriptors()
     if sys.argv[2] != "bare":
         from ..bootstrap import bootstrap  # noqa: F401
     control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -41,8 +41,7 @@ def confine(request: dict[str, Any], seccomp_filter: bytes) -> list[int]:
     wanted = zygote.limits(request)
     if not request["processes"]:
         del wanted["RLIMIT_NPROC"]  # counts every process of the user, those of other containers, too
-    for name, limit in wanted.items():
-        resource.setrlimit(getattr(resource, name), (limit, limit))
+    zygote.set_limits(wanted)
     image.check(image.libc.prctl(zygote.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
     if request["user"] is not None:
         zygote.drop_bounds()

@@ -86,9 +86,9 @@ def read(file: str) -> bytes:
         os.close(descriptor)
 
 
-def write(file: str, text: str) -> None:
+def write(file: str, text: str, folder: int | None = None) -> None:
     """Write to a file of the kernel's: `open` would load a codec, and copy pages of each environment."""
-    descriptor = os.open(file, os.O_WRONLY | os.O_CLOEXEC)
+    descriptor = os.open(file, os.O_WRONLY | os.O_CLOEXEC, dir_fd=folder)
     try:
         os.write(descriptor, text.encode())
     finally:

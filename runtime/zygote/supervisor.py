@@ -35,6 +35,7 @@ import resource
 import select
 import signal
 import socket
+import time
 import traceback
 from typing import Any
 
@@ -45,6 +46,12 @@ OOM_SCORE = "500"  # where memory ends, a function goes before its supervisor, i
 MESSAGE_BYTES = 1 << 16
 LOOK_MS = 5
 """How often is looked for what must end, where not all of it is this process's to bury."""
+
+FILES = 1024
+"""Descriptors of what is started. Source: AWS, "Lambda quotas". The supervisor itself is not held to it: the
+kernel refuses whoever sends a descriptor while more than that of the same user are in flight."""
+
+SENDS, SEND_AGAIN_S = 20, 0.01
 
 EXIT_NOT_FOUND, EXIT_NOT_EXECUTABLE = 127, 126
 
@@ -215,11 +222,26 @@ class Supervisor:
                 self._say({"exited": number, "status": os.waitstatus_to_exitcode(status)})
 
     def _say(self, message: dict[str, Any], descriptor: int | None = None) -> None:
-        rights = [] if descriptor is None else [
-            (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))
-        ]  # fmt: skip
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the daemon is gone: so are we
-            self._control.sendmsg([json.dumps(message).encode()], rights)
+        send(self._control, json.dumps(message).encode(), [] if descriptor is None else [descriptor])
+
+
+def send(control: socket.socket, message: bytes, descriptors: list[int]) -> None:
+    """Tell the daemon. Where descriptors stay refused, it is told without: it makes do, or says so.
+
+    Those in flight are counted for the whole user of the host, and so is what other processes send.
+    """
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+    for _ in range(SENDS):
+        try:
+            control.sendmsg([message], rights)
+        except (BrokenPipeError, ConnectionResetError):  # the daemon is gone: so are we
+            return
+        except OSError:  # too many in flight, or no memory for them
+            time.sleep(SEND_AGAIN_S)
+        else:
+            return
+    with contextlib.suppress(OSError):
+        control.sendmsg([message])
 
 
 def _become(request: dict[str, Any], descriptors: list[int]) -> None:
@@ -235,15 +257,15 @@ def _become(request: dict[str, Any], descriptors: list[int]) -> None:
         output = descriptors[-1]
         os.dup2(output, 1)
         os.dup2(output, 2)
-        for name, limit in request.get("limits", {}).items():
-            resource.setrlimit(getattr(resource, name), (limit, limit))
+        files = min(FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
         if request["op"] == "exec":
             status = _execute(request)
         else:
             ends = [
                 os.dup2(end, 3 + place, inheritable=False) for place, end in enumerate(descriptors[:-1])
             ]  # their places are those of the supervisor's own, which are not among them
-            os.closerange(3 + len(ends), 1024)
+            os.closerange(3 + len(ends), FILES)
             signal.signal(signal.SIGINT, signal.default_int_handler)
             for number in (signal.SIGPIPE, signal.SIGXFSZ):  # as every Python has them
                 signal.signal(number, signal.SIG_IGN)
@@ -263,7 +285,7 @@ def _become(request: dict[str, Any], descriptors: list[int]) -> None:
 
 def _execute(request: dict[str, Any]) -> int:
     """Become the program. Returns the exit status of a shell that could not."""
-    os.closerange(3, 1024)
+    os.closerange(3, FILES)
     command = request["command"]
     try:
         os.chdir(request["directory"])
@@ -277,8 +299,7 @@ def run(control: socket.socket, up: list[int]) -> None:
     """Say that the isolation stands, with the descriptors in `up`, and serve. Does not return."""
     libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)  # no process of the function may look into this one
     gc.freeze()
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", up))] if up else []
-    control.sendmsg([b'{"up": true}'], rights)
+    send(control, b'{"up": true}', up)
     for descriptor in up:
         os.close(descriptor)
     Supervisor(control).serve()

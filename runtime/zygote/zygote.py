@@ -42,7 +42,9 @@ BOTO3 = ("boto3", "botocore.client", "botocore.endpoint", "botocore.parsers", "b
 
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x20000, 0x4000000, 0x8000000
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
-MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 16384, 1 << 18
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND = 1, 2, 4, 8, 32, 4096
+MS_REC, MS_PRIVATE = 16384, 1 << 18
+NO_PROGRAMS = MS_NOSUID | MS_NODEV | MS_NOEXEC
 PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_CAPBSET_DROP = 1, 22, 24
 PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 38, 47, 4
 SECCOMP_MODE_FILTER = 2
@@ -51,10 +53,23 @@ BACKLOG = 64
 CAPSET = {"x86_64": 126, "aarch64": 91}
 CAPABILITY_VERSION_3 = 0x20080522
 LAST_CAPABILITY = 63
+FILES = 1 << 16
+"""Descriptors of the zygote and of supervisors; see supervisor.py for those of a function."""
+
 FILES_PER_MB = 128
 OOM_SCORE = "400"  # where memory ends, an environment goes before its template, and before the host's own
 STACK_BYTES = 8 * 1024 * 1024
 """Of the main thread. Other threads have the smaller one that the launcher sets."""
+
+BUFFERS = {
+    "/proc/sys/net/ipv4/tcp_rmem": "4096 16384 65536",
+    "/proc/sys/net/ipv4/tcp_wmem": "4096 16384 65536",
+}
+"""What a TCP socket may hold in the kernel, in bytes: least, at first, most. It counts for no process, is
+counted together for the whole host, and of a connection to oneself nothing more is needed."""
+
+QUOTAS = {"user/max_inotify_instances": "16", "user/max_inotify_watches": "8192"}
+"""Below /proc/sys, of the environment's own user namespace; the host's user has 128 instances by default."""
 
 IMAGE, ROOT = "/run/image", "/run/root"
 """Where the template shows the files of a container image, and where its environments' root is made."""
@@ -109,9 +124,15 @@ def isolate(request: dict[str, Any], seccomp_filter: bytes) -> list[int]:
     image.mount(None, "/", None, MS_REC | MS_PRIVATE, None)
     image.mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, tmp_options(request["tmp_mb"]))
     # The template's terminals would be shared by all environments of the function.
-    image.mount("tmpfs", "/dev/pts", "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=4k")
-    image.mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, None)
+    image.mount("tmpfs", "/dev/pts", "tmpfs", MS_RDONLY | NO_PROGRAMS, "size=4k")
+    image.mount("proc", "/proc", "proc", NO_PROGRAMS, None)
     image.write("/proc/self/oom_score_adj", OOM_SCORE)
+    for name, value in BUFFERS.items():
+        image.write(name, value)
+    own, system = (os.open(folder, os.O_PATH | os.O_CLOEXEC) for folder in ("/proc/self", "/proc/sys"))
+    for folder in ("/proc/1", "/proc/sys"):  # the kernel takes the function for their owner
+        image.mount(folder, folder, None, MS_BIND, None)
+        image.mount(None, folder, None, MS_REMOUNT | MS_BIND | MS_RDONLY | NO_PROGRAMS, None)
     if os.path.isdir(ROOT):
         image.enter(ROOT, tmp_options(request["tmp_mb"]))
     with socket.socket() as probe:
@@ -119,9 +140,13 @@ def isolate(request: dict[str, Any], seccomp_filter: bytes) -> list[int]:
         add_addresses(probe, sorted({address for address, _ in request["listen"]}))
     listeners = listen(request)
     os.setsid()
-    _own_user(request["uid"])
-    for name, limit in limits(request).items():
-        resource.setrlimit(getattr(resource, name), (limit, limit))
+    _own_user(request["uid"], own)
+    for name, value in QUOTAS.items():
+        if os.access(name, os.F_OK, dir_fd=system):
+            image.write(name, value, system)
+    os.close(own)
+    os.close(system)
+    set_limits(limits(request))
     drop_bounds()
     drop_capabilities()
     image.check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "pdeathsig")
@@ -156,9 +181,26 @@ def limits(request: dict[str, Any]) -> dict[str, int]:
         "RLIMIT_DATA": _data_bytes() + request["data_mb"] * 1024 * 1024,
         "RLIMIT_FSIZE": request["tmp_mb"] * 1024 * 1024,
         "RLIMIT_NPROC": 1024,
-        "RLIMIT_NOFILE": 1024,
+        "RLIMIT_MSGQUEUE": 0,  # their bytes are counted for the whole user of the host, and Lambda has none
+        "RLIMIT_SIGPENDING": 1024,  # of the host's user, too
         "RLIMIT_CORE": 1,  # 0 would still start a host's program that takes core dumps by a pipe: core(5)
     }
+
+
+def set_limits(wanted: dict[str, int]) -> None:
+    """For good. Above a hard limit is none: it may be lower on this host."""
+    for name, limit in wanted.items():
+        number = getattr(resource, name)
+        _, hard = resource.getrlimit(number)
+        least = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+        resource.setrlimit(number, (least, least))
+
+
+def allow_descriptors() -> None:
+    """As many as the host allows, for our own processes alone."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _data_bytes() -> int:
@@ -169,11 +211,11 @@ def _data_bytes() -> int:
     return 0
 
 
-def _own_user(uid: int) -> None:
-    """A user namespace of the environment's own, with an ordinary user in it."""
+def _own_user(uid: int, own: int) -> None:
+    """A user namespace of the environment's own, with an ordinary user in it. `own` is /proc/self."""
     image.check(libc.unshare(CLONE_NEWUSER), "unshare user")
     for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} 0 1"), ("gid_map", f"{uid} 0 1")):
-        image.write(f"/proc/self/{name}", text)
+        image.write(name, text, own)
 
 
 def drop_bounds() -> None:
@@ -209,6 +251,7 @@ def limit_stack() -> None:
 def main() -> None:
     """Entry point: preload, then serve."""
     limit_stack()
+    allow_descriptors()
     mode = sys.argv[2]
     if mode != "bare":
         from ..bootstrap import bootstrap  # noqa: F401

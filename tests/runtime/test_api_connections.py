@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from millstream.contract.functions import Success
-from millstream.runtime.api.connection import HEADER_BYTES, TRAILER_BYTES, TURN_BYTES
+from millstream.runtime.api.connection import TRAILER_BYTES, TURN_BYTES, UNREAD_BYTES
 from millstream.runtime.api.server import BURST, CONNECTIONS, FEW_CONNECTIONS, PER_S, crowded
 from tests.examples import examples
 from tests.runtime.test_api_runtime import ID, RUNTIME, WITHIN_S, Side, side
@@ -179,4 +179,4 @@ def test_the_last_quarter_of_the_descriptors_is_not_for_connections() -> None:
 
 
 def test_a_turn_is_short_beside_what_is_read_at_once() -> None:
-    assert HEADER_BYTES <= TURN_BYTES <= 65536
+    assert UNREAD_BYTES <= TURN_BYTES <= 65536

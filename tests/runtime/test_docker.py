@@ -20,6 +20,7 @@ from millstream.contract.registry import load_plugin
 from millstream.runtime.logs import FunctionLogs
 from millstream.runtime.sandboxes.containers import root_of
 from millstream.runtime.sandboxes.docker import DockerSandbox
+from millstream.runtime.sandboxes.users import IDS
 from tests.runtime.bash_image import image, root
 from tests.smoke.engine import started
 
@@ -53,13 +54,13 @@ def test_the_root_of_an_image_has_its_links_and_what_all_may_read_of_its_etc(
     (root / "etc" / "hosts").write_text("the image's")
     (root / "etc" / "mtab").symlink_to("/proc/mounts")
     (root / "etc" / "release").symlink_to("os-release")
-    made = root_of(replace(function(tmp_path), image=image(root)), tmp_path)
+    made = root_of(replace(function(tmp_path), image=image(root)), tmp_path, IDS[0])
     with tarfile.open(fileobj=io.BytesIO(made.archive)) as archive:
         found = {entry.name: entry.linkname for entry in archive if entry.name not in ("etc", "mnt", "tmp")}
     assert found == {"link": "app", "etc/os-release": "", "etc/release": "os-release"}
     places = {place for _, place in made.mounts}
     assert {"/app", "/bin", "/etc/hosts"} <= places
-    assert made.archive == root_of(replace(function(tmp_path), image=image(root)), tmp_path).archive
+    assert made.archive == root_of(replace(function(tmp_path), image=image(root)), tmp_path, IDS[0]).archive
 
 
 @pytest.fixture

@@ -30,6 +30,14 @@ def call(numbers, *arguments):
     if libc.syscall(numbers[platform.machine() == "aarch64"], *arguments) < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return True
+def done(way):
+    try:
+        way()
+    except OSError:
+        return False
+    return True
+def opened(*wanted):
+    return done(lambda: socket.socket(*wanted).close())
 def attempt(code, e):
     names = dict(globals())
     exec("def attempt(e):\n" + textwrap.indent(code, "    "), names)

@@ -160,6 +160,27 @@ def bomb():
     return made < 1024
 """
 
+SENT = r"""
+import socket
+kept = []
+def filled():
+    server, ours = socket.socket(), socket.socket()
+    for each, kind in ((server, socket.SO_RCVBUF), (ours, socket.SO_SNDBUF)):
+        each.setsockopt(socket.SOL_SOCKET, kind, 1 << 30)
+    server.bind(("127.0.0.1", 0))
+    server.listen()
+    ours.connect(server.getsockname())
+    ours.settimeout(0.2)
+    kept.extend((ours, server.accept()))
+    sent, data = 0, bytes(1 << 20)
+    try:
+        while sent < 64 << 20:
+            sent += ours.send(data)
+    except TimeoutError:
+        pass
+    return sent
+"""
+
 LEAVE = r"""
 import os
 def leave(name):
@@ -223,6 +244,11 @@ DEEDS: tuple[Deed, ...] = (
             before="import os",
         ),
         says(BOUNDED),
+    ),
+    Deed(
+        RESOURCES, "memory of the host in buffers of sockets", (BOUNDED, BOUNDED, BOUNDED, UNTRIED, UNTRIED),
+        handler("return sum(filled() for _ in range(20)) < 20 << 20", before=SENT), says(BOUNDED),
+        spec={"timeout_s": 60.0},
     ),
     Deed(
         RESOURCES, "flooding the log", everywhere(BOUNDED),

@@ -81,18 +81,18 @@ PROBES: tuple[Probe, ...] = (
         "return os.readlink(f\"/proc/{e['daemon']}/fd/0\")",
     ),
     Probe(
-        FILES, "read another function's code", walled(POSSIBLE),
+        FILES, "read another function's code", walled(DENIED, POSSIBLE),
         SOMEBODY_ELSES
         + "return any(map(found, [e['other_code'], *glob.glob('/proc/*/root/tmp/task/other.py')]))",
     ),
     Probe(
-        FILES, "read another function's /tmp", walled(POSSIBLE),
+        FILES, "read another function's /tmp", walled(DENIED, POSSIBLE),
         SOMEBODY_ELSES
         + "places = [e['sandboxes'] + '/tmp-*/', '/proc/*/root/tmp/tmp/', '/proc/*/root/tmp/', '/tmp/']\n"
         "return any(found(path) for place in places for path in glob.glob(place + 'mark'))",
     ),
     Probe(
-        FILES, "read another function's variables and events", walled(POSSIBLE),
+        FILES, "read another function's variables and events", walled(DENIED, POSSIBLE),
         SEARCH
         + "own = {os.getpid(), os.getppid(), e['daemon']}\n"
         "return any_holds({int(pid) for pid in os.listdir('/proc') if pid.isdecimal()} - own)",
@@ -112,6 +112,15 @@ PROBES: tuple[Probe, ...] = (
         "return os.mknod(e['temporary'] + '/sda', 0o60666, 0x800) is None",
     ),
     Probe(
+        FILES, "make a program that runs as its owner (set-user-id)", walled(POSSIBLE),
+        "path = e['temporary'] + '/program'\n"
+        "ways = [lambda: os.chmod(path, 0o4755), lambda: os.fchmod(file.fileno(), 0o2755),\n"
+        "        lambda: os.open(path + '2', os.O_CREAT, 0o6755), lambda: os.mknod(path + '3', 0o104755),\n"
+        "        lambda: call((452, 452), -100, path.encode(), 0o4755, 0)]\n"
+        "with open(path, 'w') as file:\n"
+        "    return any(done(way) for way in ways)",
+    ),
+    Probe(
         PROCESSES, "signal the daemon", walled(DENIED, POSSIBLE), "return os.kill(e['daemon'], 28) is None",
     ),
     Probe(
@@ -119,12 +128,28 @@ PROBES: tuple[Probe, ...] = (
         "return call((101, 117), 0x4206, e['daemon'], 0, 0)", ptrace_is_restricted,
     ),
     Probe(
-        PROCESSES, "signal another function's processes", walled(POSSIBLE),
+        PROCESSES, "signal another function's processes", walled(DENIED, POSSIBLE),
         "return os.kill(e['other'], 28) is None",
     ),
     Probe(
-        PROCESSES, "limit another function's processes", walled(POSSIBLE),
+        PROCESSES, "limit another function's processes", walled(DENIED, POSSIBLE),
         "return resource.prlimit(e['other'], resource.RLIMIT_CORE)",
+    ),
+    Probe(
+        PROCESSES, "limit its own first process", everywhere(DENIED),
+        "return call((302, 261), ctypes.c_ulong((1 << 32) + 1), 7, None, ctypes.create_string_buffer(16))",
+    ),
+    Probe(
+        PROCESSES, "slow its own first process down", everywhere(DENIED),
+        "for way in (lambda: os.setpriority(0, 1, 19),\n"
+        "            lambda: os.sched_setscheduler(1, 5, os.sched_param(0)),\n"
+        "            lambda: os.sched_setaffinity(1, os.sched_getaffinity(0))):\n"
+        "    if done(way) and os.getpriority(0, 1) > 0:\n"
+        "        return True",
+    ),
+    Probe(
+        PROCESSES, "offer its own first process to the kernel where memory ends", everywhere(DENIED),
+        "return open('/proc/1/oom_score_adj', 'w')",
     ),
     Probe(PROCESSES, "become root", everywhere(DENIED), "return os.setuid(0) is None"),
     Probe(
@@ -148,7 +173,16 @@ PROBES: tuple[Probe, ...] = (
         "return socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)",
     ),
     Probe(NETWORK, "packet sockets", everywhere(DENIED), "return socket.socket(17, socket.SOCK_RAW)"),
-    Probe(NETWORK, "netlink sockets", walled(HOST), "return socket.socket(16, socket.SOCK_RAW)"),
+    Probe(
+        NETWORK, "netlink sockets, but to read what its own network has", walled(HOST),
+        "return any(opened(16, socket.SOCK_RAW, protocol) for protocol in range(1, 22))",
+    ),
+    Probe(
+        NETWORK, "sockets of other protocols (MPTCP, UDP-Lite, SCTP) and families", walled(HOST),
+        "return opened(2, 1, 262) or opened(2, 2, 136) or opened(2, 1, 132) or any(\n"
+        "    opened(family, kind, 0)\n"
+        "    for family in range(3, 46) if family not in (10, 16) for kind in (1, 2, 5))",
+    ),
     Probe(KERNEL, "a new user namespace", walled(HOST), "return libc.unshare(0x10000000) == 0"),
     Probe(
         KERNEL, "mount, in namespaces of its own", walled(HOST),
@@ -164,6 +198,16 @@ PROBES: tuple[Probe, ...] = (
     ),
     Probe(KERNEL, "another root (chroot)", everywhere(DENIED), "return os.chroot('/') is None"),
     Probe(KERNEL, "io_uring", walled(HOST), "return call((425, 425), 1, ctypes.create_string_buffer(256))"),
+    Probe(KERNEL, "asynchronous I/O", walled(HOST), "return call((206, 0), 8, struct.pack('Q', 0))"),
+    Probe(
+        KERNEL, "a signal of its choice by a descriptor (F_SETSIG)", walled(HOST),
+        "import fcntl\nreturn fcntl.fcntl(os.pipe()[0], fcntl.F_SETSIG, signal.SIGCONT) == 0",
+    ),
+    Probe(
+        KERNEL, "settings of the kernel", everywhere(DENIED),
+        "return any(done(lambda: open('/proc/sys/' + name, 'w')) for name in\n"
+        "           ('kernel/msgmnb', 'kernel/pid_max', 'net/ipv4/tcp_rmem', 'user/max_inotify_instances'))",
+    ),
     Probe(KERNEL, "userfaultfd", walled(HOST), "return call((323, 282), 1)"),
     Probe(KERNEL, "keyrings", walled(HOST), "return call((248, 217), b'user', b'millstream', b'x', 1, -2)"),
     Probe(

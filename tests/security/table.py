@@ -9,10 +9,11 @@ from pathlib import Path
 from tests.security.deeds import DEEDS
 from tests.security.outcomes import COLUMNS, Attempt
 from tests.security.probes import PROBES
+from tests.security.sieges import SIEGES
 
 PAGE = Path(__file__).resolve().parents[2] / "SECURITY.md"
 BEGIN, END = "<!-- attempts: begin -->\n", "<!-- attempts: end -->\n"
-ATTEMPTS: tuple[Attempt, ...] = (*PROBES, *DEEDS)
+ATTEMPTS: tuple[Attempt, ...] = (*PROBES, *DEEDS, *SIEGES)
 
 
 def table() -> str:

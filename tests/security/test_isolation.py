@@ -56,7 +56,7 @@ pytestmark = [
         "os.mknod('/tmp/sda', 0o60666, os.makedev(8, 0))",
         "os.kill(-1, 9) or 1/0",
         "__import__('socket').socket(__import__('socket').AF_PACKET, 3)",
-        "__import__('socket').socket(16, 3)",
+        "__import__('socket').socket(16, 3, 12)",
         *(
             f"__import__('socket').socket({family}, 2)"
             for family in (3, 4, 9, 17, 21, 29, 31, 38, 40, 42, 44)

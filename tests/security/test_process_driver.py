@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from millstream.runtime.sandboxes.layout import UNPRIVILEGED_ID
+from millstream.runtime.sandboxes.users import IDS
 from tests.runtime.conftest import MakeRuntime, runtime
 
 __all__ = ["runtime"]
@@ -46,7 +46,8 @@ async def test_a_function_of_a_root_daemon_is_an_ordinary_user(runtime: MakeRunt
     secret.chmod(0o600)
     async with runtime("process", CODE, timeout_s=10.0) as it:
         seen = await it.answer(str(secret))
-    assert seen["ids"] == [[UNPRIVILEGED_ID] * 3, [UNPRIVILEGED_ID] * 3, []]
+    user = IDS[1]
+    assert seen["ids"] == [[user] * 3, [user] * 3, []]
     status = dict(line.split(":\t", 1) for line in seen["status"].splitlines() if ":\t" in line)
     assert {status[name] for name in ("CapPrm", "CapEff", "CapAmb")} == {"0" * 16}
     assert status["NoNewPrivs"] == "1"

@@ -27,6 +27,7 @@ CHOSEN = (
 ATTACKS = (
     "tests/security/test_probes.py",
     "tests/security/test_deeds.py",
+    "tests/security/test_sieges.py",
     "-k",
     "not docker",  # its engine is root's: there is one column for it
 )

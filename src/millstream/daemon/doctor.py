@@ -51,9 +51,11 @@ async def examine(named: Mapping[str, Path]) -> Report:
 
 def _host() -> list[Finding]:
     if os.geteuid() == 0:
-        user = "root; gives it up before it makes a sandbox"
+        user = "root; gives it up before it makes a sandbox: each function is a user of its own"
     else:
-        user = f"an ordinary one, {os.geteuid()}"
+        user = (
+            f"an ordinary one, {os.geteuid()}, and so are all functions, which share what is counted by user"
+        )
     return [
         Finding("system", f"{platform.system()} {platform.release()}, {host_architecture()}"),
         Finding("cores", str(os.cpu_count())),

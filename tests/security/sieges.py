@@ -1,0 +1,76 @@
+"""Attempts to take what the host's kernel counts for all: another function must not notice.
+
+The handler of each takes all that it can get, and keeps it while it is frozen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.security.outcomes import BOUNDED, POSSIBLE, Attempt, everywhere
+
+SHARED = "what the kernel counts for all"
+
+CALLS = r"""
+import builtins, ctypes, os, platform, select, socket, struct, time
+libc = ctypes.CDLL(None, use_errno=True)
+kept = builtins.kept = []
+def call(numbers, *arguments):
+    return libc.syscall(numbers[platform.machine() == "aarch64"], *arguments)
+"""
+
+
+@dataclass(frozen=True)
+class Siege(Attempt):
+    """`needs` is the body of a function of the victim's, which says whether it has what it needs."""
+
+    needs: str = ""
+    spec: dict[str, Any] = field(default_factory=dict)
+
+
+def taker(*lines: str) -> str:
+    """The code of a function whose handler does these lines."""
+    return CALLS + "def handle(e, c):\n" + "".join(f"    {line}\n" for line in lines)
+
+
+SIEGES: tuple[Siege, ...] = (
+    Siege(
+        SHARED, "descriptors in flight", everywhere(BOUNDED),
+        taker(
+            "ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)",
+            "ours.setblocking(False)",
+            "kept.extend((ours, theirs))",
+            "try:",
+            "    while len(kept) < 1000:",
+            "        socket.send_fds(ours, [b'x'], [0] * 253)",
+            "        kept.append(1)",
+            "except OSError:",
+            "    return len(kept)",
+        ),
+    ),
+    Siege(
+        SHARED, "inotify instances", (BOUNDED, BOUNDED, BOUNDED, BOUNDED, POSSIBLE),
+        taker("while libc.inotify_init() >= 0:", "    kept.append(1)", "return len(kept)"),
+        "import ctypes\n"
+        "made = ctypes.CDLL(None).inotify_init()\n"
+        "return made >= 0 and os.close(made) is None",
+    ),
+    Siege(
+        SHARED, "pages of pipes", (BOUNDED, POSSIBLE, BOUNDED, BOUNDED, POSSIBLE),
+        taker(
+            "import fcntl",
+            "while len(kept) < 450:",
+            "    kept.append(os.pipe())",
+            "    try:",
+            "        fcntl.fcntl(kept[-1][0], fcntl.F_SETPIPE_SZ, 1 << 20)",
+            "    except OSError:",
+            "        continue",
+            "return len(kept)",
+        ),
+        "import fcntl\n"
+        "ends = os.pipe()\n"
+        "size = fcntl.fcntl(ends[0], fcntl.F_GETPIPE_SZ)\n"
+        "return size == 1 << 16 and [*map(os.close, ends)] == [None, None]",
+    ),
+)  # fmt: skip
