@@ -99,7 +99,7 @@ async def test_what_cannot_be_deployed_is_said_with_its_place(tmp_path: Path) ->
         await spec(tmp_path, 'handler="f.h", code="code"')
     lines = [str(problem) for problem in invalid.value.problems]
     assert len(lines) == 1
-    assert lines[0].startswith("app.py:4 function 'f': code: wanted links that stay inside the package")
+    assert lines[0].startswith("app.py:4 function 'f': code: wanted relative links that stay inside")
 
 
 async def test_what_was_left_half_made_is_removed(tmp_path: Path) -> None:

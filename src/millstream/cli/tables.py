@@ -91,7 +91,8 @@ def _made_of(planned: PlannedFunction) -> list[str]:
     """The image and its digest; or the package, and its layers in their order."""
     if planned.image is not None:
         return [str(planned.options.image), planned.image.digest]
-    return [str(planned.code), *(f"+ {layer}" for layer in planned.layers)]
+    assert planned.code is not None
+    return [str(planned.code.source), *(f"+ {layer.source}" for layer in planned.layers)]
 
 
 def stored_mappings(directory: Path) -> list[dict[str, Any]]:

@@ -13,12 +13,12 @@ from millstream.daemon.function_network import reach
 from millstream.daemon.plan import Plan
 from millstream.daemon.plan_functions import PlannedFunction
 from millstream.daemon.settings import Settings
-from millstream.functions.entries import UNZIPPED_BYTES
 from millstream.functions.images.find import deploy_image
 from millstream.functions.layers import deploy_layer, merge
 from millstream.functions.options import LoggingOptions
 from millstream.functions.packages import deploy
 from millstream.functions.snapshots import sweep
+from millstream.functions.trees import UNZIPPED_BYTES
 
 CODE, LAYERS, OPT, IMAGES = "code", "layers", "opt", "images"
 """Folders of the data directory, each content by its digest."""
@@ -99,11 +99,10 @@ def _made(planned: PlannedFunction, directory: Path) -> _Made:
     room = UNZIPPED_BYTES
     layers = []
     for each in planned.layers:
-        layer = deploy_layer(each, directory / LAYERS, room_bytes=room)
+        layer = deploy_layer(each.source, directory / LAYERS, room_bytes=room, known=each)
         room -= layer.size_bytes
         layers.append(layer.folder)
-    python = planned.runtime.startswith("python")
-    code = deploy(planned.code, directory / CODE, python=python, room_bytes=room)
+    code = deploy(planned.code.source, directory / CODE, room_bytes=room, known=planned.code)
     return _Made(code.folder, merge(layers, directory / OPT))
 
 

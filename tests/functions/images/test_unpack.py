@@ -19,7 +19,7 @@ from millstream.functions.images import unpack as unpacking
 from millstream.functions.images.files import opened
 from millstream.functions.images.manifest import read_parts
 from millstream.functions.images.unpack import unpack
-from millstream.functions.snapshots import DEPTH
+from millstream.functions.walk import DEPTH
 from tests.functions.images.making import (
     entry,
     file,
