@@ -20,6 +20,9 @@ HEADERS = 4 * ENTRIES
 HEADER_BYTES = 1 << 20
 """Largest header of the kinds that tarfile reads whole."""
 
+BATCH_BYTES = LARGEST // 8
+"""Names of one frame; in JSON each byte may become six."""
+
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 
 _READ_WHOLE = {
@@ -39,19 +42,31 @@ except ModuleNotFoundError:  # before Python 3.14
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
     """Say the entries of a part of the source, once for each request, and where their bytes are.
 
-    A request: the part's offset and size, whether it may be compressed, whether the bytes of each file
-    follow it. An entry: name, kind, whether it may be executed, size, link, offset of its bytes.
+    A request: the part's offset and size, how much it may be uncompressed, whether it may be compressed,
+    whether the bytes of each file follow it. Without them the rest is read, too, so that damage there is
+    seen. The answer: lists of entries, of one each where bytes follow. An entry: name, kind, whether it
+    may be executed, size, link, offset of its bytes.
     """
     while True:
-        offset, size, packed, data = frames.value(frames.read(requests)[1])
-        stream: IO[bytes] = io.BufferedReader(Region(SOURCE, offset, size), LARGEST)
+        offset, length, room, packed, data = frames.value(frames.read(requests)[1])
+        stream: IO[bytes] = io.BufferedReader(Region(SOURCE, offset, length), LARGEST)
         if packed:
             stream = _unpacked(stream)
         archive = tarfile.open(fileobj=stream, mode="r:", tarinfo=_bounded())  # noqa: SIM115  no file of its own
+        batch: list[Any] = []
+        size = 0
         for member in _members(archive):
-            write_value(answers, _described(member))
+            batch.append(_described(member))
+            size += len(member.name) + len(member.linkname)
+            if data or len(batch) == 100 or size > BATCH_BYTES:
+                write_value(answers, batch)
+                batch, size = [], 0
             if data and member.isreg():
                 _send(archive, member, answers)
+        write_value(answers, batch)
+        while not data and stream.read(LARGEST):
+            if stream.tell() > room:
+                raise ValueError(f"more than {room} bytes uncompressed")
         write(answers, Kind.END)
         answers.flush()
 
