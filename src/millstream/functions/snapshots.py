@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
 import tempfile
@@ -13,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from millstream.contract.errors import StateUnavailable
+from millstream.functions.retention import HIDDEN, hold
 from millstream.functions.trees import Kind, refused, shown
 from millstream.functions.walk import Entry, Listing
 
-STAGING = ".new-"
+STAGING = f"{HIDDEN}new-"
 """How the names of folders begin that are not ready yet."""
 
 _UNNAMEABLE = {errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ}
@@ -39,10 +39,11 @@ def staging(store: Path) -> Iterator[Path]:
     """
     try:
         store.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=STAGING, dir=store))
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        while True:
+            folder = Path(tempfile.mkdtemp(prefix=STAGING, dir=store))
+            if (descriptor := hold(folder)) is not None:
+                break  # else `millstream prune` took it for one that was left
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH)
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -50,12 +51,6 @@ def staging(store: Path) -> Iterator[Path]:
     except OSError as error:
         wanted = "wanted room for the functions' code"
         raise StateUnavailable(f"{store}: {wanted}, found: {error.strerror or error}") from error
-
-
-def sweep(store: Path) -> None:
-    """Remove what a process that was ended left half made. Only for who holds the data directory."""
-    for folder in store.glob(f"{STAGING}*"):
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def settle(made: Path, target: Path) -> Path:

@@ -69,7 +69,8 @@ def members(child: Child, region: Region, *, packed: bool, data: bool) -> Iterat
     """The entries of a tar, which `child` reads. With `data`, the bytes of each regular file come next.
 
     Raises:
-        CannotTakeApart, msgspec.ValidationError: it is none, is damaged, or has too many or too large headers.
+        CannotTakeApart, msgspec.ValidationError: it is none, is damaged, or its headers are too many
+            or too large.
     """
     child.ask([region.offset, region.size, ROOM_BYTES, packed, data])
     names = 0

@@ -90,7 +90,7 @@ def _members(child: Child, region: Region, layer: Layer, *, data: bool) -> Itera
 
 
 def _counted(child: Child, member: Member, layer: Layer, room: int) -> Iterator[bytes]:
-    """The bytes of a regular file; what cannot be read is the image's fault, unlike what cannot be written."""
+    """The bytes of a regular file. What cannot be read is the image's fault."""
     chunks = child.data() if member.kind in ("file", "sparse") else iter(())
     while True:
         with reading_image(Path(layer.name)):
