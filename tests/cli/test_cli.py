@@ -167,3 +167,29 @@ def test_the_demo_loses_nothing() -> None:
     assert tally["lost"] == 0
     assert tally["delivered"] + tally["failed_to_destination"] == 500
     assert tally["failed_to_destination"] == 5
+
+
+def test_pruning_says_what_it_freed(tmp_path: Path) -> None:
+    (tmp_path / "data" / "code" / "a").mkdir(parents=True)
+    (tmp_path / "data" / "code" / "a" / "file").write_bytes(bytes(1_500_000))
+    done = millstream("prune", "--data-dir", str(tmp_path / "data"))
+    assert done.returncode == 0
+    assert done.stdout == "removed 1, freed 1.5 MB; in use: 0\n"
+    done = millstream("prune", "--data-dir", str(tmp_path / "none"))
+    assert done.returncode == 3
+    assert (
+        done.stderr
+        == f"error: {tmp_path}/none: wanted a data directory, found none; `millstream run` makes it\n"
+    )
+
+
+@pytest.mark.broker
+def test_pruning_leaves_what_a_running_daemon_uses(daemon: RunningDaemon, ministack: Ministack) -> None:
+    daemon.start(APP.replace("QUEUE", repr(name_of(ministack.queue()))))
+    daemon.started()
+    at = ("--data-dir", str(daemon.data))
+    assert millstream("prune", *at).stdout == "removed 0, freed 0 bytes; in use: 1\n"
+    done = millstream("invoke", "echo", "--payload", "1", *at)
+    assert (done.returncode, json.loads(done.stdout)) == (0, {"echo": 1})
+    assert daemon.stop() == 0
+    assert "removed 1, " in millstream("prune", *at).stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,11 @@ import pytest
 from millstream.cli.tables import print_plan
 from millstream.contract.errors import InvalidConfiguration
 from millstream.contract.functions import FileSystem, FunctionSpec, LoggingConfig
-from millstream.daemon.deployment import deployed
+from millstream.daemon.deployment import deployed, prune
 from millstream.daemon.loader import load
 from millstream.daemon.plan import Plan, make_plan
 from millstream.daemon.settings import Settings
+from millstream.functions.retention import hold
 from tests.functions.images.making import file, layer, simple
 
 HEAD = """
@@ -35,7 +37,8 @@ def plan(folder: Path, function: str) -> Plan:
 
 
 async def spec(folder: Path, function: str) -> FunctionSpec:
-    return (await deployed(plan(folder, function), settings(folder)))["f"]
+    with ExitStack() as held:
+        return (await deployed(plan(folder, function), settings(folder), held))["f"]
 
 
 def settings(folder: Path) -> Settings:
@@ -99,7 +102,7 @@ async def test_what_cannot_be_deployed_is_said_with_its_place(tmp_path: Path) ->
         await spec(tmp_path, 'handler="f.h", code="code"')
     lines = [str(problem) for problem in invalid.value.problems]
     assert len(lines) == 1
-    assert lines[0].startswith("app.py:4 function 'f': code: wanted links that stay inside the package")
+    assert lines[0].startswith("app.py:4 function 'f': code: wanted relative links that stay inside")
 
 
 async def test_what_was_left_half_made_is_removed(tmp_path: Path) -> None:
@@ -123,3 +126,52 @@ def test_a_plan_shows_the_digest_of_an_image_and_a_packages_layers(
     shown = capfd.readouterr().out
     assert f"+ {tmp_path / 'one'}" in shown
     assert "provided.al2" in shown
+
+
+async def test_starts_leave_two_unused_folders_of_each_kind(tmp_path: Path) -> None:
+    for number in range(5):
+        files = {"code/f.py": f"def h(e, c): return {number}\n", "one/x": str(number), "two/y": "1"}
+        write(tmp_path, files)
+        found = await spec(tmp_path, 'handler="f.h", code="code", layers=["one", "two"]')
+        assert found.opt is not None
+        assert (found.opt / "x").read_text() == str(number)
+    counts = {name: len(list((tmp_path / "data" / name).iterdir())) for name in ("code", "layers", "opt")}
+    assert counts == {"code": 3, "layers": 4, "opt": 3}
+
+
+async def test_nothing_that_is_deployed_is_written_again(tmp_path: Path) -> None:
+    write(tmp_path, {"code/f.py": "def h(e, c): ...\n"})
+    first = await spec(tmp_path, 'handler="f.h", code="code"')
+    before = (first.code / "f.py").stat()
+    assert (await spec(tmp_path, 'handler="f.h", code="code"')).code == first.code
+    assert (first.code / "f.py").stat().st_ino == before.st_ino
+
+
+async def test_pruning_leaves_what_is_deployed_and_takes_all_else(tmp_path: Path) -> None:
+    write(tmp_path, {"code/f.py": "x = 1\n"})
+    await spec(tmp_path, 'handler="f.h", code="code"')
+    write(tmp_path, {"code/f.py": "x = 2\n"})
+    with ExitStack() as held:
+        found = (await deployed(plan(tmp_path, 'handler="f.h", code="code"'), settings(tmp_path), held))["f"]
+        removed = prune(tmp_path / "data")
+        assert (removed.folders, removed.in_use) == (1, 1)
+        assert (found.code / "f.py").exists()
+    assert prune(tmp_path / "data").folders == 1
+    assert (await spec(tmp_path, 'handler="f.h", code="code"')).code == found.code
+
+
+async def test_a_package_that_is_pruned_before_it_is_held_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, {"code/f.py": "x = 1\n"})
+    pruned: list[int] = []
+
+    def late(folder: Path) -> int | None:
+        if not pruned:
+            pruned.append(prune(tmp_path / "data").folders)
+        return hold(folder)
+
+    monkeypatch.setattr("millstream.daemon.deployment.hold", late)
+    found = await spec(tmp_path, 'handler="f.h", code="code"')
+    assert pruned == [1]
+    assert (found.code / "f.py").exists()

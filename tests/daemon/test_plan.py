@@ -48,7 +48,9 @@ def test_the_readmes_form_is_planned(tmp_path: Path) -> None:
     assert found.app == "orders"
     assert set(found.functions) == {"handle", "thumbs"}
     assert found.functions["handle"].options.handler == "app.handle"
-    assert found.functions["handle"].code == tmp_path
+    package = found.functions["handle"].code
+    assert package is not None
+    assert package.source == tmp_path
     assert [(m.trigger.source, m.function, m.filter_count) for m in found.mappings] == [
         ("orders", "handle", 1),
         ("images", "thumbs", 0),

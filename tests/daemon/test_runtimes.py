@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
@@ -73,8 +74,9 @@ async def answer(folder: Path, options: str, isolation: str = "bwrap") -> object
         if [problem.found for problem in invalid.problems] == ["none on this host"]:
             pytest.skip(str(invalid))
         raise
-    functions = await deployed(plan, Settings(data_dir=folder / "data"))
-    return await _invoked(functions, folder, isolation)
+    with ExitStack() as held:
+        functions = await deployed(plan, Settings(data_dir=folder / "data"), held)
+        return await _invoked(functions, folder, isolation)
 
 
 async def _invoked(functions: dict[str, FunctionSpec], folder: Path, isolation: str) -> object:

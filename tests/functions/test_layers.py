@@ -117,19 +117,22 @@ def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
     assert list(tmp_path.rglob("evil")) == []
 
 
-def test_what_a_link_leads_to_is_neither_compiled_nor_changed(tmp_path: Path) -> None:
-    (tmp_path / "outside.py").write_text("secret = 1\n")
-    (tmp_path / "outside.pyc").write_text("x")
-    (tmp_path / "outside.pyc").chmod(0o600)
+def test_links_that_lead_out_together_are_refused_as_one_that_does_so_alone(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         # Each step stays inside by its words alone; together they lead four folders up.
         archive.writestr("p/q/r/s/keep", "x")
         archive.writestr(link("p/q/r/s/up"), "../../../..")
-        for suffix in ("py", "pyc"):
-            archive.writestr(link(f"p/q/r/s/m.{suffix}"), f"up/../../../outside.{suffix}")
-    opt = deploy_layer(tmp_path / "a.zip", tmp_path / "store").folder
-    assert list(opt.rglob("__pycache__")) == []
-    assert stat.S_IMODE((tmp_path / "outside.pyc").stat().st_mode) == 0o600
+        archive.writestr(link("p/q/r/s/m.py"), "up/../../../outside.py")
+    with pytest.raises(InvalidConfiguration, match=r"^layers: wanted relative links that stay inside"):
+        deploy_layer(tmp_path / "a.zip", tmp_path / "store")
+
+
+def test_what_a_link_leads_to_is_compiled_by_its_own_name_alone(tmp_path: Path) -> None:
+    source = layer(tmp_path / "a", python__m="x = 1\n")
+    (source / "python/m").rename(source / "python/m.py")
+    (source / "python/n.py").symlink_to("m.py")
+    opt = deploy_layer(source, tmp_path / "store").folder
+    assert [path.name.partition(".")[0] for path in opt.rglob("*.pyc")] == ["m"]
 
 
 def test_layers_and_code_share_the_limit(tmp_path: Path) -> None:

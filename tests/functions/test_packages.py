@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
 import zipfile
 from pathlib import Path
@@ -14,6 +15,7 @@ from millstream.functions import packages
 from millstream.functions.handlers import check_package
 from millstream.functions.interpreters import Interpreters
 from millstream.functions.options import FunctionOptions
+from millstream.functions.packages import Packages
 
 
 def deploy(code: Path, store: Path) -> Path:
@@ -23,23 +25,39 @@ def deploy(code: Path, store: Path) -> Path:
 def problems(code: Path, handler: str, runtime: str | None = None) -> list[Problem]:
     options = FunctionOptions(name="f", handler=handler, code=str(code), runtime=runtime)
     try:
-        check_package(code, (), options, Interpreters({}))
+        check_package(code, (), options, Interpreters({}), Packages())
     except InvalidConfiguration as invalid:
         return list(invalid.problems)
     return []
 
 
-def test_a_folder_is_taken_as_it_is_less_what_is_no_part_of_it(tmp_path: Path) -> None:
-    code = tmp_path / "code"
-    for name in ("f.py", "lib/g.py", "data.txt", ".env", ".git/config", "node_modules/x.js", "venv/y.py"):
-        (code / name).parent.mkdir(parents=True, exist_ok=True)
-        (code / name).write_text("x = 1\n")
+def names(target: Path) -> set[str]:
+    """The files of a snapshot, less bytecode."""
+    found = (path for path in target.rglob("*") if path.suffix != ".pyc" and not path.is_dir())
+    return {path.relative_to(target).as_posix() for path in found}
+
+
+def write(folder: Path, *paths: str) -> Path:
+    for name in paths:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("x = 1\n")
+    return folder
+
+
+def test_a_folder_is_taken_as_it_is_with_names_that_begin_with_a_dot(tmp_path: Path) -> None:
+    taken = [
+        "f.py",
+        "lib/g.py",
+        "data.txt",
+        ".env",
+        ".next/page.js",
+        "node_modules/.prisma/i.js",
+        "venv/y.py",
+    ]
+    code = write(tmp_path / "code", *taken, ".git/config", "lib/.git", "lib/.svn/entries", ".hg/store")
     target = deploy(code, tmp_path / "store")
-    found = {
-        p.relative_to(target).as_posix() for p in target.rglob("*") if p.is_file() and p.suffix != ".pyc"
-    }
-    assert found == {"f.py", "lib/g.py", "data.txt"}
-    assert len(list(target.rglob("*.pyc"))) == 2
+    assert names(target) == set(taken)
+    assert len(list(target.rglob("*.pyc"))) == 3
 
 
 def test_another_user_can_read_a_snapshot_and_nobody_else_write_it(tmp_path: Path) -> None:
@@ -95,22 +113,71 @@ def test_a_zip_entry_that_leaves_the_package_is_refused(tmp_path: Path, name: st
     assert not (tmp_path / "evil.py").exists()
 
 
-@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFCHR, stat.S_IFIFO])
-def test_a_zip_entry_that_is_no_file_is_refused(tmp_path: Path, kind: int) -> None:
-    info = zipfile.ZipInfo("link")
+@pytest.mark.parametrize("kind", [stat.S_IFCHR, stat.S_IFIFO, stat.S_IFSOCK])
+def test_a_zip_entry_that_is_neither_file_nor_link_is_left_out(tmp_path: Path, kind: int) -> None:
+    info = zipfile.ZipInfo("odd")
     info.external_attr = (kind | 0o777) << 16
     with zipfile.ZipFile(tmp_path / "g.zip", "w") as archive:
-        archive.writestr(info, "/etc/passwd")
-    with pytest.raises(InvalidConfiguration, match="wanted files and folders only"):
-        deploy(tmp_path / "g.zip", tmp_path / "store")
+        archive.writestr(info, "x")
+        archive.writestr("f.py", "x")
+    assert names(deploy(tmp_path / "g.zip", tmp_path / "store")) == {"f.py"}
 
 
-def test_a_link_that_leaves_the_folder_is_refused(tmp_path: Path) -> None:
-    code = tmp_path / "code"
-    code.mkdir()
-    (code / "link").symlink_to("/etc/passwd")
-    with pytest.raises(InvalidConfiguration, match="wanted links that stay inside the package"):
-        deploy(code, tmp_path / "store")
+@pytest.mark.parametrize("target", ["/etc/passwd", "../passwd", "lib/../../x", "up/../..", "out"])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_link_that_leads_out_of_a_package_or_in_a_circle_is_refused(
+    tmp_path: Path, target: str, zipped: bool
+) -> None:
+    code = write(tmp_path / "code", "f.py", "lib/g.py")
+    (code / "up").symlink_to(".")
+    (code / "out").symlink_to(target)
+    source = zip_of(code, tmp_path / "g.zip") if zipped else code
+    wanted = "wanted relative links that stay inside the package, found out, to "
+    with pytest.raises(InvalidConfiguration, match=wanted):
+        deploy(source, tmp_path / "store")
+    assert [problem.field for problem in problems(source, "f.x")] == ["code"]
+
+
+def link(name: str) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name)
+    info.external_attr = (stat.S_IFLNK | 0o777) << 16
+    return info
+
+
+def zip_of(folder: Path, target: Path) -> Path:
+    """A .zip file of a folder as `zip -ry` makes one."""
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for place, folders, files in os.walk(folder):
+            for name in [*folders, *files]:
+                path = Path(place, name)
+                relative = path.relative_to(folder).as_posix()
+                if path.is_symlink():
+                    archive.writestr(link(relative), os.readlink(path))
+                elif path.is_fifo():
+                    info = zipfile.ZipInfo(relative)
+                    info.external_attr = path.lstat().st_mode << 16
+                    archive.writestr(info, b"")
+                else:
+                    archive.write(path, f"./{relative}")
+    return target
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_links_that_stay_inside_are_kept_as_links(tmp_path: Path, zipped: bool) -> None:
+    code = write(tmp_path / "code", "f.py", "lib/g.py")
+    (code / "g.py").symlink_to("lib/g.py")
+    (code / "linked").symlink_to("lib")
+    (code / "lib" / "dangling").symlink_to("../linked/none")
+    target = deploy(zip_of(code, tmp_path / "g.zip") if zipped else code, tmp_path / "store")
+    assert os.readlink(target / "g.py") == "lib/g.py"
+    assert os.readlink(target / "linked") == "lib"
+    assert os.readlink(target / "lib" / "dangling") == "../linked/none"
+
+
+def test_a_handler_may_be_a_link_to_a_file_of_the_package(tmp_path: Path) -> None:
+    code = write(tmp_path / "code", "lib/g.py")
+    (code / "f.py").symlink_to("lib/g.py")
+    assert problems(code, "f.x") == []
 
 
 def test_a_package_above_the_limit_is_refused(tmp_path: Path) -> None:
@@ -126,22 +193,6 @@ def test_a_store_that_cannot_be_written_is_said(tmp_path: Path) -> None:
         deploy(tmp_path, Path("/proc/nowhere"))
 
 
-def test_a_link_to_a_folder_is_refused_rather_than_left_out(tmp_path: Path) -> None:
-    code = tmp_path / "code"
-    (code / "lib").mkdir(parents=True)
-    (code / "linked").symlink_to("lib")
-    with pytest.raises(InvalidConfiguration, match="wanted folders, not links to folders, found linked"):
-        deploy(code, tmp_path / "store")
-
-
-def test_a_link_to_a_folder_elsewhere_is_refused(tmp_path: Path) -> None:
-    code = tmp_path / "code"
-    code.mkdir()
-    (code / "shared").symlink_to("/usr/share")
-    with pytest.raises(InvalidConfiguration, match="not links to folders"):
-        deploy(code, tmp_path / "store")
-
-
 def test_a_virtualenv_of_any_name_is_no_part_of_a_package(tmp_path: Path) -> None:
     code = tmp_path / "code"
     (code / "env" / "lib").mkdir(parents=True)
@@ -151,12 +202,12 @@ def test_a_virtualenv_of_any_name_is_no_part_of_a_package(tmp_path: Path) -> Non
     assert not (deploy(code, tmp_path / "store") / "env").exists()
 
 
-def test_a_named_pipe_in_a_folder_is_refused_and_not_read(tmp_path: Path) -> None:
-    code = tmp_path / "code"
-    code.mkdir()
+def test_pipes_and_sockets_are_left_out_and_not_read(tmp_path: Path) -> None:
+    code = write(tmp_path / "code", "f.py")
     os.mkfifo(code / "pipe")
-    with pytest.raises(InvalidConfiguration, match="wanted files and folders only, found pipe"):
-        deploy(code, tmp_path / "store")
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(code / "socket"))
+        assert names(deploy(code, tmp_path / "store")) == {"f.py"}
 
 
 def _zip(path: Path, *names: str) -> bytes:
@@ -210,16 +261,6 @@ def test_what_a_handler_lacks_is_said_before_anything_runs(tmp_path: Path) -> No
     assert [p.found for p in problems(code / "no", "f.handle")] == [f"nothing at {code / 'no'}"]
 
 
-def test_node_modules_belong_to_every_package_but_pythons(tmp_path: Path) -> None:
-    code = tmp_path / "code"
-    (code / "node_modules" / "left-pad").mkdir(parents=True)
-    (code / "node_modules" / "left-pad" / "index.js").write_text("1\n")
-    (code / "index.js").write_text("1\n")
-    taken = packages.deploy(code, tmp_path / "store", python=False).folder
-    assert (taken / "node_modules" / "left-pad" / "index.js").exists()
-    assert not (deploy(code, tmp_path / "store") / "node_modules").exists()
-
-
 @pytest.mark.parametrize("zipped", [True, False])
 def test_executable_files_stay_executable(tmp_path: Path, zipped: bool) -> None:
     code = tmp_path / "code"
@@ -246,5 +287,5 @@ def test_bytecode_that_a_zip_brings_is_never_taken(tmp_path: Path) -> None:
 
 def test_folders_without_an_end_are_refused(tmp_path: Path) -> None:
     _zip(tmp_path / "g.zip", "/".join(["d"] * 300))
-    with pytest.raises(InvalidConfiguration, match="wanted at most 200 folders in one another, found 299"):
+    with pytest.raises(InvalidConfiguration, match="wanted at most 200 folders in one another, found more"):
         deploy(tmp_path / "g.zip", tmp_path / "store")

@@ -6,7 +6,7 @@ import asyncio
 import os
 import shutil
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import ExitStack, asynccontextmanager, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -67,7 +67,8 @@ def function(language: str, folder: Path) -> FunctionSpec:
         plan = make_plan(load(app), interpreters(language))
     except (InvalidConfiguration, OSError) as error:
         unavailable(language, error)
-    spec = asyncio.run(deployed(plan, Settings(data_dir=folder / "data")))[language]
+    with ExitStack() as held:
+        spec = asyncio.run(deployed(plan, Settings(data_dir=folder / "data"), held))[language]
     return _by_awslambdaric(spec) if language == "python" else spec
 
 

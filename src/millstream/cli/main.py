@@ -1,4 +1,4 @@
-"""The command line: `millstream check | run | mappings | functions | invoke | logs | doctor | demo`."""
+"""The command line: `millstream check`, `run`, `mappings`, `functions`, `invoke`, `logs`, `prune` …"""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 import millstream
-from millstream.contract.errors import InvalidConfiguration, MillstreamError
+from millstream.contract.errors import InvalidConfiguration, MillstreamError, StateUnavailable
 from millstream.daemon import data_dir
 from millstream.daemon.control import NoDaemon, Request, ask
 from millstream.daemon.log_lines import log_to_stderr
@@ -251,6 +251,22 @@ def logs(
 
     for line in log_lines(_logs(data_dir), name, lines, follow):
         typer.echo(line)
+
+
+@app.command()
+def prune(data_dir: DataDir = Path(".millstream")) -> None:
+    """Remove deployed packages, layers and images that no running daemon uses.
+
+    A start leaves the two of each kind that were used last; without a daemon all of them go, and the next
+    start makes what it needs.
+    """
+    from millstream.cli.tables import size_of
+    from millstream.daemon.deployment import prune as remove
+
+    if not data_dir.is_dir():
+        raise StateUnavailable(f"{data_dir}: wanted a data directory, found none; `millstream run` makes it")
+    removed = remove(data_dir)
+    typer.echo(f"removed {removed.folders}, freed {size_of(removed.size_bytes)}; in use: {removed.in_use}")
 
 
 @app.command()

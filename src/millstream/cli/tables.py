@@ -87,11 +87,20 @@ def print_plan(plan: Plan) -> None:
     out.print(mappings)
 
 
+def size_of(size_bytes: int) -> str:
+    """A number of bytes for a person: 17 bytes, 1.4 kB, 2.0 MB."""
+    for unit, name in (1000**3, "GB"), (1000**2, "MB"), (1000, "kB"):
+        if size_bytes >= unit:
+            return f"{size_bytes / unit:.1f} {name}"
+    return _count(size_bytes, "byte")
+
+
 def _made_of(planned: PlannedFunction) -> list[str]:
     """The image and its digest; or the package, and its layers in their order."""
     if planned.image is not None:
         return [str(planned.options.image), planned.image.digest]
-    return [str(planned.code), *(f"+ {layer}" for layer in planned.layers)]
+    assert planned.code is not None
+    return [str(planned.code.source), *(f"+ {layer.source}" for layer in planned.layers)]
 
 
 def stored_mappings(directory: Path) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Mapping
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -89,7 +89,7 @@ class Daemon:
         directory = self._settings.data_dir
         with data_dir.locked(directory), watched():
             async with AsyncExitStack() as stack:
-                functions = await deployed(self._plan, self._settings)
+                functions = await deployed(self._plan, self._settings, stack.enter_context(ExitStack()))
                 if problems := check_shares(self._settings.concurrency, functions.values()):
                     raise InvalidConfiguration(problems)
                 sandbox: Sandbox = load_plugin("sandboxes", self._settings.isolation)(directory / "sandboxes")

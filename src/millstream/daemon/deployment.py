@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from millstream.contract.blocking import BlockingClient
-from millstream.contract.errors import InvalidConfiguration, Problem
+from millstream.contract.errors import InvalidConfiguration, Problem, StateUnavailable
 from millstream.contract.functions import FunctionSpec, Image, LoggingConfig
 from millstream.daemon.function_network import reach
 from millstream.daemon.plan import Plan
 from millstream.daemon.plan_functions import PlannedFunction
 from millstream.daemon.settings import Settings
-from millstream.functions.entries import UNZIPPED_BYTES
 from millstream.functions.images.find import deploy_image
 from millstream.functions.layers import deploy_layer, merge
 from millstream.functions.options import LoggingOptions
 from millstream.functions.packages import deploy
-from millstream.functions.snapshots import sweep
+from millstream.functions.retention import Removed, hold, remove_unused
+from millstream.functions.trees import UNZIPPED_BYTES
+
+logger = logging.getLogger(__name__)
 
 CODE, LAYERS, OPT, IMAGES = "code", "layers", "opt", "images"
 """Folders of the data directory, each content by its digest."""
 
+KEPT = 2
+"""Folders of each kind that a start leaves, though nobody uses them: the last ones, for a step back."""
 
-async def deployed(plan: Plan, settings: Settings) -> dict[str, FunctionSpec]:
-    """Every function of a plan, by its name. Only for who holds the data directory.
+TRIES = 3
+"""How often a folder is made that `millstream prune` removes before it is held."""
+
+
+async def deployed(plan: Plan, settings: Settings, held: ExitStack) -> dict[str, FunctionSpec]:
+    """Every function of a plan, by its name; their folders are kept until `held` is closed.
+
+    What no function uses is removed. Only for who holds the data directory.
 
     Raises:
         InvalidConfiguration: with all that is wrong with what the functions are made from.
@@ -33,29 +46,46 @@ async def deployed(plan: Plan, settings: Settings) -> dict[str, FunctionSpec]:
     """
     client = BlockingClient("deploy", 1)  # an image takes seconds, in which signals must be heard
     try:
-        return await client.call(_deploy, plan.functions, settings)
+        return await client.call(_deploy, plan.functions, settings, held)
     finally:
         client.close()
 
 
-def _deploy(functions: Mapping[str, PlannedFunction], settings: Settings) -> dict[str, FunctionSpec]:
-    for name in (CODE, LAYERS, OPT, IMAGES):
-        sweep(settings.data_dir / name)
+def prune(data_dir: Path, keep: int = 0) -> Removed:
+    """Remove what no daemon uses of what was deployed, but for the last `keep` of each kind.
+
+    Raises:
+        StateUnavailable: the data directory cannot be written.
+    """
+    removed = Removed()
+    for name in (OPT, CODE, LAYERS, IMAGES):
+        removed += remove_unused(data_dir / name, keep)
+    return removed
+
+
+def _deploy(
+    functions: Mapping[str, PlannedFunction], settings: Settings, held: ExitStack
+) -> dict[str, FunctionSpec]:
+    keeper = _Keeper(settings.data_dir, held)
     specs: dict[str, FunctionSpec] = {}
     problems: list[Problem] = []
     for name, planned in functions.items():
         try:
-            specs[name] = _spec(planned, settings)
+            specs[name] = _spec(planned, settings, keeper)
         except InvalidConfiguration as invalid:
             problems += [Problem(planned.where, p.field, p.wanted, p.found) for p in invalid.problems]
     if problems:
         raise InvalidConfiguration(problems)
+    removed = prune(settings.data_dir, KEPT)
+    if removed.folders:
+        extra = {"folders": removed.folders, "mb": removed.size_bytes >> 20}
+        logger.info("packages removed that no function uses", extra=extra)
     return specs
 
 
-def _spec(planned: PlannedFunction, settings: Settings) -> FunctionSpec:
+def _spec(planned: PlannedFunction, settings: Settings, keeper: _Keeper) -> FunctionSpec:
     options, launch = planned.options, planned.launch
-    made = _made(planned, settings.data_dir)
+    made = keeper.made(planned)
     network, variables = reach(options.network, settings.endpoint_url)
     return FunctionSpec(
         name=options.name,
@@ -89,6 +119,38 @@ class _Made:
     code: Path
     opt: Path | None = None
     image: Image | None = None
+    layers: tuple[Path, ...] = ()
+
+    def folders(self) -> set[Path]:
+        """All that must be kept."""
+        return {self.code, *self.layers, *([] if self.opt is None else [self.opt])}
+
+
+class _Keeper:
+    """Makes folders, and holds them from then on."""
+
+    def __init__(self, directory: Path, held: ExitStack) -> None:
+        self._directory, self._held = directory, held
+        self._kept: set[Path] = set()
+
+    def made(self, planned: PlannedFunction) -> _Made:
+        """What a function is made from."""
+        for _ in range(TRIES):
+            made = _made(planned, self._directory)
+            if all(self._keep(folder) for folder in made.folders()):
+                return made
+        wanted = "wanted packages that stay while they are used"
+        raise StateUnavailable(f"{self._directory}: {wanted}, found: removed again and again")
+
+    def _keep(self, folder: Path) -> bool:
+        if folder in self._kept:
+            return True
+        descriptor = hold(folder)
+        if descriptor is None:
+            return False
+        self._held.callback(os.close, descriptor)
+        self._kept.add(folder)
+        return True
 
 
 def _made(planned: PlannedFunction, directory: Path) -> _Made:
@@ -99,12 +161,11 @@ def _made(planned: PlannedFunction, directory: Path) -> _Made:
     room = UNZIPPED_BYTES
     layers = []
     for each in planned.layers:
-        layer = deploy_layer(each, directory / LAYERS, room_bytes=room)
+        layer = deploy_layer(each.source, directory / LAYERS, room_bytes=room, known=each)
         room -= layer.size_bytes
         layers.append(layer.folder)
-    python = planned.runtime.startswith("python")
-    code = deploy(planned.code, directory / CODE, python=python, room_bytes=room)
-    return _Made(code.folder, merge(layers, directory / OPT))
+    code = deploy(planned.code.source, directory / CODE, room_bytes=room, known=planned.code)
+    return _Made(code.folder, merge(layers, directory / OPT), layers=tuple(layers))
 
 
 def _logging(options: LoggingOptions) -> LoggingConfig:

@@ -24,6 +24,7 @@ from millstream.daemon.loader import Declared
 from millstream.daemon.plan_functions import PlannedFunction, plan_function
 from millstream.destinations.registry import parse_destination
 from millstream.functions.interpreters import Interpreters
+from millstream.functions.packages import Packages
 from millstream.mappings.filters import Filters, compile_filters
 from millstream.triggers.registry import parse_trigger
 
@@ -106,10 +107,11 @@ def _functions(
     declared: Declared, interpreters: Interpreters, problems: _Problems
 ) -> dict[str, PlannedFunction]:
     functions: dict[str, PlannedFunction] = {}
+    packages = Packages()
     for raw in declared.app["functions"]:
         where = f"{raw['where']} function {raw['options'].get('name')!r}"
         with problems.at(where):
-            planned = plan_function(raw["options"], declared.folder, where, interpreters)
+            planned = plan_function(raw["options"], declared.folder, where, interpreters, packages)
             name = planned.options.name
             if name in functions:
                 second = Problem("", "name", "a name of its own", f"a second function {name!r}")

@@ -16,6 +16,7 @@ from millstream.functions.host import host_architecture
 from millstream.functions.images.find import FoundImage, find_image
 from millstream.functions.interpreters import Interpreters
 from millstream.functions.options import SECRET_FIELDS, FunctionOptions
+from millstream.functions.packages import Package, Packages
 from millstream.functions.runtimes import default_runtime
 
 
@@ -26,15 +27,15 @@ class PlannedFunction:
     options: FunctionOptions
     where: str
     runtime: str  # empty with an image
-    code: Path | None = None  # None: it has an image
-    layers: tuple[Path, ...] = ()
+    code: Package | None = None  # None: it has an image
+    layers: tuple[Package, ...] = ()
     launch: Launch = field(default_factory=Launch)
     image: FoundImage | None = None
     file_system: FileSystem | None = None
 
 
 def plan_function(
-    declared: Mapping[str, Any], folder: Path, where: str, interpreters: Interpreters
+    declared: Mapping[str, Any], folder: Path, where: str, interpreters: Interpreters, packages: Packages
 ) -> PlannedFunction:
     """Check one function; its paths are relative to `folder`.
 
@@ -50,7 +51,7 @@ def plan_function(
             image = find_image(options.image, options.image_config, folder)
             planned = PlannedFunction(options, where, "", image=image, file_system=file_system)
         else:
-            planned = _of_a_package(options, folder, where, file_system, interpreters)
+            planned = _of_a_package(options, folder, where, file_system, interpreters, packages)
     except InvalidConfiguration as invalid:
         raise InvalidConfiguration([*problems, *invalid.problems]) from invalid
     if problems:
@@ -64,12 +65,14 @@ def _of_a_package(
     where: str,
     file_system: FileSystem | None,
     interpreters: Interpreters,
+    packages: Packages,
 ) -> PlannedFunction:
     code = (folder / (options.code or "")).resolve()
     layers = tuple((folder / layer).resolve() for layer in options.layers)
-    launch = check_package(code, layers, options, interpreters)
+    checked = check_package(code, layers, options, interpreters, packages)
     runtime = options.runtime or default_runtime()
-    return PlannedFunction(options, where, runtime, code, layers, launch, file_system=file_system)
+    made_of = (checked.code, checked.layers, checked.launch)
+    return PlannedFunction(options, where, runtime, *made_of, file_system=file_system)
 
 
 def _architecture(options: FunctionOptions) -> list[Problem]:

@@ -1,88 +1,70 @@
-"""What a folder or a .zip file holds, without unpacking it."""
+"""Reads single files of what a package or a layer holds, without unpacking it."""
 
 from __future__ import annotations
 
-import stat
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
-from millstream.contract.errors import InvalidConfiguration, Problem
+from millstream.functions.packages import CODE, Form, Package, survey
+from millstream.functions.trees import Found, Kind, open_tree
+from millstream.functions.walk import resolve
 
-ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError)
-"""What zipfile raises on a file that is damaged, encrypted, or compressed in an unknown way."""
-
-
-@contextmanager
-def reading(field: str) -> Iterator[None]:
-    """Turns what cannot be read into the user's problem.
-
-    Raises:
-        InvalidConfiguration: naming `field`, instead of what the block raised.
-    """
-    try:
-        yield
-    except OSError as error:
-        found = f"{error.strerror or error}: {error.filename or ''}".rstrip(": ")
-        raise InvalidConfiguration([Problem("", field, f"{field} that can be read", found)]) from error
-    except ZIP_ERRORS as error:
-        wanted = "a .zip file that can be unpacked"
-        raise InvalidConfiguration([Problem("", field, wanted, str(error))]) from error
-
-
-def wrong_kind(path: Path) -> str | None:
-    """Why a path is neither a folder nor a .zip file. None: it is."""
-    if not path.exists():
-        return f"nothing at {path}"
-    if path.is_dir() or zipfile.is_zipfile(path):
-        return None
-    return f"another kind of file, {path.name}"
+READ_BYTES = 1 << 20
+"""Largest file that is read."""
 
 
 class Contents:
-    """Reads single files of a package or a layer, by their names in it. Raises what `reading` maps."""
+    """Reads single files by their names, as a function will see them: what is left out is not there.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._zip = None if path.is_dir() else zipfile.ZipFile(path)
+    Raises, all methods: InvalidConfiguration, for a source that cannot be read.
+    """
+
+    def __init__(self, path: Path, package: Package | None = None, form: Form = CODE) -> None:
+        self.path, self._form = path, form
+        entries = (package or survey(path, form)).listing.entries
+        self._files = {each.name: each.found for each in entries if each.found.kind is Kind.FILE}
+        self._links = {each.name: each.found.target for each in entries if each.found.kind is Kind.LINK}
 
     def close(self) -> None:
-        """Let go of the file."""
-        if self._zip is not None:
-            self._zip.close()
+        """Nothing is kept open."""
 
     def has(self, name: str) -> bool:
         """True: a file has this name."""
-        if self._zip is None:
-            return (self.path / name).is_file()
-        return name in self._zip.NameToInfo
+        return self._find(name) is not None
 
     def executable(self, name: str) -> bool:
         """True: a file has this name, and somebody may execute it."""
-        if not self.has(name):
-            return False
-        if self._zip is None:
-            return bool((self.path / name).stat().st_mode & 0o111)
-        return bool(self._zip.getinfo(name).external_attr >> 16 & 0o111)
+        found = self._find(name)
+        return found is not None and found[1].executable
 
     def read(self, name: str) -> bytes | None:
-        """The bytes of a file. None: there is none of this name."""
-        if not self.has(name):
+        """The bytes of a file. None: there is none of this name, or it has more than 1 MB."""
+        found = self._find(name)
+        if found is None or found[1].size_bytes > READ_BYTES:
             return None
-        return (self.path / name).read_bytes() if self._zip is None else self._zip.read(name)
+        tree = open_tree(self.path, self._form.option)
+        try:
+            (chunks,) = tree.read([found])
+            data = bytearray()
+            for chunk in chunks:
+                data += chunk
+                if len(data) > READ_BYTES:
+                    return None
+            return bytes(data)
+        finally:
+            tree.close()
 
     def beside(self, folder: str, wanted: Callable[[str], bool]) -> bool:
         """True: a file right in this folder (empty: the root) has a name that is wanted."""
-        if self._zip is None:
-            place = self.path / folder
-            return place.is_dir() and any(wanted(each.name) for each in place.iterdir())
-        prefix = f"{folder}/" if folder else ""
-        names = (name.removeprefix(prefix) for name in self._zip.NameToInfo if name.startswith(prefix))
-        return any("/" not in name and wanted(name) for name in names)
+        real = resolve(folder, self._links) if folder else ""
+        if real is None:
+            return False
+        prefix = f"{real}/" if real else ""
+        names = [*self._files, *(link for link in self._links if self.has(link))]
+        below = (name.removeprefix(prefix) for name in names if name.startswith(prefix))
+        return any("/" not in name and wanted(name) for name in below)
 
-
-def is_link(info: zipfile.ZipInfo) -> bool:
-    """True: the entry's bytes are where a symbolic link points."""
-    return stat.S_ISLNK(info.external_attr >> 16)
+    def _find(self, name: str) -> tuple[str, Found] | None:
+        """The file that a name leads to, with its own name."""
+        real = resolve(name, self._links)
+        return (real, self._files[real]) if real is not None and real in self._files else None

@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
 
 from millstream.contract.errors import InvalidConfiguration, Problem
+from millstream.functions.bytecode import problem_of
 from millstream.functions.commands import Launch, Wanted
-from millstream.functions.contents import Contents, reading, wrong_kind
+from millstream.functions.contents import Contents
 from millstream.functions.interpreters import Installed, Interpreters
 from millstream.functions.options import FunctionOptions
+from millstream.functions.packages import CODE, LAYER, Package, Packages, check_room
 from millstream.functions.runtimes import RUNTIMES, Runtime, check_runtime, default_runtime
+from millstream.functions.trees import UNZIPPED_BYTES, wrong_kind
 
 PACKAGE = "a folder or a .zip file"
 
 
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """How a function is started, and what it is made from."""
+
+    launch: Launch
+    code: Package
+    layers: tuple[Package, ...]
+
+
 def check_package(
-    code: Path, layers: Sequence[Path], options: FunctionOptions, interpreters: Interpreters
-) -> Launch:
-    """How a function of a package is started.
+    code: Path,
+    layers: Sequence[Path],
+    options: FunctionOptions,
+    interpreters: Interpreters,
+    packages: Packages,
+) -> Checked:
+    """How a function of a package is started. Cost: reads all of its package and layers, the first time.
 
     Raises:
         InvalidConfiguration: with all that is wrong with its runtime, code, layers and handler.
@@ -37,20 +52,35 @@ def check_package(
             problems.append(Problem("", f"layers.{index}", PACKAGE, found))
     if problems:
         raise InvalidConfiguration(problems)
-    with ExitStack() as stack:
-        with reading("code"):
-            package = stack.enter_context(closing(Contents(code)))
-        with reading("layers"):
-            opened = [stack.enter_context(closing(Contents(layer))) for layer in layers]
-        with reading("code"):
-            if name.startswith("python"):
-                problems = _check_python(package, handler, parse=name == default_runtime())
-            launch = _launch(name, options, package, opened, interpreters)
+    package, *others = _packages(code, layers, packages)
+    contents = Contents(code, package)
+    opened = [Contents(each.source, each, LAYER) for each in others]
+    if name.startswith("python"):
+        problems = _check_python(contents, handler, parse=name == default_runtime())
+    launch = _launch(name, options, contents, opened, interpreters)
     if isinstance(launch, Problem):
         problems.append(launch)
     if problems or isinstance(launch, Problem):
         raise InvalidConfiguration(problems)
-    return launch
+    return Checked(launch, package, tuple(others))
+
+
+def _packages(code: Path, layers: Sequence[Path], packages: Packages) -> list[Package]:
+    """The package, and its layers; together they have no more than they may."""
+    problems: list[Problem] = []
+    found: list[Package] = []
+    room = UNZIPPED_BYTES
+    for source, form in [*((layer, LAYER) for layer in layers), (code, CODE)]:
+        try:
+            package = packages.of(source, form)
+            check_room(package, room, form)
+            room -= package.size_bytes
+            found.append(package)
+        except InvalidConfiguration as invalid:
+            problems += invalid.problems
+    if problems:
+        raise InvalidConfiguration(problems)
+    return [found[-1], *found[:-1]]
 
 
 def _launch(
@@ -80,15 +110,9 @@ def _check_python(code: Contents, handler: str, *, parse: bool) -> list[Problem]
     """Whether the handler's module is there, and is Python where this Python is the one to say."""
     base = handler.rpartition(".")[0].replace(".", "/")
     names = (f"{base}.py", f"{base}/__init__.py")
-    found = next(((name, text) for name in names if (text := code.read(name)) is not None), None)
+    found = next((name for name in names if code.has(name)), None)
     if found is None:
         return [Problem("", "handler", f"a file {names[0]} in {code.path}", "none")]
-    if not parse:
-        return []
-    try:
-        ast.parse(found[1], filename=found[0])
-    except (SyntaxError, ValueError) as error:
-        line = getattr(error, "lineno", None)
-        where = f"{found[0]}:{line}" if line else found[0]
-        return [Problem("", "handler", f"valid Python in {where}", getattr(error, "msg", None) or str(error))]
-    return []
+    source = code.read(found) if parse else None
+    wrong = None if source is None else problem_of(source, found)
+    return [wrong] if wrong else []

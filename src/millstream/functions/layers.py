@@ -8,21 +8,21 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from millstream.functions.entries import BYTECODE, UNZIPPED_BYTES, Rules
-from millstream.functions.packages import read_entries
-from millstream.functions.snapshots import Snapshot, compiled, settle, snapshot, staging
-
-SKIPPED = frozenset({BYTECODE, ".git"})
-"""Folders that are no part of a layer."""
-
-OPT = "/opt"
+from millstream.functions.packages import LAYER, Package, deploy
+from millstream.functions.snapshots import Snapshot, settle, staging
+from millstream.functions.trees import UNZIPPED_BYTES
 
 
-def deploy_layer(layer: Path, store: Path, *, room_bytes: int = UNZIPPED_BYTES) -> Snapshot:
-    """The snapshot of a layer below `store`, as `packages.deploy` makes one. Links inside it stay links."""
-    ours = (store.resolve(), store.resolve().parent)
-    rules = Rules("layers", links=True, hidden=True, skipped=SKIPPED, virtualenvs=True, ours=ours)
-    return snapshot(read_entries(layer, rules), store, rules, room_bytes, compiled(OPT))
+def deploy_layer(
+    layer: Path,
+    store: Path,
+    *,
+    room_bytes: int = UNZIPPED_BYTES,
+    known: Package | None = None,
+    compiled: bool = True,
+) -> Snapshot:
+    """The folder of a layer below `store`, as `packages.deploy` makes one."""
+    return deploy(layer, store, form=LAYER, room_bytes=room_bytes, known=known, compiled=compiled)
 
 
 def merge(layers: Sequence[Path], store: Path) -> Path | None:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from millstream.contract.errors import InvalidConfiguration
@@ -19,7 +19,7 @@ from millstream.functions.images import unpack as unpacking
 from millstream.functions.images.files import opened
 from millstream.functions.images.manifest import read_parts
 from millstream.functions.images.unpack import unpack
-from millstream.functions.snapshots import DEPTH
+from millstream.functions.walk import DEPTH
 from tests.functions.images.making import (
     entry,
     file,
@@ -38,7 +38,7 @@ def unpacked(place: Path, *layers: bytes) -> Path:
     """The root of an image with these layers."""
     root = place / "root"
     with opened(simple(place / "layout", *layers)) as files:
-        unpack(files, read_parts(files).layers, root, place)
+        unpack(files, read_parts(files).layers, root)
     return root
 
 
@@ -223,6 +223,7 @@ ENTRIES = st.one_of(
 )
 
 
+@settings(max_examples=max(10, settings().max_examples // 3), deadline=None)  # a process for each layer
 @given(st.lists(st.lists(ENTRIES, max_size=6), min_size=1, max_size=2), TARGETS, TARGETS)
 def test_any_sequence_of_entries_stays_inside(layers: list[Members], first: str, second: str) -> None:
     layers[0] = [symlink("l", first), symlink("m", second), *layers[0]]
@@ -284,6 +285,7 @@ def model(layers: list[list[tuple[str, str]]]) -> dict[str, str | None] | None:
     return names
 
 
+@settings(max_examples=max(10, settings().max_examples // 3), deadline=None)  # a process for each layer
 @given(st.lists(st.lists(CHANGES, max_size=6), min_size=1, max_size=4))
 def test_layers_and_whiteouts_do_what_a_model_of_dicts_does(layers: list[list[tuple[str, str]]]) -> None:
     def member(number: int, kind: str, name: str) -> tuple[tarfile.TarInfo, bytes]:

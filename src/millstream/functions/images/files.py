@@ -2,20 +2,47 @@
 
 from __future__ import annotations
 
-import gzip
 import os
-import tarfile
-import zlib
-from collections.abc import Iterator
+import posixpath
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Protocol
+from typing import Protocol, TypeAlias
 
 import msgspec
 
 from millstream.contract.errors import InvalidConfiguration, Problem
+from millstream.functions.confined.region import Region
+from millstream.functions.confinement import Bounds, CannotTakeApart, Child
 
 FORMS = "a folder with an OCI layout, or a tar of `docker save`"
+
+BOUNDS = Bounds(cpu_s=900, deadline_s=3600.0)
+"""Of a child that takes apart as much as an image may have, twice."""
+
+ROOM_BYTES = 11 * 1000**3
+"""Largest tar of an image, or of a layer, uncompressed: an image, and what tars add to files."""
+
+NAMES_BYTES = 64 << 20
+"""Most that the names of a tar's entries may have together."""
+
+HOPS = 40
+
+Listed: TypeAlias = tuple[str, str, bool, int, str, int]
+"""An entry as the child says it: name, kind, whether it may be executed, size, link, offset of its bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """An entry of a tar. `kind`: file, sparse, folder, link, hard, other."""
+
+    name: str
+    kind: str
+    executable: bool
+    size: int
+    link: str
+    offset: int
 
 
 def refused(wanted: str, found: str) -> InvalidConfiguration:
@@ -32,10 +59,28 @@ def reading_image(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, msgspec.DecodeError) as error:
+    except (CannotTakeApart, msgspec.MsgspecError, RecursionError) as error:
         raise refused("an image that can be read", f"{path}: {error}") from error
     except OSError as error:
         raise refused("an image that can be read", f"{path}: {error.strerror or error}") from error
+
+
+def members(child: Child, region: Region, *, packed: bool, data: bool) -> Iterator[Member]:
+    """The entries of a tar, which `child` reads. With `data`, the bytes of each regular file come next.
+
+    Raises:
+        CannotTakeApart, msgspec.ValidationError: it is none, is damaged, or its headers are too many
+            or too large.
+    """
+    child.ask([region.offset, region.size, ROOM_BYTES, packed, data])
+    names = 0
+    for answer in child.answers():
+        for listed in msgspec.convert(answer, list[Listed]):
+            member = Member(*listed)
+            names += len(member.name) + len(member.link)
+            if names > NAMES_BYTES:
+                raise CannotTakeApart("names of more than 64 MB")
+            yield member
 
 
 class Files(Protocol):
@@ -43,7 +88,7 @@ class Files(Protocol):
 
     def has(self, name: str) -> bool: ...
 
-    def open(self, name: str) -> AbstractContextManager[IO[bytes]]:
+    def open(self, name: str) -> AbstractContextManager[Region]:
         """Raises:
         InvalidConfiguration: there is no such file.
         """
@@ -59,17 +104,23 @@ def opened(path: Path) -> Iterator[Files]:
     """
     if path.is_dir():
         yield _FolderFiles(path)
-    elif not path.exists():
+        return
+    if not path.exists():
         raise refused(FORMS, f"nothing at {path}")
-    else:
+    if not path.is_file():
+        raise refused(FORMS, f"another kind of file, {path}")
+    with reading_image(path):
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        whole = Region(descriptor, 0, os.fstat(descriptor).st_size)
         try:
-            archive = tarfile.open(path, "r:")  # noqa: SIM115  closed below
-        except (tarfile.TarError, OSError) as error:
-            raise refused(FORMS, f"another kind of file, {path}") from error
-        with archive:
-            with reading_image(path):
-                names = {_name(member.name): member for member in archive.getmembers()}
-            yield _TarFiles(path, archive, names)
+            with Child("tar", descriptor, BOUNDS) as child:
+                found = {_name(each.name): each for each in members(child, whole, packed=False, data=False)}
+        except (CannotTakeApart, msgspec.ValidationError) as error:
+            raise refused(FORMS, f"another kind of file, {path}: {error}") from error
+        yield _TarFiles(descriptor, found)
+    finally:
+        os.close(descriptor)
 
 
 class _FolderFiles:
@@ -80,30 +131,43 @@ class _FolderFiles:
         place = Path(os.path.realpath(self._root / name))
         return place.is_relative_to(self._root) and place.is_file()
 
-    def open(self, name: str) -> IO[bytes]:
+    @contextmanager
+    def open(self, name: str) -> Iterator[Region]:
         if not self.has(name):
             raise refused(f"a file {name} in the image", "none")
         with reading_image(self._root):
-            return (self._root / name).open("rb")
+            descriptor = os.open(self._root / name, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            yield Region(descriptor, 0, os.fstat(descriptor).st_size)
+        finally:
+            os.close(descriptor)
 
 
 class _TarFiles:
-    def __init__(self, path: Path, archive: tarfile.TarFile, names: dict[str, tarfile.TarInfo]) -> None:
-        self._path, self._archive, self._names = path, archive, names
+    def __init__(self, descriptor: int, found: Mapping[str, Member]) -> None:
+        self._descriptor, self._found = descriptor, found
 
     def has(self, name: str) -> bool:
-        member = self._names.get(name)
-        return member is not None and (member.isreg() or member.issym() or member.islnk())
+        return self._file(name) is not None
 
-    def open(self, name: str) -> IO[bytes]:
-        with reading_image(self._path):
-            try:
-                found = self._archive.extractfile(self._names[name])
-            except KeyError:  # of the name, or of what a link in the tar points to
-                found = None
-        if found is None:
+    @contextmanager
+    def open(self, name: str) -> Iterator[Region]:
+        file = self._file(name)
+        if file is None:
             raise refused(f"a file {name} in the image", "none")
-        return found
+        yield Region(self._descriptor, file.offset, file.size)
+
+    def _file(self, name: str) -> Member | None:
+        """The regular file of a name; `docker save` has links from one layer's file to another's."""
+        for _ in range(HOPS):
+            member = self._found.get(name)
+            if member is None or member.kind == "file":
+                return member
+            if member.kind not in ("link", "hard"):
+                return None
+            above = posixpath.dirname(name) if member.kind == "link" else ""
+            name = posixpath.normpath(posixpath.join(above, member.link))
+        return None
 
 
 def _name(name: str) -> str:

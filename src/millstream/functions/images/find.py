@@ -75,7 +75,7 @@ def deploy_image(found: FoundImage, store: Path) -> Image:
                     parts = read_parts(files)
                 if not found.in_engine and parts.digest != found.digest:
                     raise refused(f"{found.digest} at {source}, as before", parts.digest)
-                unpack(files, parts.layers, temporary / "root", temporary)
+                unpack(files, parts.layers, temporary / "root")
             settle(temporary / "root", target)
     return Image(target, found.command, found.working_directory, found.environment)
 

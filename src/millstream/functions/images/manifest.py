@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -192,8 +193,8 @@ def _blob(files: Files, digest: str) -> bytes:
 
 
 def _read(files: Files, name: str) -> bytes:
-    with files.open(name) as stream:
-        data = stream.read(DOCUMENT_BYTES + 1)
+    with files.open(name) as region:
+        data = io.BufferedReader(region).read(DOCUMENT_BYTES + 1)
     if len(data) > DOCUMENT_BYTES:
         raise refused(f"{name} of at most {DOCUMENT_BYTES} bytes", "more")
     return data

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from millstream.functions.images.files import refused
-from millstream.functions.snapshots import DEPTH
+from millstream.functions.walk import DEPTH
 
 HOPS = 40
 """Links that one name may lead through, as on Linux."""

@@ -1,0 +1,99 @@
+"""Makes the bytecode of a package's Python, in a confined child."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path, PurePosixPath
+
+from millstream.contract.errors import Problem
+from millstream.functions.confinement import Bounds, CannotTakeApart, Child
+from millstream.functions.walk import BYTECODE, Listing
+
+logger = logging.getLogger(__name__)
+
+SOURCE_BYTES = 1 << 20
+"""Largest source that is compiled ahead. Larger ones are compiled by whoever imports them."""
+
+BYTECODE_BYTES = 250 * 1024 * 1024
+"""Most bytecode of a package; what is beyond is compiled by whoever imports it."""
+
+CHILDREN = 3
+"""A source that ends the child is left out and another child goes on, so often."""
+
+BOUNDS = Bounds(cpu_s=60, deadline_s=120.0)
+
+
+def compile_folder(folder: Path, place: str, listing: Listing) -> None:
+    """Make the bytecode of a folder's sources, which will be at `place`. Links are left alone.
+
+    What has no bytecode works all the same, and starts more slowly; a warning says how much of it there is.
+    """
+    names = [name for name, _ in listing.files() if name.endswith(".py")]
+    if not names:
+        return
+    left, skipped = _compile(folder, place, names)
+    if left or skipped:
+        extra = {"package": folder.name, "files": left + skipped, "of": len(names)}
+        logger.warning(
+            "python compiled at each start, for it takes too much to compile it ahead", extra=extra
+        )
+
+
+def problem_of(source: bytes, name: str) -> Problem | None:
+    """What the compiler says of a handler's source. None: it is Python, or takes too long to tell."""
+    if len(source) > SOURCE_BYTES:
+        return None
+    try:
+        with Child("python", bounds=BOUNDS) as child:
+            child.ask(name)
+            child.send(source)
+            wrong = child.answer()
+    except CannotTakeApart as error:
+        return Problem("", "handler", f"Python in {name} that can be compiled", str(error))
+    if wrong is None:
+        return None
+    line, message = wrong
+    return Problem("", "handler", f"valid Python in {f'{name}:{line}' if line else name}", str(message))
+
+
+def _compile(folder: Path, place: str, names: list[str]) -> tuple[int, int]:
+    """How many sources were not come to, and how many were passed over."""
+    todo = list(reversed(names))
+    skipped = size = 0
+    for _ in range(CHILDREN):
+        try:
+            with Child("python", bounds=BOUNDS) as child:
+                while todo and size < BYTECODE_BYTES:
+                    name = todo.pop()
+                    source = folder / name
+                    if source.stat().st_size > SOURCE_BYTES:
+                        skipped += 1
+                        continue
+                    child.ask(str(PurePosixPath(place, name)))
+                    child.send(source.read_bytes())
+                    if child.answer() is None:  # else whoever imports it will say so
+                        size += _write(source, child)
+                return len(todo), skipped
+        except CannotTakeApart:
+            skipped += 1  # the one that it was given last
+    return len(todo), skipped
+
+
+def _write(source: Path, child: Child) -> int:
+    made = bytearray()
+    for chunk in child.data():
+        made += chunk
+        if len(made) > 16 * SOURCE_BYTES:
+            raise CannotTakeApart("more bytecode than there can be")
+    cache = source.parent / BYTECODE
+    if not cache.exists():
+        cache.mkdir()
+        cache.chmod(0o755)
+    target = cache / f"{source.stem}.{sys.implementation.cache_tag}.pyc"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(target, flags, 0o644), "wb") as out:
+        out.write(made)
+        os.fchmod(out.fileno(), 0o644)
+    return len(made)
