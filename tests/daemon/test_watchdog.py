@@ -49,7 +49,7 @@ async def test_a_loop_that_may_never_turn_again_is_told_of_while_it_stands(
                     await asyncio.sleep(0.01)
     finally:
         watchdog.logger.removeHandler(waking)
-    standing, stood = caplog.records
+    standing, stood, *_ = caplog.records  # a busy machine may stand still once more
     assert standing.message == "event loop stands still, nothing is done meanwhile"
     assert "waking.line.wait(30.0)" in standing.__dict__["stack"]
     assert stood.message == "event loop stood still"

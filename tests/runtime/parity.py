@@ -296,3 +296,38 @@ KEPT: dict[str, str] = {
     "interrupts": "the interpreter writes the runtime's own lines",
 }
 """Handlers whose difference is kept, and why."""
+
+EXTRAS = """
+import datetime, decimal, logging
+logger = logging.getLogger("own")
+
+
+class Odd:
+    def __repr__(self):
+        return "odd"
+
+
+def handle(event, context):
+    extra = {"order": 7, "at": datetime.date(2020, 1, 1), "odd": Odd(), "message_id": None}
+    logger.info("ä %s", "x", extra=extra)
+    logger.warning({"a": decimal.Decimal("1.50"), "b": [1, Odd()]})
+    logger.warning({"a": 1}, {"b": 2})
+    logger.log(15, "between the levels")
+    logger.log(55, "beyond them")
+    logger.error("%d", 3, stack_info=True)
+    logging.getLogger().debug("at the root", extra={"level": "mine", "timestamp": 0, "taskName": "t"})
+    try:
+        {}["key"]
+    except KeyError:
+        logger.exception("caught", extra={"errorType": "mine"})
+"""
+
+LOGGING = {
+    "extras": EXTRAS,
+    **{
+        name: HANDLERS[name][0]
+        for name in ("logs", "logs from info on", "raises", "raises from another", "raises at import", "set",
+                     "logs at import", "import error", "syntax error")
+    },
+}  # fmt: skip
+"""Handlers whose JSON logs are compared."""

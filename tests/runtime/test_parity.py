@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from millstream.contract.functions import FunctionFailed, Outcome, Success
+from millstream.contract.functions import FunctionFailed, LoggingConfig, Outcome, Success
 from tests.runtime.conftest import MakeRuntime
-from tests.runtime.parity import HANDLERS, KEPT
+from tests.runtime.parity import HANDLERS, KEPT, LOGGING
 from tests.runtime.test_runtime_api import of_ric
 
 pytestmark = pytest.mark.broker
@@ -17,6 +17,7 @@ pytestmark = pytest.mark.broker
 MASKS = (
     (re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"), "ID"),
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"), "TIME"),
+    (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"), "SECOND"),
     (re.compile(r"0x[0-9a-f]{6,}"), "ADDRESS"),
     (
         re.compile(r"line repeated \d+ more"),
@@ -29,7 +30,7 @@ FRESH = {"timeout_s": 10.0, "environment": {"PYTHONHASHSEED": "7"}}
 ADVICE = "LAMBDA_WARNING: Unhandled exception."
 """Of awslambdaric when a handler cannot be loaded: to look at AWS's runtime updates. There are none here."""
 
-PLATFORM = re.compile(r"(INIT_START|INIT_REPORT|START|END|REPORT|LOGS_DROPPED) ")
+PLATFORM = re.compile(r"(INIT_START|INIT_REPORT|START|END|REPORT|LOGS_DROPPED) |.*\"type\":\"platform\.")
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,21 @@ async def test_nobody_can_tell_which_of_them_ran_a_handler(runtime: MakeRuntime,
     else:
         assert ours == theirs
         assert fresh == theirs
+
+
+@pytest.mark.parametrize("name", LOGGING)
+async def test_nobody_can_tell_from_json_logs_either(runtime: MakeRuntime, name: str) -> None:
+    found = []
+    for spec in ({"timeout_s": 10.0}, of_ric()):
+        logging = LoggingConfig("JSON", "DEBUG")
+        async with runtime("bwrap", LOGGING[name], memory_size_mb=512, logging=logging, **spec) as it:
+            outcome = await it.invoke()
+            log = it.log()
+        it.log_file.unlink()
+        found.append(seen(outcome, log))
+    ours, theirs = found
+    assert ours == theirs
+    assert any(line.startswith("{") for line in ours.printed)
 
 
 @pytest.mark.parametrize(
