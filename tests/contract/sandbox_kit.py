@@ -8,7 +8,9 @@ import asyncio
 import os
 import re
 import resource
+import shutil
 import signal
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,7 @@ from typing import Any
 import pytest
 
 from millstream.contract.functions import MAX_PAYLOAD_BYTES, FunctionFailed
-from tests.runtime.conftest import MakeRuntime, Runtime
+from tests.runtime.conftest import MakeRuntime, Runtime, mathematics
 from tests.runtime.shell_programs import MakeLayer, heard, of_shell
 
 
@@ -284,6 +286,33 @@ class SandboxKit:
                 assert await it.answer("descriptors") == 1024
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    async def test_settings_of_interpreter_and_loader_are_the_functions(
+        self, runtime: MakeRuntime, tmp_path: Path
+    ) -> None:
+        library = tmp_path / "opt" / "lib" / "libx.so"
+        library.parent.mkdir(parents=True)
+        shutil.copy(mathematics(), library)
+        wrapper = tmp_path / "opt" / "wrapper"
+        wrapper.write_text('#!/bin/sh\nexport WRAPPED="$#"\nexec "$@"\n', encoding="utf-8")
+        wrapper.chmod(0o755)
+        settings = {"PYTHONHASHSEED": "0", "AWS_LAMBDA_EXEC_WRAPPER": "/opt/wrapper"}
+        code = (
+            "import ctypes, os\ndef handle(e, c):\n"
+            "    return hasattr(ctypes.CDLL('libx.so'), 'cos'), os.environ['WRAPPED'], hash('a'), e\n"
+        )
+        plain = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-c",
+            "print(hash('a'))",
+            env={"PYTHONHASHSEED": "0"},
+            stdout=asyncio.subprocess.PIPE,
+        )
+        seeded, _ = await plain.communicate()
+        async with runtime(
+            self.driver, code, opt=tmp_path / "opt", environment=settings, timeout_s=20.0
+        ) as it:
+            assert await it.answer({"a": 1}) == [True, "2", int(seeded), {"a": 1}]
 
     async def test_a_program_that_is_not_there_is_said(self, runtime: MakeRuntime) -> None:
         async with runtime(self.driver, "", command=("/none",), timeout_s=5.0) as it:

@@ -10,16 +10,10 @@ import pytest
 
 from millstream.contract.functions import FunctionSpec
 from millstream.runtime.fresh import why_fresh
-from tests.runtime.conftest import MakeRuntime
+from tests.runtime.conftest import MakeRuntime, mathematics
 
 ARN = "arn:aws:lambda:us-east-1:000000000000:function:f"
 WRAPPER = '#!/bin/bash\nexport SEEN="$1 ${@: -1}"\nexec "$@"\n'
-
-
-def mathematics() -> str:
-    """The C library's file for it, which a Python has loaded."""
-    maps = Path("/proc/self/maps").read_text(encoding="utf-8").split()
-    return next(word for word in maps if "/libm." in word)
 
 
 def of(folder: Path, **environment: str) -> FunctionSpec:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,8 +80,6 @@ def test_none_of_our_own_modules_is_ever_forgotten(brought: Brought) -> None:
 
 def test_what_stays_is_what_awss_runtime_loads() -> None:
     """awslambdaric itself, its client in C and its encoder are left out: those a package may bring."""
-    import subprocess
-
     code = "import sys; import awslambdaric.__main__; print(*{m.partition('.')[0] for m in sys.modules})"
     path = next(folder for folder in sys.path if Path(folder, "awslambdaric").exists())
     command = [sys.executable, "-S", "-I", "-c", f"import sys; sys.path.append({path!r}); {code}"]
@@ -157,3 +157,10 @@ async def test_the_sdk_is_known_as_what_was_installed(driver: str, runtime: Make
         versions, boto3 = await it.answer()
     assert versions[0] == boto3
     assert len(versions) == 4
+
+
+@pytest.mark.broker
+async def test_the_distribution_is_told_as_programs_ask_for_it(driver: str, runtime: MakeRuntime) -> None:
+    code = "import platform\ndef handle(e, c):\n    return platform.freedesktop_os_release()['ID']\n"
+    async with runtime(driver, code) as it:
+        assert await it.answer() == platform.freedesktop_os_release()["ID"]
