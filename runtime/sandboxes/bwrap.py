@@ -24,7 +24,7 @@ from millstream.runtime.assemble import assemble
 from millstream.runtime.environment import Environment
 from millstream.runtime.processes import NotStarted
 from millstream.runtime.sandboxes.cgroups import MemoryGroup, MemoryGroups, Share, find_memory_groups
-from millstream.runtime.sandboxes.launching import launched
+from millstream.runtime.sandboxes.launching import UMASK, launched
 from millstream.runtime.sandboxes.layout import RUNTIME, Layout, layout, mode, start
 from millstream.runtime.sandboxes.supervised import SupervisedProcesses
 from millstream.runtime.sandboxes.template import Template
@@ -205,7 +205,7 @@ class BwrapSandbox:
         with log.open("wb") as out, launched(wanted).opened() as (launcher, more):
             process = await asyncio.create_subprocess_exec(
                 *launcher, pass_fds=[*descriptors, *more], stdin=asyncio.subprocess.DEVNULL,
-                stdout=out, stderr=out, start_new_session=True,
+                stdout=out, stderr=out, start_new_session=True, umask=UMASK,
             )  # fmt: skip
         return process, log
 

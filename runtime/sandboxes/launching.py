@@ -14,6 +14,9 @@ from typing import IO, Any
 
 from millstream.runtime import zygote
 
+UMASK = 0o022
+"""Of functions, as on AWS, whatever the daemon's is."""
+
 LAUNCHER = Path(zygote.__file__).resolve().parent / "launch.py"
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import cast
 
 from millstream.runtime.processes import NotStarted, Places, Process
-from millstream.runtime.sandboxes.launching import Launch
+from millstream.runtime.sandboxes.launching import UMASK, Launch
 from millstream.runtime.sandboxes.supervised import status_kb
 
 Command = Callable[[Sequence[str], Mapping[str, str], str], Launch]
@@ -98,7 +98,7 @@ class PlainProcesses:
                 transport, _ = await loop.subprocess_exec(
                     lambda: watch, *command, *map(str, descriptors), pass_fds=[*descriptors, *more],
                     stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output, env={}, cwd="/",
-                    start_new_session=True,
+                    start_new_session=True, umask=UMASK,
                 )  # fmt: skip
         except OSError as error:
             raise NotStarted(f"process: {error.strerror}") from error

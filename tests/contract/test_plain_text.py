@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from millstream.contract.plain_text import SHOWN_CHARACTERS, plain, shown
+from millstream.contract.plain_text import SHOWN_CHARACTERS, plain, plain_json, shown
 
 
 @pytest.mark.parametrize(
@@ -37,3 +38,13 @@ def test_no_control_character_and_no_long_text_is_shown(text: str) -> None:
 
 def test_what_is_to_be_kept_is_kept() -> None:
     assert plain("a\tb\n\x1b", "\t\n") == "a\tb\n\\x1b"
+
+
+@given(st.dictionaries(st.text(), st.text()), st.booleans())
+def test_json_means_the_same_and_holds_nothing_that_a_terminal_obeys(
+    value: dict[str, str], wide: bool
+) -> None:
+    text = json.dumps(value, ensure_ascii=False, indent=2 if wide else None).replace("\n", "\r\n")
+    told = plain_json(text)
+    assert json.loads(told) == value
+    assert plain(told, "\t\n") == told

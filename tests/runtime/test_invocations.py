@@ -341,3 +341,14 @@ async def test_a_package_that_brings_boto3_gets_its_own(
     async with runtime(driver, code, timeout_s=10.0) as it:
         file, _ = await it.answer()
     assert file.endswith("task/boto3/__init__.py")
+
+
+async def test_a_functions_files_are_as_on_aws_whatever_the_daemons_own_are(
+    driver: str, runtime: MakeRuntime
+) -> None:
+    async with runtime(driver, "import os\ndef handle(e, c):\n    return os.umask(0o22)\n") as it:
+        before = os.umask(0o077)
+        try:
+            assert await it.answer() == 0o022
+        finally:
+            os.umask(before)

@@ -22,6 +22,7 @@ CHOSEN = (
     "tests/security/test_supervisor.py::test_its_supervisor_survives_every_signal[bwrap]",
     "tests/runtime/test_sandboxes.py::TestBwrap",
     "tests/runtime/test_invocations.py::test_a_function_sees_its_event_and_context",
+    "tests/runtime/test_invocations.py::test_a_functions_files_are_as_on_aws_whatever_the_daemons_own_are",
     "tests/runtime/test_invocations.py::test_a_timeout_says_so_and_harms_no_further_invocation",
 )
 ATTACKS = (

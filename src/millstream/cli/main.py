@@ -13,6 +13,7 @@ import typer
 
 import millstream
 from millstream.contract.errors import InvalidConfiguration, MillstreamError, StateUnavailable
+from millstream.contract.plain_text import plain, plain_json
 from millstream.daemon import data_dir
 from millstream.daemon.control import NoDaemon, Request, ask
 from millstream.daemon.log_lines import log_to_stderr
@@ -27,6 +28,9 @@ from millstream.daemon.settings import (
     MAX_AGE_S,
     Settings,
 )
+
+LINES = "\n"
+"""What a message of ours may have in it."""
 
 app = typer.Typer(
     help="Event source mappings as AWS Lambda has them, for queues and streams anywhere.",
@@ -233,7 +237,7 @@ def invoke(
         found = f"{str(error)[:80]}"
         raise typer.BadParameter(f"wanted JSON, found: {found}", param_hint="--payload") from None
     answer = _asked(data_dir, Request("invoke", name, text))
-    typer.echo(answer["payload"])
+    typer.echo(plain_json(str(answer["payload"])) if sys.stdout.isatty() else answer["payload"])
     if "function_error" in answer:
         typer.echo(f"function error: {answer['function_error']}, request {answer['request_id']}", err=True)
         raise typer.Exit(ExitCode.FAILED)
@@ -244,13 +248,19 @@ def logs(
     name: Annotated[str, typer.Argument(help="The function.", show_default=False)],
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes.")] = False,
     lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="Lines from the end.")] = 50,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="As the function wrote it: a terminal obeys what is in it.")
+    ] = False,
     data_dir: DataDir = Path(".millstream"),
 ) -> None:
-    """Print a function's log; works while the daemon is stopped, too."""
-    from millstream.cli.follow import log_lines
+    """Print a function's log; works while the daemon is stopped, too.
+
+    Control characters are shown as escapes (\\x1b), but tabs; so are those that turn the direction of a text.
+    """
+    from millstream.cli.follow import log_lines, raw_line, shown_line
 
     for line in log_lines(_logs(data_dir), name, lines, follow):
-        typer.echo(line)
+        typer.echo(raw_line(line) if raw else shown_line(line))
 
 
 @app.command()
@@ -363,10 +373,10 @@ def main() -> None:
         app()
     except InvalidConfiguration as invalid:
         for problem in invalid.problems:
-            typer.echo(f"error: {problem}", err=True)
+            typer.echo(f"error: {plain(str(problem), LINES)}", err=True)
         sys.exit(exit_code(invalid))
     except MillstreamError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {plain(str(error), LINES)}", err=True)
         sys.exit(exit_code(error))
     except BrokenPipeError:
         sys.exit(ExitCode.OK)

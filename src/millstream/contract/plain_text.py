@@ -13,10 +13,18 @@ _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udf
 Source: Unicode, UAX #9 and UTS #55, "Bidirectional reordering".
 """
 
+_BETWEEN = {"\t": "\t", "\n": "\n", "\r": " "}
+"""Control characters that JSON has outside of strings, and as they are shown."""
+
 
 def plain(text: str, keep: str = "") -> str:
     """The text with its control characters as escapes (`\\x1b`, `\\u202e`), those in `keep` excepted."""
     return _CONTROLS.sub(lambda found: found[0] if found[0] in keep else _escape(found[0]), text)
+
+
+def plain_json(text: str) -> str:
+    """A JSON text whose strings have them as JSON's own escapes, and which has no carriage return."""
+    return _CONTROLS.sub(lambda found: _BETWEEN.get(found[0]) or f"\\u{ord(found[0]):04x}", text)
 
 
 def shortened(text: str, most_characters: int = SHOWN_CHARACTERS) -> str:

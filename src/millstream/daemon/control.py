@@ -1,6 +1,6 @@
 """How the command line talks to a running daemon: a Unix socket, one JSON line each way.
 
-Only the daemon's own user can open the socket.
+The daemon answers its own user and root; the command line believes the data directory's owner and root.
 """
 
 from __future__ import annotations
@@ -8,15 +8,16 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from millstream.contract.errors import MillstreamError
+from millstream.contract.errors import MillstreamError, StateUnavailable
 from millstream.contract.functions import MAX_PAYLOAD_BYTES
+from millstream.daemon.peers import ROOT, peer_uid, reachable
 
 LINE_BYTES = 2 * MAX_PAYLOAD_BYTES + 65536
 """Longest line: a payload of 6 MB, escaped."""
@@ -47,6 +48,8 @@ async def served(path: Path, handler: Handler) -> AsyncIterator[None]:
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
+            if peer_uid(writer.get_extra_info("socket")) not in (os.geteuid(), ROOT):
+                return
             line = await reader.readline()
             try:
                 reply = await handler(msgspec.json.decode(line, type=Request))
@@ -54,22 +57,32 @@ async def served(path: Path, handler: Handler) -> AsyncIterator[None]:
                 reply = {"error": str(error)}
             writer.write(msgspec.json.encode(reply) + b"\n")
             await writer.drain()
-        except (ConnectionError, ValueError):
+        except (OSError, ValueError):
             pass  # the other side went away, or sent a line beyond the limit
         finally:
             writer.close()
 
-    _remove(path)  # left by a daemon that was killed; the lock says that none runs
-    mask = os.umask(0o177)
+    with _placed(path) as place:
+        _remove(place)  # left by a daemon that was killed; the lock says that none runs
+        mask = os.umask(0o177)
+        try:
+            server = await asyncio.start_unix_server(answer, place, limit=LINE_BYTES)
+        finally:
+            os.umask(mask)
+        try:
+            async with server:
+                yield
+        finally:
+            _remove(place)
+
+
+@contextmanager
+def _placed(path: Path) -> Iterator[Path]:
     try:
-        server = await asyncio.start_unix_server(answer, path, limit=LINE_BYTES)
-    finally:
-        os.umask(mask)
-    try:
-        async with server:
-            yield
-    finally:
-        _remove(path)
+        with reachable(path) as place:
+            yield place
+    except PermissionError as error:
+        raise StateUnavailable(f"{path}: its socket cannot be made: {error}") from error
 
 
 def _remove(path: Path) -> None:
@@ -81,12 +94,14 @@ def ask(path: Path, request: Request) -> dict[str, Any]:
     """The daemon's answer.
 
     Raises:
-        NoDaemon: none listens there.
+        NoDaemon: none listens there, or one of another user than the directory's owner and root.
     """
     try:
-        with socket.socket(socket.AF_UNIX) as connection:
+        with reachable(path) as place, socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(ANSWER_S)
-            connection.connect(os.fspath(path))
+            connection.connect(os.fspath(place))
+            if peer_uid(connection) not in (path.parent.stat().st_uid, ROOT):
+                raise NoDaemon("what answers is not of the data directory's owner, nor root's")
             connection.sendall(msgspec.json.encode(request) + b"\n")
             with connection.makefile("rb") as answer:
                 line = answer.readline()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
+import logging
 import os
-import tempfile
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,8 +13,13 @@ from pathlib import Path
 
 from millstream.contract.errors import MillstreamError, StateUnavailable
 
-SOCKET_PATH_BYTES = 100
-"""Longest path of a Unix socket that every system takes."""
+OTHERS = 0o077
+STATE = ("state.db", "state.db-wal", "state.db-shm", "state.db-journal")
+FOLDERS = ("logs", "code", "layers", "images", "sandboxes")
+OWN = frozenset(("lock", "daemon-id", "daemon-id.new", "control.sock", *STATE, *FOLDERS))
+"""What a daemon keeps in its data directory."""
+
+logger = logging.getLogger(__name__)
 
 
 class DataDirInUse(MillstreamError):
@@ -25,12 +30,15 @@ class DataDirInUse(MillstreamError):
 def locked(data_dir: Path) -> Iterator[None]:
     """Hold the directory for this process, made if it is not there; freed at exit, however it comes.
 
+    It is this user's alone: what other users of the host may read of it is closed to them, and said.
+
     Raises:
         DataDirInUse: another process holds it.
         StateUnavailable: it cannot be made or written.
     """
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        close_to_others(data_dir)
         descriptor = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         wanted = "wanted a directory that can be written"
@@ -45,6 +53,39 @@ def locked(data_dir: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def close_to_others(data_dir: Path) -> None:
+    """Take from other users of the host the permissions on what is of this project's in the directory.
+
+    On the directory too, if it holds nothing else. Raises OSError.
+    """
+    names = {entry.name for entry in os.scandir(data_dir)}
+    places = [data_dir] if names <= OWN else []
+    places += [data_dir / name for name in sorted(names & OWN)]
+    if "logs" in names:
+        places += [Path(entry.path) for entry in os.scandir(data_dir / "logs")]
+    closed = [place for place in places if _close(place)]
+    if closed:
+        extra = {"places": len(closed), "first": str(closed[0])}
+        logger.warning("data directory was open to other users, and is not any more", extra=extra)
+    if data_dir.stat().st_mode & OTHERS:
+        extra = {"directory": str(data_dir), "why": "it holds other things, too"}
+        logger.warning("data directory is open to other users", extra=extra)
+
+
+def _close(place: Path) -> bool:
+    """False if there is nothing to be done, or it is not this user's."""
+    found = place.lstat()
+    ours = found.st_uid == os.geteuid() and not stat.S_ISLNK(found.st_mode)
+    if not ours or not found.st_mode & OTHERS or stat.S_ISSOCK(found.st_mode):
+        return False
+    descriptor = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        os.fchmod(descriptor, stat.S_IMODE(found.st_mode) & ~OTHERS)
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def _write_owner(descriptor: int, data_dir: Path) -> None:
@@ -115,9 +156,5 @@ def logs(data_dir: Path) -> Path:
 
 
 def control_socket(data_dir: Path) -> Path:
-    """Where the daemon answers the command line; elsewhere if the path would be too long."""
-    path = data_dir.resolve() / "control.sock"
-    if len(os.fsencode(path)) <= SOCKET_PATH_BYTES:
-        return path
-    name = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"millstream-{os.getuid()}-{name}.sock"
+    """Where the daemon answers the command line; see `control.py` for paths that are too long."""
+    return data_dir.resolve() / "control.sock"

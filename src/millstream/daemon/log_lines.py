@@ -9,7 +9,7 @@ import textwrap
 from datetime import UTC, datetime
 from typing import Literal
 
-from millstream.contract.plain_text import plain, shortened, shown
+from millstream.contract.plain_text import plain, plain_json, shortened, shown
 
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -52,8 +52,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = shortened(self.formatException(record.exc_info), TRACE_CHARACTERS)
-        text = json.dumps(line, default=str, ensure_ascii=False)
-        return "".join(map(_in_json, text)) if plain(text) != text else text
+        return plain_json(json.dumps(line, default=str, ensure_ascii=False))
 
 
 def _indented(trace: str) -> str:
@@ -62,11 +61,6 @@ def _indented(trace: str) -> str:
 
 def _bounded(value: object) -> object:
     return shortened(value, TRACE_CHARACTERS) if isinstance(value, str) else value
-
-
-def _in_json(character: str) -> str:
-    """A character that JSON may have as it is, and a terminal not."""
-    return character if plain(character) == character else f"\\u{ord(character):04x}"
 
 
 class _NothingKnown(logging.Filter):

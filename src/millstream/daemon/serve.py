@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
+import os
 import resource
 import signal
+import sys
 from enum import IntEnum
 
 from millstream.contract.errors import (
@@ -19,6 +22,11 @@ from millstream.daemon.data_dir import DataDirInUse
 
 DESCRIPTORS = 1 << 16
 """As many as the daemon wants: ten thousand environments."""
+
+
+PR_SET_NAME = 15
+PRIVATE = 0o077
+"""What the daemon writes is for its own user: logs and state hold what customers sent."""
 
 
 class ExitCode(IntEnum):
@@ -54,6 +62,12 @@ def allow_descriptors() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+def name_process(name: str) -> None:
+    """Have `ps -o comm` and the kernel's log name this process so, where that is Linux's."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(PR_SET_NAME, name.encode(), 0, 0, 0)
+
+
 def serve(daemon: Daemon) -> ExitCode:
     """Run until SIGTERM or SIGINT, then drain; a second signal ends at once.
 
@@ -61,6 +75,8 @@ def serve(daemon: Daemon) -> ExitCode:
         MillstreamError: it cannot start.
     """
     allow_descriptors()
+    os.umask(PRIVATE)
+    name_process("millstream")
     return asyncio.run(_serve(daemon))
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 
 from millstream.contract.clock import Clock
 from millstream.contract.functions import FunctionFailed, Outcome, Success, Throttled, TooLarge
+from millstream.contract.plain_text import shown
 from millstream.contract.records import (
     By,
     Discarded,
@@ -26,6 +27,9 @@ logger = logging.getLogger(__name__)
 
 RATE_SPAN_S = 10.0
 """Rates are means over this span."""
+
+REASON_CHARACTERS = 2048
+"""Longest reason that is kept of what a source or a client said."""
 
 OK = "OK"
 FAILED = "PROBLEM: Function call failed"
@@ -231,8 +235,8 @@ class StatusBoard:
 
 
 def _storable(text: str) -> str:
-    """A text that every store can hold: messages of clients may have NUL or halves of characters in them."""
-    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
+    """A text that every store can hold and a terminal may have: messages of clients may hold anything."""
+    return shown(text.replace("\n", "; "), REASON_CHARACTERS)
 
 
 def _told(records: Sequence[Record], reason: Reason) -> dict[str, object]:
