@@ -24,7 +24,6 @@ import resource
 import socket
 import struct
 import sys
-import threading
 import time
 import traceback
 from decimal import Decimal
@@ -32,6 +31,7 @@ from typing import Any
 
 import json_records
 import snapshotting
+import threads
 
 HEADER = struct.Struct("!cI")
 NUMBER = struct.Struct("!Q")
@@ -39,7 +39,6 @@ READ_BYTES = 65536
 REQUEST_ID_BYTES = 36
 MAX_RESPONSE_BYTES = 6291556
 KB_PER_UNIT = 1 / 1024 if sys.platform == "darwin" else 1  # ru_maxrss is bytes on macOS
-THREAD_STACK_BYTES = 2 * 1024 * 1024
 RUNTIME = "/var/runtime"
 PACKAGES = frozenset({"boto3", "botocore", "s3transfer", "jmespath", "dateutil", "urllib3", "six"})
 """What Lambda's Python runtime brings, and a package may bring in a version of its own."""
@@ -208,10 +207,16 @@ def set_limit(name: str, limit: int) -> None:
     _, hard = resource.getrlimit(number)
     if hard != resource.RLIM_INFINITY:
         limit = min(limit, hard)
+    stacks = name == "RLIMIT_DATA"
+    most = (
+        limit + threads.THREADS * threads.SMALL_STACK_BYTES
+        if stacks and hard == resource.RLIM_INFINITY
+        else limit
+    )
     with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(number, (limit, limit))
-    if name == "RLIMIT_DATA":
-        threading.stack_size(THREAD_STACK_BYTES)  # a stack counts towards it as a whole
+        resource.setrlimit(number, (limit, most))
+    if stacks:
+        threads.make_room(threads.SMALL_STACK_BYTES)
 
 
 def prefer_packages(task_root: str) -> None:
