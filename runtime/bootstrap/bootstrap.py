@@ -22,19 +22,17 @@ import resource
 import socket
 import struct
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from typing import Any
 
-from . import encoding, handlers, log_format, modules, snapshotting
+from . import encoding, handlers, log_format, modules, snapshotting, threads
 from .connection import Connection
 from .context import LambdaContext
 
 INVOCATION = struct.Struct("!36sQB")
 NUMBER = struct.Struct("!Q")
 KB_PER_UNIT = 1 / 1024 if sys.platform == "darwin" else 1  # ru_maxrss is bytes on macOS
-THREAD_STACK_BYTES = 2 * 1024 * 1024
 TRACE = "_X_AMZN_TRACE_ID"
 ARGUMENTS = ["/var/runtime/bootstrap.py"]
 """As a handler sees `sys.argv` on AWS."""
@@ -109,10 +107,16 @@ def set_limit(name: str, limit: int) -> None:
     _, hard = resource.getrlimit(number)
     if hard != resource.RLIM_INFINITY:
         limit = min(limit, hard)
+    stacks = name == "RLIMIT_DATA"
+    most = (
+        limit + threads.THREADS * threads.SMALL_STACK_BYTES
+        if stacks and hard == resource.RLIM_INFINITY
+        else limit
+    )
     with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(number, (limit, limit))
-    if name == "RLIMIT_DATA":
-        threading.stack_size(THREAD_STACK_BYTES)  # a stack counts towards it as a whole
+        resource.setrlimit(number, (limit, most))
+    if stacks:
+        threads.make_room(threads.SMALL_STACK_BYTES)
 
 
 def main() -> None:

@@ -23,7 +23,8 @@ from millstream.contract.ports import LogSink
 from millstream.runtime.assemble import assemble
 from millstream.runtime.environment import Environment
 from millstream.runtime.processes import NotStarted
-from millstream.runtime.sandboxes.cgroups import MemoryGroup, MemoryGroups, Share, find_memory_groups
+from millstream.runtime.sandboxes.cgroups import Group, Groups, Share
+from millstream.runtime.sandboxes.hierarchies import find_groups
 from millstream.runtime.sandboxes.launching import UMASK, launched
 from millstream.runtime.sandboxes.layout import RUNTIME, Layout, layout, mode, start
 from millstream.runtime.sandboxes.supervised import SupervisedProcesses
@@ -31,6 +32,12 @@ from millstream.runtime.sandboxes.template import Template
 from millstream.runtime.sandboxes.users import HostUsers, host_users
 
 START_S = 30.0
+QUOTA = "MILLSTREAM_CPU_QUOTA"
+"""With 1, functions never have more of a processor than their memory size gives."""
+
+NAMES = {"memory": "memory", "pids": "processes", "cpu": "shares of processors"}
+"""Of what cgroups hold functions to."""
+
 GROUP_CLOSES, GROUP_CLOSE_S = 50, 0.01
 
 WAYS_OUT = (
@@ -49,7 +56,7 @@ class BwrapSandbox:
         self._filter = b""
         self._templates: dict[str, Template] = {}
         self._ended: list[Template] = []
-        self._groups: MemoryGroups | None = None
+        self._groups: Groups | None = None
         self._users: HostUsers | None = None  # where the daemon is root
         self._starting = asyncio.Lock()
 
@@ -67,7 +74,7 @@ class BwrapSandbox:
         self._filter = seccomp.program()
         self._work_dir.mkdir(parents=True, exist_ok=True)
         self._users = host_users() if os.geteuid() == 0 else None
-        self._groups = find_memory_groups()
+        self._groups = find_groups(quota=os.environ.get(QUOTA) == "1")
         if self._groups is not None and await self._try():
             self._groups.close()
             self._groups = None
@@ -75,10 +82,16 @@ class BwrapSandbox:
             raise SandboxUnavailable(f"isolation bwrap: {why}; {WAYS_OUT}")
 
     def limits(self) -> str:
-        memory = "memory per process alone, for there is no cgroup that may be used"
+        found = [] if self._groups is None else self._groups.controllers
+        held = [NAMES[name] for name in found]
+        missing = [NAMES[name] for name in NAMES if name not in found]
+        also = "memory also" if "memory" in found else "memory"
+        limits = f"{also} per process; /tmp, processes, descriptors per environment"
         if self._groups is not None:
-            memory = f"memory per function (cgroup {self._groups.version}) and per process"
-        return f"{memory}; /tmp, processes, descriptors per environment; no network; system calls filtered"
+            limits = f"{', '.join(held)} per function (cgroup {self._groups.version}); {limits}"
+        if missing:
+            limits += f"; no cgroup that may be used for {', '.join(missing)}"
+        return f"{limits}; no network; system calls filtered"
 
     async def create(self, function: FunctionSpec, log: LogSink) -> Environment:
         return await assemble(function, log, lambda: self._processes(function))
@@ -187,7 +200,7 @@ class BwrapSandbox:
         inside: Layout,
         command: list[str],
         descriptors: list[int],
-        group: MemoryGroup | None,
+        group: Group | None,
         user: int | None,
     ) -> tuple[asyncio.subprocess.Process, Path]:
         """Start bwrap; its log takes what it, and the zygote, have to say."""
@@ -198,7 +211,7 @@ class BwrapSandbox:
             "mounts": inside.mounts,
             "writable": inside.writable,
             "command": command,
-            "cgroup": None if group is None else group.entrance,
+            "cgroups": [] if group is None else group.entrances,
             "uid": user,
         }
         log = self._work_dir / f"{name}.log"

@@ -1,100 +1,85 @@
-"""Memory limits of whole functions, where the host lets this process make cgroups.
+"""Limits of whole functions, where the host lets this process make cgroups.
 
-Resource limits count per process, and not at all what processes share (shared mappings, memfd); a
-cgroup counts every page, those of /tmp included. There is one for each function, with a limit that
-follows the number of its environments: what one takes too much, it takes from the same function.
+Resource limits count per process, and not at all what processes share (shared mappings, memfd); a cgroup
+counts all of it. There is one for each function, with limits that follow the number of its environments: what
+one takes too much, it takes from the same function. Freezing is not theirs: an environment would need one of
+its own, and to move a process into it takes the kernel some 10 ms.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
-MB = 1024 * 1024
+from millstream.runtime.sandboxes.controllers import MB, Controller, Memory, Size, write
 
 OVERHEAD_BYTES = 64 * MB
 """Above a function's memory and /tmp: copies of the interpreter's pages, page tables, sockets."""
 
-TEMPLATE_BYTES = 128 * MB
-"""A template: bwrap, an interpreter and what it has loaded."""
+PROCESSES = 1024
+"""And threads, of an environment. Source: AWS, "Lambda quotas"."""
 
-PREFIX = "millstream-"
+TEMPLATE = Size(128 * MB, 64)
+"""bwrap, an interpreter and what it has loaded; its processes, and first ones of environments."""
 
-
-@dataclass(frozen=True, slots=True)
-class _Names:
-    """Names of one version's files. Source: Linux, "Memory Resource Controller" and "Control Group v2"."""
-
-    limit: str
-    swap: str
-    swap_counts_memory: bool
-    events: str
+Places = Sequence[tuple[Path, Controller]]
+"""A folder for each controller; of version 2 the same one."""
 
 
-V1 = _Names("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", True, "memory.oom_control")
-V2 = _Names("memory.max", "memory.swap.max", False, "memory.events")
+class Group:
+    """The cgroups of one function: of its template, and every environment that is forked from it."""
 
-
-class MemoryGroup:
-    """The cgroup of one function: its template, and every environment that is forked from it."""
-
-    def __init__(self, folder: Path, names: _Names) -> None:
-        self._folder = folder
-        self._names = names
-        self._limit_bytes = 0
+    def __init__(self, places: Places) -> None:
+        self._places = places
+        self._size = Size()
 
     @property
-    def entrance(self) -> str:
-        """The file that takes whoever writes "0" to it into the group, with all that it will fork.
+    def entrances(self) -> list[str]:
+        """The files that take whoever writes "0" to them into the group, with all that it will fork.
 
         Moving a process that runs takes the kernel some 10 ms; a template moves itself as it starts.
         """
-        return str(self._folder / "cgroup.procs")
+        return [str(folder / "cgroup.procs") for folder in self._folders]
 
-    def grow(self, by_bytes: int) -> None:
-        """Raise the limit, or lower it. Raises OSError where the kernel refuses."""
-        self._limit_bytes += by_bytes
-        self._limit_swap()  # that of version 1 must never be below the other, so it goes up first
-        _write(self._folder / self._names.limit, self._limit_bytes)
-        self._limit_swap()
+    def grow(self, by: Size) -> None:
+        """Raise the limits, or lower them. Raises OSError where the kernel refuses."""
+        self._size += by
+        for folder, controller in self._places:
+            controller.hold(folder, self._size)
 
-    def _limit_swap(self) -> None:
-        with contextlib.suppress(OSError):  # a kernel without accounting of swap
-            swap = self._limit_bytes if self._names.swap_counts_memory else 0
-            _write(self._folder / self._names.swap, swap)
+    @property
+    def holds_memory(self) -> bool:
+        """Whether memory is one of what it limits."""
+        return any(isinstance(controller, Memory) for _, controller in self._places)
 
     def kills(self) -> int:
         """How many of its processes the kernel has ended for their memory."""
-        with contextlib.suppress(OSError, ValueError):
-            for line in (self._folder / self._names.events).read_text().splitlines():
-                if line.startswith("oom_kill "):
-                    return int(line.split()[1])
+        for folder, controller in self._places:
+            if isinstance(controller, Memory):
+                return kills_of(folder / controller.events)
         return 0
 
     def remove(self) -> bool:
         """True if it is gone; False while processes are left in it."""
-        try:
-            self._folder.rmdir()
-        except FileNotFoundError:
-            return True
-        except OSError:
-            return False
-        return True
+        gone = [removed(folder) for folder in self._folders]
+        return all(gone)
+
+    @property
+    def _folders(self) -> list[Path]:
+        return list(dict.fromkeys(folder for folder, _ in self._places))
 
 
 class Share:
-    """What one environment adds to the limit of its function's cgroup, for as long as it lives."""
+    """What one environment adds to the limits of its function, for as long as it lives."""
 
-    def __init__(self, group: MemoryGroup, memory_mb: int, tmp_mb: int) -> None:
+    def __init__(self, group: Group, memory_mb: int, tmp_mb: int) -> None:
         """Raises OSError where the kernel refuses."""
         self._group = group
-        self._size_bytes = (memory_mb + tmp_mb) * MB + OVERHEAD_BYTES
+        self._size = Size((memory_mb + tmp_mb) * MB + OVERHEAD_BYTES, PROCESSES, memory_mb)
         self._kills = group.kills()
-        group.grow(self._size_bytes)
+        group.grow(self._size)
 
     def out_of_memory(self) -> bool:
         """True if the kernel ended a process of the function since this was last asked."""
@@ -104,57 +89,67 @@ class Share:
     def close(self) -> None:
         """The environment is gone."""
         with contextlib.suppress(OSError):  # what is still charged is above it
-            self._group.grow(-self._size_bytes)
+            self._group.grow(-self._size)
 
 
 class Watch:
     """The cgroup that another gave one environment: read, never written."""
 
-    def __init__(self, group: MemoryGroup) -> None:
-        self._group = group
-        self._kills = group.kills()
+    def __init__(self, events: Path) -> None:
+        self._events = events
+        self._kills = kills_of(events)
 
     def out_of_memory(self) -> bool:
         """True if the kernel ended a process of the environment since this was last asked."""
-        before, self._kills = self._kills, self._group.kills()
+        before, self._kills = self._kills, kills_of(self._events)
         return self._kills > before
 
     def close(self) -> None:
         """The environment is gone."""
 
 
-class MemoryGroups:
-    """The folder of this process's groups."""
+class Groups:
+    """The folders of this process's groups."""
 
-    def __init__(self, folder: Path, names: _Names) -> None:
-        self._folder = folder
-        self._names = names
-        self._left: list[MemoryGroup] = []
+    def __init__(self, places: Places) -> None:
+        self._places = places
+        self._left: list[Group] = []
+
+    @property
+    def controllers(self) -> list[str]:
+        """Names of what functions are held to."""
+        return [controller.name for _, controller in self._places]
 
     @property
     def version(self) -> str:
-        """v1 or v2."""
-        return "v2" if self._names is V2 else "v1"
+        """v1 or v2; where both are used, the newer one."""
+        return f"v{max(controller.version for _, controller in self._places)}"
 
-    def make(self, function: str) -> MemoryGroup:
+    def make(self, function: str) -> Group:
         """A group with room for a template alone.
 
         Raises:
             OSError: the kernel refuses.
         """
         self._left = [group for group in self._left if not group.remove()]
-        self._folder.mkdir(exist_ok=True)  # another sandbox of this process may have removed it
-        folder = self._folder / f"{function}-{uuid.uuid4().hex[:8]}"
-        folder.mkdir()
-        group = MemoryGroup(folder, self._names)
+        name = f"{function}-{uuid.uuid4().hex[:8]}"
+        group = Group([(folder / name, controller) for folder, controller in self._places])
+        made = False
         try:
-            group.grow(TEMPLATE_BYTES)
-        except OSError:
-            self.drop(group)
-            raise
+            # Another sandbox of this process may have removed them.
+            missing = {folder for folder, _ in self._places if not folder.exists()}
+            for folder, controller in self._places:
+                if folder in missing:
+                    make_ready(folder, controller)
+                (folder / name).mkdir(exist_ok=True)
+            group.grow(TEMPLATE)
+            made = True
+        finally:
+            if not made:
+                self.drop(group)
         return group
 
-    def drop(self, group: MemoryGroup) -> None:
+    def drop(self, group: Group) -> None:
         """Remove a group, later if its processes are not yet gone."""
         if not group.remove():
             self._left.append(group)
@@ -162,78 +157,39 @@ class MemoryGroups:
     def close(self) -> bool:
         """Remove all of it. False: not all is empty yet; at the latest the next daemon's start removes it."""
         self._left = [group for group in self._left if not group.remove()]
-        with contextlib.suppress(OSError):
-            self._folder.rmdir()
+        for folder, _ in self._places:
+            removed(folder)
         return not self._left
 
 
-def find_memory_groups(proc: Path = Path("/proc")) -> MemoryGroups | None:
-    """A folder for groups, made below this process's own cgroup. None: the host does not allow it."""
-    for folder, names in _candidates(proc):
-        _remove_stale(folder, proc)
-        ours = folder / f"{PREFIX}{os.getpid()}"
-        try:
-            if names is V2:
-                _pass_on_memory(folder)
-            ours.mkdir(exist_ok=True)
-            if names is V2:
-                _pass_on_memory(ours)
-            trial = MemoryGroup(ours / "trial", names)
-            (ours / "trial").mkdir()
-            trial.grow(OVERHEAD_BYTES)
-            trial.remove()
-        except OSError:
-            for path in (ours / "trial", ours):
-                with contextlib.suppress(OSError):
-                    path.rmdir()
-            continue
-        return MemoryGroups(ours, names)
-    return None
+def make_ready(folder: Path, controller: Controller) -> None:
+    """Make the folder of all groups. Raises OSError."""
+    folder.mkdir(exist_ok=True)
+    if controller.version == 2:
+        pass_on(folder, controller)
+    controller.hold_all(folder)
 
 
-def watch(pid: int, proc: Path = Path("/proc")) -> Watch | None:
-    """The cgroup that limits the memory of a process. None: it cannot be seen."""
-    for folder, names in _candidates(proc, str(pid)):
-        if (folder / names.events).exists():
-            return Watch(MemoryGroup(folder, names))
-    return None
+def pass_on(folder: Path, controller: Controller) -> None:
+    """Let groups below it have the controller, in version 2. Raises OSError."""
+    if controller.name not in (folder / "cgroup.subtree_control").read_text().split():
+        write(folder / "cgroup.subtree_control", f"+{controller.name}")
 
 
-def _candidates(proc: Path, pid: str = "self") -> Iterator[tuple[Path, _Names]]:
-    """A process's own cgroup of version 1; of version 2 also the one above, for its own holds processes."""
+def removed(folder: Path) -> bool:
+    """True if it is gone; False while processes are left in it."""
     try:
-        mounts = (proc / "self/mountinfo").read_text().splitlines()
-        own = [line.split(":", 2) for line in (proc / pid / "cgroup").read_text().splitlines()]
+        folder.rmdir()
+    except FileNotFoundError:
+        return True
     except OSError:
-        return
-    for line in mounts:
-        before, _, after = line.partition(" - ")
-        root, place = before.split()[3:5]
-        kind, _, options = after.split(" ", 2)
-        for number, controllers, path in own:
-            folder = Path(place, os.path.relpath(path, root)) if path.startswith(root) else Path(place)
-            if kind == "cgroup" and "memory" in options.split(",") and "memory" in controllers.split(","):
-                yield folder, V1
-            elif kind == "cgroup2" and number == "0":
-                yield folder, V2
-                if folder != Path(place):
-                    yield folder.parent, V2
+        return False
+    return True
 
 
-def _pass_on_memory(folder: Path) -> None:
-    if "memory" not in (folder / "cgroup.subtree_control").read_text().split():
-        _write(folder / "cgroup.subtree_control", "+memory")
-
-
-def _remove_stale(folder: Path, proc: Path) -> None:
-    """What a daemon left that was killed. Its environments were killed with it."""
-    for left in folder.glob(f"{PREFIX}*"):
-        pid = left.name.removeprefix(PREFIX)
-        if pid == str(os.getpid()) or not (proc / pid).exists():
-            for path in (*(path for path in left.iterdir() if path.is_dir()), left):
-                with contextlib.suppress(OSError):
-                    path.rmdir()
-
-
-def _write(path: Path, value: object) -> None:
-    path.write_text(str(value), encoding="ascii")
+def kills_of(events: Path) -> int:
+    with contextlib.suppress(OSError, ValueError):
+        for line in events.read_text().splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0

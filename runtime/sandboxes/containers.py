@@ -19,7 +19,8 @@ from typing import Any
 
 from millstream.contract.errors import SandboxUnavailable
 from millstream.contract.functions import FunctionSpec
-from millstream.runtime.sandboxes.cgroups import MB, OVERHEAD_BYTES
+from millstream.runtime.sandboxes.cgroups import OVERHEAD_BYTES, PROCESSES
+from millstream.runtime.sandboxes.controllers import MB
 from millstream.runtime.sandboxes.layout import (
     RUNTIME,
     VARIABLES,
@@ -41,7 +42,6 @@ ENGINES = ("proc", "sys", "dev", "tmp", "mnt", HIDDEN.lstrip("/"))
 """Of an image's root, these are the engine's, or ours."""
 
 ENGINES_ETC = ("hosts", "hostname", "resolv.conf", "mtab")
-PROCESSES = 1024
 BUFFERS = "4096 16384 65536"
 """What a TCP socket holds in the kernel, which counts it for no process."""
 

@@ -32,10 +32,10 @@ from millstream.runtime.assemble import assemble
 from millstream.runtime.egress import LOOPBACK, endpoints
 from millstream.runtime.environment import Environment
 from millstream.runtime.processes import NotStarted
-from millstream.runtime.sandboxes.cgroups import watch
 from millstream.runtime.sandboxes.containers import SOCKET, Root, container, root_of
 from millstream.runtime.sandboxes.engine import WAYS_OUT, Engine, Offer
-from millstream.runtime.sandboxes.layout import API_PORT, data_mb, places
+from millstream.runtime.sandboxes.hierarchies import watch
+from millstream.runtime.sandboxes.layout import API_PORT, data_mb, places, stacks_mb
 from millstream.runtime.sandboxes.supervised import SupervisedProcesses
 from millstream.runtime.sandboxes.users import IDS, HostUsers, host_users
 
@@ -220,6 +220,7 @@ class DockerSandbox:
         request = {
             "tmp_mb": function.ephemeral_storage_mb,
             "data_mb": data_mb(function),
+            "stacks_mb": stacks_mb(function, counted=self._offer is not None and self._offer.memory),
             "listen": [(LOOPBACK, API_PORT), *listen],
             "processes": self._offer is None or not self._offer.processes,
             "user": self._users.of(function) if _rights(function) else None,

@@ -15,6 +15,7 @@ from pathlib import Path
 import millstream
 from millstream.contract.functions import FunctionSpec
 from millstream.runtime import bootstrap, zygote
+from millstream.runtime.bootstrap import threads
 from millstream.runtime.egress import hosts
 from millstream.runtime.fresh import why_fresh
 from millstream.runtime.processes import Places
@@ -33,6 +34,9 @@ PROGRAM_MB = 128
 Beyond what is resident, Go maps 70 MB (its heap comes in arenas of 64 MB), Node.js 40 MB (stacks of eleven
 threads, room for young objects), Java 10 MB; about twice the most of it is here.
 """
+
+PROGRAM_STACKS_MB = 8 * 1024
+"""For 1,024 threads of a program, each with the C library's usual stack."""
 
 VARIABLES = {"PYTHONDONTWRITEBYTECODE": "1", "TZ": ":UTC", "LANG": "C.UTF-8"}
 """Of the first process in a sandbox; the function's own come later."""
@@ -136,6 +140,14 @@ def data_mb(function: FunctionSpec) -> int:
     """What one process of a function may map and write to."""
     runs_program = function.command or function.image is not None or why_fresh(function)
     return function.memory_size_mb + (PROGRAM_MB if runs_program else 0)
+
+
+def stacks_mb(function: FunctionSpec, *, counted: bool) -> int:
+    """What stacks of threads may map above that. `counted`: what is touched counts for a cgroup."""
+    if function.command or function.image is not None or why_fresh(function):
+        return PROGRAM_STACKS_MB if counted else 0
+    stack_bytes = threads.STACK_BYTES if counted else threads.SMALL_STACK_BYTES
+    return threads.THREADS * stack_bytes // (1024 * 1024)
 
 
 def mode(function: FunctionSpec) -> str:

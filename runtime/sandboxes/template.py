@@ -18,8 +18,8 @@ from pathlib import Path
 from millstream.contract.errors import SandboxUnavailable
 from millstream.contract.functions import FunctionSpec
 from millstream.runtime.egress import LOOPBACK, endpoints
-from millstream.runtime.sandboxes.cgroups import MemoryGroup
-from millstream.runtime.sandboxes.layout import API_PORT, USER_ID, data_mb, places
+from millstream.runtime.sandboxes.cgroups import Group
+from millstream.runtime.sandboxes.layout import API_PORT, USER_ID, data_mb, places, stacks_mb
 from millstream.runtime.sandboxes.supervised import SupervisedProcesses
 
 FORK_S = 10.0
@@ -53,7 +53,7 @@ class Template:
         process: asyncio.subprocess.Process,
         control: socket.socket,
         log: Path,
-        group: MemoryGroup | None,
+        group: Group | None,
     ) -> None:
         self.process = process
         self.control = control
@@ -65,6 +65,7 @@ class Template:
         self._request = {
             "tmp_mb": function.ephemeral_storage_mb,
             "data_mb": data_mb(function),
+            "stacks_mb": stacks_mb(function, counted=group is not None and group.holds_memory),
             "uid": USER_ID,
             "listen": listen,
         }

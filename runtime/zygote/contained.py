@@ -2,9 +2,9 @@
 
 SOCKET is a SOCK_SEQPACKET socket of the daemon's; it removes the file before anything of the function
 starts. MODE is that of `zygote.py`. The daemon says first the seccomp filter, and then JSON: `tmp_mb`,
-`data_mb`, `listen` as for `zygote.py`, `processes` (true: the engine does not limit their number) and `user`
-(null, or whom to become). The container has given it all namespaces and mounts, and no capability but for
-`user`.
+`data_mb`, `stacks_mb`, `listen` as for `zygote.py`, `processes` (true: the engine does not limit their
+number) and `user` (null, or whom to become). The container has given it all namespaces and mounts, and no
+capability but for `user`.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ def confine(request: dict[str, Any], seccomp_filter: bytes) -> list[int]:
     if not request["processes"]:
         del wanted["RLIMIT_NPROC"]  # counts every process of the user, those of other containers, too
     zygote.set_limits(wanted)
+    supervisor.stacks_mb = request["stacks_mb"]
     image.check(image.libc.prctl(zygote.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
     if request["user"] is not None:
         zygote.drop_bounds()

@@ -40,7 +40,7 @@ def main() -> None:
 
     The JSON has `bwrap` (path of the program), `beside` (folders that it needs, its own among them,
     relative to their common parent), `options`, `mounts` and `writable` (pairs of source and place in
-    the sandbox), `command`, `cgroup` (the file that takes this process in; null: none), and `uid` (to
+    the sandbox), `command`, `cgroups` (files that take this process in), and `uid` (to
     give up root for; null: this is no root). For a plain process, see `process`.
     """
     with open(int(sys.argv[1]), "rb") as file:
@@ -48,8 +48,8 @@ def main() -> None:
     if "process" in wanted:
         process(wanted, sys.argv[2:])
     bwrap, mounts, writable = wanted["bwrap"], wanted["mounts"], wanted["writable"]
-    if wanted["cgroup"] is not None:
-        with open(wanted["cgroup"], "w", encoding="ascii") as entrance:
+    for path in wanted["cgroups"]:
+        with open(path, "w", encoding="ascii") as entrance:
             entrance.write("0")
     if wanted["uid"] is not None:
         bwrap, staged = stage(bwrap, wanted["beside"], mounts + writable)

@@ -39,6 +39,7 @@ import time
 import traceback
 from typing import Any
 
+from ..bootstrap import threads
 from . import image, snapshot
 
 PR_SET_DUMPABLE = 4
@@ -54,6 +55,9 @@ kernel refuses whoever sends a descriptor while more than that of the same user 
 SENDS, SEND_AGAIN_S = 20, 0.01
 
 EXIT_NOT_FOUND, EXIT_NOT_EXECUTABLE = 127, 126
+
+stacks_mb = 0
+"""Room for stacks of threads in the limit of memory, which whoever isolated this process has set."""
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -273,6 +277,7 @@ def _become(request: dict[str, Any], descriptors: list[int]) -> None:
             own = socket.socket(fileno=ends.pop()) if request["op"] == "snapshot" else None
             from ..bootstrap import bootstrap  # loaded by then, where there are functions that need it
 
+            _limit_memory()
             bootstrap.run(ends, own)
             status = 0
     except SystemExit as ended:
@@ -281,6 +286,14 @@ def _become(request: dict[str, Any], descriptors: list[int]) -> None:
         os.write(2, traceback.format_exc().encode())
     finally:
         os._exit(status)
+
+
+def _limit_memory() -> None:
+    """To the function's, and stacks of threads beside it as there are any."""
+    limit, most = resource.getrlimit(resource.RLIMIT_DATA)
+    if limit != resource.RLIM_INFINITY:
+        resource.setrlimit(resource.RLIMIT_DATA, (limit - stacks_mb * 1024 * 1024, most))
+    threads.make_room(stacks_mb * 1024 * 1024 // threads.THREADS)
 
 
 def _execute(request: dict[str, Any]) -> int:

@@ -2,9 +2,9 @@
 
 Its arguments are FD, a SOCK_SEQPACKET socket to the daemon, and MODE: python, boto3 (which is then loaded,
 too) or bare, for programs alone, where nothing is. The first message is the seccomp filter. Then each
-request is JSON (`number`, `tmp_mb`, `data_mb`, `uid`, `listen`) with the socket that controls the
-environment; the answer is the number, in text, with a pidfd of its first process, which is `supervisor.py`.
-For each address and port in `listen`, a socket that listens there, on the
+request is JSON (`number`, `tmp_mb`, `data_mb`, `stacks_mb` for those of threads, `uid`, `listen`) with the
+socket that controls the environment; the answer is the number, in text, with a pidfd of its first process,
+which is `supervisor.py`. For each address and port in `listen`, a socket that listens there, on the
 loopback interface of the environment's own network, comes with its first message.
 
 The order of the system calls matters: each namespace is made while the capabilities for it are
@@ -147,6 +147,7 @@ def isolate(request: dict[str, Any], seccomp_filter: bytes) -> list[int]:
     os.close(own)
     os.close(system)
     set_limits(limits(request))
+    supervisor.stacks_mb = request["stacks_mb"]
     drop_bounds()
     drop_capabilities()
     image.check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "pdeathsig")
@@ -178,7 +179,7 @@ def tmp_options(size_mb: int) -> str:
 def limits(request: dict[str, Any]) -> dict[str, int]:
     """Resource limits of one environment. Source: AWS, "Lambda quotas"; memory counts from here on."""
     return {
-        "RLIMIT_DATA": _data_bytes() + request["data_mb"] * 1024 * 1024,
+        "RLIMIT_DATA": _data_bytes() + (request["data_mb"] + request["stacks_mb"]) * 1024 * 1024,
         "RLIMIT_FSIZE": request["tmp_mb"] * 1024 * 1024,
         "RLIMIT_NPROC": 1024,
         "RLIMIT_MSGQUEUE": 0,  # their bytes are counted for the whole user of the host, and Lambda has none

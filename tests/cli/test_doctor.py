@@ -25,7 +25,8 @@ def test_it_says_what_this_host_offers() -> None:
     assert report["driver"] == "bwrap"
     drivers = {each["what"]: each for each in report["drivers"]}
     assert list(drivers)[:1] == ["bwrap"]
-    assert "memory per" in drivers["bwrap"]["found"]
+    assert "memory" in drivers["bwrap"]["found"]
+    assert "shares of processors" in drivers["bwrap"]["found"]
     assert drivers["docker"]["found"]
     assert drivers["process"]["found"].startswith("reduced")
     runtimes = {each["what"]: each for each in report["runtimes"]}

@@ -8,16 +8,18 @@ from pathlib import Path
 import pytest
 
 from millstream.runtime.sandboxes.cgroups import (
-    MB,
     OVERHEAD_BYTES,
-    TEMPLATE_BYTES,
-    V1,
-    V2,
-    MemoryGroup,
+    PROCESSES,
+    TEMPLATE,
+    Group,
+    Groups,
     Share,
-    find_memory_groups,
-    watch,
+    pass_on,
 )
+from millstream.runtime.sandboxes.controllers import MB, Cpu, Memory, Processes, Size
+from millstream.runtime.sandboxes.hierarchies import find_groups, watch
+
+TEMPLATE_BYTES = TEMPLATE.memory_bytes
 
 
 def host(tmp_path: Path, kind: str, options: str, own: str) -> tuple[Path, Path]:
@@ -33,17 +35,17 @@ def host(tmp_path: Path, kind: str, options: str, own: str) -> tuple[Path, Path]
 
 
 def test_a_host_without_cgroups_has_none(tmp_path: Path) -> None:
-    assert find_memory_groups(tmp_path) is None
+    assert find_groups(tmp_path) is None
 
 
 def test_version_1_is_used_below_our_own_cgroup(tmp_path: Path) -> None:
     mount, proc = host(tmp_path, "cgroup", "rw,memory", "4:memory:/unit\n0::/\n")
-    groups = find_memory_groups(proc)
+    groups = find_groups(proc)
     assert groups is not None
     group = groups.make("f")
     (folder,) = (mount / "unit" / f"millstream-{os.getpid()}").glob("f-*")
     assert (folder / "memory.limit_in_bytes").read_text() == str(TEMPLATE_BYTES)
-    assert group.entrance == str(folder / "cgroup.procs")
+    assert group.entrances == [str(folder / "cgroup.procs")]
     share = Share(group, 128, 512)
     assert (folder / "memory.limit_in_bytes").read_text() == str(TEMPLATE_BYTES + 640 * MB + OVERHEAD_BYTES)
     share.close()
@@ -53,14 +55,13 @@ def test_version_1_is_used_below_our_own_cgroup(tmp_path: Path) -> None:
 def test_version_2_passes_the_controller_on(tmp_path: Path) -> None:
     mount, proc = host(tmp_path, "cgroup2", "rw", "0::/unit/daemon\n")
     for folder in (mount, mount / "unit"):
-        (folder / "cgroup.subtree_control").write_text("cpu memory")
+        (folder / "cgroup.subtree_control").write_text("cpu memory pids")
     (mount / "unit" / f"millstream-{os.getpid()}").mkdir()
-    (mount / "unit" / f"millstream-{os.getpid()}" / "cgroup.subtree_control").write_text("")
-    groups = find_memory_groups(proc)
+    (mount / "unit" / f"millstream-{os.getpid()}" / "cgroup.subtree_control").write_text("cpu pids")
+    groups = find_groups(proc)
     assert groups is not None
     groups.make("f")
     ours = mount / "unit" / f"millstream-{os.getpid()}"
-    assert (ours / "cgroup.subtree_control").read_text() == "+memory"
     (folder,) = ours.glob("f-*")
     assert (folder / "memory.max").read_text() == str(TEMPLATE_BYTES)
     assert (folder / "memory.swap.max").read_text() == "0"
@@ -70,7 +71,7 @@ def test_version_2_passes_the_controller_on(tmp_path: Path) -> None:
 def test_a_hierarchy_that_we_may_not_write_is_passed_over(tmp_path: Path) -> None:
     mount, proc = host(tmp_path, "cgroup", "rw,memory", "4:memory:/unit\n")
     (mount / "unit").chmod(0o555)
-    assert find_memory_groups(proc) is None
+    assert find_groups(proc) is None
 
 
 def test_what_a_killed_daemon_left_is_removed_and_a_living_ones_is_not(tmp_path: Path) -> None:
@@ -78,7 +79,7 @@ def test_what_a_killed_daemon_left_is_removed_and_a_living_ones_is_not(tmp_path:
     (proc / "77").mkdir()
     for pid in (77, 78):
         (mount / "unit" / f"millstream-{pid}" / "abcd").mkdir(parents=True)
-    find_memory_groups(proc)
+    find_groups(proc)
     assert (mount / "unit" / "millstream-77" / "abcd").exists()
     assert not (mount / "unit" / "millstream-78").exists()
 
@@ -107,12 +108,84 @@ def test_an_end_for_memory_in_anothers_cgroup_is_known(
     assert [found.out_of_memory() for _ in range(2)] == [True, False]
 
 
-@pytest.mark.parametrize("names", [V1, V2], ids=["v1", "v2"])
-def test_an_end_for_memory_is_known(tmp_path: Path, names: object) -> None:
-    assert names in (V1, V2)
-    version = V1 if names is V1 else V2
-    before = Share(MemoryGroup(tmp_path, version), 128, 512)
-    (tmp_path / version.events).write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 1\n")
-    after = Share(MemoryGroup(tmp_path, version), 128, 512)
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_end_for_memory_is_known(tmp_path: Path, version: int) -> None:
+    memory = Memory(version)
+    before = Share(Group([(tmp_path, memory)]), 128, 512)
+    (tmp_path / memory.events).write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 1\n")
+    after = Share(Group([(tmp_path, memory)]), 128, 512)
     assert before.out_of_memory()
     assert not after.out_of_memory()
+
+
+def test_each_controller_of_version_1_has_its_own_hierarchy(tmp_path: Path) -> None:
+    mount, proc = host(tmp_path, "cgroup", "rw,memory", "4:memory:/unit\n5:pids:/\n6:cpu,cpuacct:/\n")
+    lines = (proc / "self" / "mountinfo").read_text()
+    for name, options in (("pids", "rw,pids"), ("cpu", "rw,cpu,cpuacct")):
+        (tmp_path / name).mkdir()
+        lines += f"31 20 0:27 / {tmp_path / name} rw - cgroup cgroup {options}\n"
+    (proc / "self" / "mountinfo").write_text(lines)
+    groups = find_groups(proc)
+    assert groups is not None
+    assert groups.controllers == ["memory", "pids", "cpu"]
+    group = groups.make("f")
+    roots = [mount / "unit", tmp_path / "pids", tmp_path / "cpu"]
+    found = [folder for root in roots for folder in root.glob("millstream-*/f-*")]
+    assert group.entrances == [str(folder / "cgroup.procs") for folder in found]
+    Share(group, 1769, 512)
+    assert (found[1] / "pids.max").read_text() == str(PROCESSES + TEMPLATE.processes)
+    assert (found[2] / "cpu.shares").read_text() == "1024"
+    assert not (found[2] / "cpu.cfs_quota_us").exists()
+
+
+@pytest.mark.parametrize(
+    ("processes", "wanted"), [(1088, "1088"), (40_000, "8192")], ids=["few", "more than its part"]
+)
+def test_no_function_has_all_processes_that_all_may_have(tmp_path: Path, processes: int, wanted: str) -> None:
+    controller = Processes(2, 16384)
+    controller.hold_all(tmp_path)
+    assert (tmp_path / "pids.max").read_text() == "16384"
+    controller.hold(tmp_path, Size(processes=processes))
+    assert (tmp_path / "pids.max").read_text() == wanted
+
+
+def test_a_host_gives_half_of_its_processes_to_functions(tmp_path: Path) -> None:
+    mount, proc = host(tmp_path, "cgroup", "rw,pids", "4:pids:/unit\n")
+    (proc / "sys" / "kernel").mkdir(parents=True)
+    for name, number in (("pid_max", 32768), ("threads-max", 9000)):
+        (proc / "sys" / "kernel" / name).write_text(f"{number}\n")
+    groups = find_groups(proc)
+    assert groups is not None
+    groups.make("f")
+    assert (mount / "unit" / f"millstream-{os.getpid()}" / "pids.max").read_text() == "4500"
+
+
+@pytest.mark.parametrize(
+    ("version", "quota", "wanted"),
+    [
+        (1, False, {"cpu.shares": "74"}),
+        (1, True, {"cpu.shares": "74", "cpu.cfs_period_us": "100000", "cpu.cfs_quota_us": "7235"}),
+        (2, False, {"cpu.weight": "7"}),
+        (2, True, {"cpu.weight": "7", "cpu.max": "7235 100000"}),
+    ],
+)
+def test_a_function_has_processors_by_its_memory(
+    tmp_path: Path, version: int, quota: bool, wanted: dict[str, str]
+) -> None:
+    Cpu(version, quota=quota).hold(tmp_path, Size(cpu_mb=128))
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == wanted
+
+
+def test_groups_that_another_sandbox_of_the_process_removed_are_made_again(tmp_path: Path) -> None:
+    groups = Groups([(tmp_path / "ours", Processes(1, 100))])
+    groups.make("f")
+    assert (tmp_path / "ours" / "pids.max").read_text() == "100"
+
+
+def test_version_2_is_asked_for_what_a_folder_does_not_yet_pass_on(tmp_path: Path) -> None:
+    control = tmp_path / "cgroup.subtree_control"
+    control.write_text("cpu pids")
+    pass_on(tmp_path, Processes(2, 100))
+    assert control.read_text() == "cpu pids"
+    pass_on(tmp_path, Memory(2))
+    assert control.read_text() == "+memory"

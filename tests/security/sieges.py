@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.security.outcomes import BOUNDED, POSSIBLE, Attempt, everywhere
+from tests.security.outcomes import BOUNDED, POSSIBLE, UNTRIED, Attempt, everywhere
 
 SHARED = "what the kernel counts for all"
 
@@ -72,5 +72,21 @@ SIEGES: tuple[Siege, ...] = (
         "ends = os.pipe()\n"
         "size = fcntl.fcntl(ends[0], fcntl.F_GETPIPE_SZ)\n"
         "return size == 1 << 16 and [*map(os.close, ends)] == [None, None]",
+    ),
+    Siege(
+        SHARED, "every processor, by many processes", (BOUNDED, BOUNDED, BOUNDED, UNTRIED, UNTRIED),
+        taker(
+            "ends_at = time.monotonic() + 3",
+            "for _ in range(40):",
+            "    if os.fork() == 0:",
+            "        while time.monotonic() < ends_at:",
+            "            pass",
+            "        os._exit(0)",
+            "while time.monotonic() < ends_at:",
+            "    pass",
+            "for _ in range(40):",
+            "    os.wait()",
+        ),
+        spec={"memory_size_mb": 1769},
     ),
 )  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from millstream.runtime.sandboxes.cgroups import find_memory_groups
+from millstream.runtime.sandboxes.hierarchies import find_groups
 from tests.runtime.conftest import MakeRuntime, runtime
 from tests.security.deeds import DEEDS, Deed
 from tests.security.drivers import driver
@@ -35,8 +35,8 @@ async def test_an_attempt_comes_to_what_is_declared(runtime: MakeRuntime, driver
     assert (outcome if deed.after is None else deed.after()) == declared
 
 
-def need_a_cgroup() -> None:
-    groups = find_memory_groups()
-    if groups is None:
-        pytest.skip("this host lets us make no cgroup for memory")
+def need_a_cgroup(controller: str = "memory") -> None:
+    groups = find_groups()
+    if groups is None or controller not in groups.controllers:
+        pytest.skip(f"this host lets us make no cgroup for {controller}")
     groups.close()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from millstream.runtime.sandboxes import hierarchies
 from tests.security.drivers import driver
 from tests.security.outcomes import BOUNDED, HOST, POSSIBLE, UNTRIED, WITH_CGROUP, column
 from tests.security.sieges import SIEGES, Siege
@@ -34,3 +35,59 @@ async def test_no_other_function_notices(driver: str, tmp_path: Path, siege: Sie
         await it.frozen()
         unharmed = during and await it.unharmed()
     assert (BOUNDED if unharmed else POSSIBLE) == declared
+
+
+BOMB = """
+import os, time
+def handle(e, c):
+    made = 0
+    try:
+        while made < 1000:
+            if os.fork() == 0:
+                time.sleep(600)
+                os._exit(0)
+            made += 1
+    except OSError:
+        return made
+"""
+
+
+async def test_no_function_takes_the_processes_of_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hierarchies, "processes_of_all", lambda proc: 400)
+    need_a_cgroup("pids")
+    async with pair("bwrap", tmp_path, BOMB, memory_size_mb=512) as it:
+        made = await it.attack()
+        assert made is not None
+        assert made < 200
+        await it.frozen()
+        assert await it.unharmed()
+
+
+SPINNERS = """
+import os, time
+def handle(e, c):
+    ends_at = time.monotonic() + 2
+    for _ in range(40):
+        if os.fork() == 0:
+            os.setsid()  # else the kernel may group them: sched(7), "The autogroup feature"
+            while time.monotonic() < ends_at:
+                pass
+            os._exit(0)
+    for _ in range(40):
+        os.wait()
+"""
+
+SPINS = """
+ends_at, begun_at = time.monotonic() + 1, time.process_time()
+while time.monotonic() < ends_at:
+    pass
+return time.process_time() - begun_at > 0.2
+"""
+
+
+async def test_many_processes_have_no_more_of_the_processors_than_one(tmp_path: Path) -> None:
+    need_a_cgroup("cpu")
+    async with pair("bwrap", tmp_path, SPINNERS, SPINS.strip(), memory_size_mb=128, rounds=1) as it:
+        assert await it.unharmed_during()

@@ -20,7 +20,10 @@ from millstream.runtime.logs import FunctionLogs
 from millstream.runtime.pool import RuntimePool
 
 ROUNDS = 100
-"""Warm invocations that are measured, so that the slowest of them is about the 99th percentile."""
+"""Warm invocations that are measured, so that the slowest but one is about the 99th percentile."""
+
+CONCURRENCY = 1000
+"""So many may run, and ten times as many begin in a second: more than are tried."""
 
 FLOOR_S = 0.05
 """What a busy machine may take by itself."""
@@ -43,6 +46,7 @@ class Pair:
 
     pool: RuntimePool
     victim_s: float
+    rounds: int = ROUNDS
 
     async def attack(self, event: Any = True) -> Any:
         """The answer of the one that takes."""
@@ -62,7 +66,7 @@ class Pair:
             cold = [group.create_task(_victim(self.pool, {"n": n, "sleep": 0.3})) for n in range(3)]
         if [each.result() for each in cold] != [[n, True] for n in range(3)]:
             return False
-        slowest_s = await _warm(self.pool)
+        slowest_s = await _warm(self.pool, self.rounds)
         return slowest_s is not None and slowest_s <= max(TIMES * self.victim_s, FLOOR_S)
 
     async def unharmed_during(self, event: Any = True) -> bool:
@@ -70,7 +74,7 @@ class Pair:
         async with asyncio.TaskGroup() as group:
             attack = group.create_task(self.attack(event))
             while not attack.done():
-                slowest_s = await _warm(self.pool)
+                slowest_s = await _warm(self.pool, self.rounds)
                 if slowest_s is None or slowest_s > max(TIMES * self.victim_s, FLOOR_S):
                     return False
         return True
@@ -78,7 +82,7 @@ class Pair:
 
 @asynccontextmanager
 async def pair(
-    driver: str, folder: Path, code: str, needs: str = "", *, concurrency: int = 100, **spec: Any
+    driver: str, folder: Path, code: str, needs: str = "", *, rounds: int = ROUNDS, **spec: Any
 ) -> AsyncIterator[Pair]:
     """`code` is that of the one that takes; `needs` the body of a function: does the victim have its own?"""
     body = needs or "return True"
@@ -89,30 +93,30 @@ async def pair(
     }
     sandbox = load_plugin("sandboxes", driver)(folder / "sandboxes")
     await sandbox.start()
-    ledger = ConcurrencyLedger(concurrency, [*specs.values()])
+    ledger = ConcurrencyLedger(CONCURRENCY, [*specs.values()])
     logs = FunctionLogs(folder / "logs")
     pool = RuntimePool(specs, sandbox, ledger, logs, SystemClock(), freeze_after_s=FREEZE_S)
     try:
         async with pool:
             first = await _victim(pool, {"n": 0})
             assert first == [0, True], first  # it is alone
-            alone_s = await _warm(pool)
+            alone_s = await _warm(pool, rounds)
             assert alone_s is not None
-            yield Pair(pool, alone_s)
+            yield Pair(pool, alone_s, rounds)
     finally:
         await sandbox.aclose()
 
 
-async def _warm(pool: RuntimePool) -> float | None:
-    """The slowest of its warm invocations. None: one was wrong."""
-    slowest_s = 0.0
-    for number in range(ROUNDS):
+async def _warm(pool: RuntimePool, rounds: int) -> float | None:
+    """The slowest of its warm invocations but one. None: one was wrong."""
+    taken_s: list[float] = []
+    for number in range(rounds):
         begun_at = time.perf_counter()
         answer = await _victim(pool, {"n": number})
-        slowest_s = max(slowest_s, time.perf_counter() - begun_at)
+        taken_s.append(time.perf_counter() - begun_at)
         if answer != [number, True]:
             return None
-    return slowest_s
+    return sorted(taken_s)[-min(2, rounds)]
 
 
 async def _victim(pool: RuntimePool, event: Any) -> Any:
