@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TypedDict, TypeVar, Unpack, overload
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -265,7 +266,7 @@ class App:
     def __init__(self, name: str) -> None:
         self.name = name
         self.where = _caller(2)
-        self._functions: list[tuple[object, dict[str, Any], str]] = []
+        self._functions: list[tuple[object, dict[str, Any], str, dict[str, Any]]] = []
         self._mappings: list[dict[str, Any]] = []
 
     @overload
@@ -275,20 +276,12 @@ class App:
     def function(self, handler: Any = None, /, **options: Any) -> Any:  # type: ignore[misc]  # Unpack, spelled out
         """Declare a function of this file as a Lambda function; returns it unchanged.
 
-        The folder of the file is its code package.
+        The folder of the file is its code package; its handler is the name that the file binds it to.
         """
-        where = _caller(2)
+        where, scope = _caller(2), sys._getframe(1).f_globals
 
         def declare(function: Callable[..., Any]) -> Any:
-            code = function.__code__
-            stem = os.path.splitext(os.path.basename(code.co_filename))[0]
-            declared = {
-                "name": function.__name__,
-                "handler": f"{stem}.{function.__qualname__}",
-                "code": os.path.dirname(code.co_filename) or ".",
-                **options,
-            }
-            self._functions.append((function, declared, where))
+            self._functions.append((function, options, where, scope))
             return function
 
         return declare if handler is None else declare(handler)
@@ -326,15 +319,18 @@ class App:
 
     def declared(self) -> dict[str, Any]:
         """All of it as plain values, for the daemon to check."""
-        functions = [{"where": where, "options": options} for _, options, where in self._functions]
-        names = {id(function): options["name"] for function, options, _ in self._functions}
+        functions, names = [], {}
+        for function, options, where, scope in self._functions:
+            standing, unbound = _standing(function, scope)
+            functions.append({"where": where, "options": {**standing, **options}, "unbound": unbound})
+            names[id(function)] = {**standing, **options}.get("name")
         inline: set[int] = set()
         mappings = []
         for mapping in self._mappings:
             to = mapping["to"]
             if isinstance(to, Function) and id(to) not in inline:
                 inline.add(id(to))
-                functions.append({"where": to.where, "options": to.options})
+                functions.append({"where": to.where, "options": to.options, "unbound": None})
             source = mapping["source"]
             mappings.append(
                 {
@@ -350,7 +346,40 @@ class App:
         return {"name": self.name, "where": self.where, "functions": functions, "mappings": mappings}
 
 
-def _function_name(to: object, names: Mapping[int, str]) -> Any:
+def _standing(function: Any, scope: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
+    """Where a function is found once the module that declares it is imported; else, second, what it is."""
+    own, full = getattr(function, "__name__", ""), getattr(function, "__qualname__", None)
+    for module in (scope, getattr(_layers(function)[-1], "__globals__", scope)):
+        bound = [name for name, value in module.items() if any(each is function for each in _layers(value))]
+        if not bound and own == full and callable(module.get(own)):  # something that hides it is bound
+            bound = [own]
+        if bound:
+            name, (within, folder) = own if own in bound else bound[0], _place(module)
+            return {"name": name, "handler": f"{within}.{name}", "code": folder}, None
+    return ({"name": own} if own else {}), full or repr(function)
+
+
+def _layers(value: Any) -> list[Any]:
+    """A function, and what it wraps, as functools.wraps tells."""
+    layers = [value]
+    with suppress(Exception):  # a module's global may be a proxy, which raises whatever it likes
+        while len(layers) < 50 and "__wrapped__" in getattr(layers[-1], "__dict__", ()):
+            layers.append(layers[-1].__wrapped__)
+    return layers
+
+
+def _place(module: Mapping[str, Any]) -> tuple[str, str]:
+    """A module's name, and the folder from which it is imported by that name."""
+    file, name = module.get("__file__") or "", module.get("__name__") or ""
+    parts, path = name.split("."), os.path.splitext(file)[0].split(os.sep)
+    if path[-1] == "__init__":
+        path.pop()
+    if path[-len(parts) :] != parts:
+        return os.path.splitext(os.path.basename(file))[0], os.path.dirname(file) or "."
+    return name, os.sep.join(path[: -len(parts)]) or "."
+
+
+def _function_name(to: object, names: Mapping[int, Any]) -> Any:
     if isinstance(to, Function):
         return to.options["name"]
     if isinstance(to, str):

@@ -53,6 +53,40 @@ def test_check_prints_the_plan_and_starts_nothing(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir() if path.name != "__pycache__"] == ["app.py"]
 
 
+def test_check_says_what_it_leaves_out_and_may_import_nothing(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(APP.replace("QUEUE", "'orders'"))
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "config").write_text("x" * 1500)
+    done = millstream("check", "--no-import", str(tmp_path / "app.py"))
+    assert done.returncode == 0
+    assert "echo: left out 1 file, 1.5 kB: .git\n" in done.stdout
+    assert "import" not in done.stdout
+
+
+def test_check_without_a_sandbox_says_so_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
+    (tmp_path / "app.py").write_text(APP.replace("QUEUE", "'orders'"))
+    done = millstream("check", "--isolation", "docker", str(tmp_path / "app.py"))
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[-1].startswith("handlers were not imported: isolation docker")
+
+
+@pytest.mark.broker
+def test_check_imports_each_handler(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(APP.replace("QUEUE", "'orders'"))
+    done = millstream("check", str(tmp_path / "app.py"))
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "1 handler imported")
+    # Where it is declared the module is there, and where it runs it is not.
+    text = "import sys\nif '/var/task' in sys.path:\n    import absent\n"
+    (tmp_path / "app.py").write_text(text + APP.replace("QUEUE", "'orders'"))
+    done = millstream("check", str(tmp_path / "app.py"))
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(
+        "error: app.py:10 function 'echo': handler: wanted absent in the package (`pip install"
+    )
+
+
 def test_check_says_what_is_wrong_on_standard_error_and_exits_with_2(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(APP.replace("Sqs(QUEUE)", "Sqs('q', batch_size=0)"))
     done = millstream("check", str(tmp_path / "app.py"))

@@ -183,14 +183,36 @@ def run(
 
 
 @app.command()
-def check(file: AppFile, runtime: NamedRuntimes = None) -> None:
-    """Validate an app and print its plan; starts nothing and asks no network."""
-    from millstream.cli.tables import print_plan
+def check(
+    file: AppFile,
+    runtime: NamedRuntimes = None,
+    imports: Annotated[
+        bool, typer.Option("--import/--no-import", help="Import each Python handler once, in a sandbox.")
+    ] = True,
+    isolation: Annotated[
+        str, typer.Option(envvar="MILLSTREAM_ISOLATION", help="As of `millstream run`.")
+    ] = "bwrap",
+) -> None:
+    """Validate an app and print its plan; runs no function and asks no network.
+
+    Exit status: 0 `millstream run` would start it, 2 something is wrong.
+    """
+    import asyncio
+
+    from millstream.cli.tables import print_imported, print_left_out, print_plan
+    from millstream.daemon.imports import import_handlers
     from millstream.daemon.loader import load
     from millstream.daemon.plan import make_plan
     from millstream.daemon.settings import named_runtimes
 
-    print_plan(make_plan(load(file), named_runtimes(runtime or ())))
+    plan = make_plan(load(file), named_runtimes(runtime or ()))
+    imported = asyncio.run(import_handlers(plan, isolation)) if imports else None
+    if imported is not None and imported.problems:
+        raise InvalidConfiguration(imported.problems)
+    print_plan(plan)
+    print_left_out(plan)
+    if imported is not None:
+        print_imported(imported)
 
 
 @app.command()
@@ -270,8 +292,8 @@ def prune(data_dir: DataDir = Path(".millstream")) -> None:
     A start leaves the two of each kind that were used last; without a daemon all of them go, and the next
     start makes what it needs.
     """
-    from millstream.cli.tables import size_of
     from millstream.daemon.deployment import prune as remove
+    from millstream.functions.left_out import size_of
 
     if not data_dir.is_dir():
         raise StateUnavailable(f"{data_dir}: wanted a data directory, found none; `millstream run` makes it")

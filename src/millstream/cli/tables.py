@@ -17,9 +17,11 @@ from millstream.contract.errors import StateUnavailable
 from millstream.contract.state import MappingStatus
 from millstream.daemon import data_dir
 from millstream.daemon.doctor import Report
+from millstream.daemon.imports import Imported
 from millstream.daemon.metrics import metrics
 from millstream.daemon.plan import Plan
 from millstream.daemon.plan_functions import PlannedFunction
+from millstream.functions.left_out import left_out
 from millstream.store.sqlite import SqliteStore
 
 WIDTH = 120
@@ -87,12 +89,27 @@ def print_plan(plan: Plan) -> None:
     out.print(mappings)
 
 
-def size_of(size_bytes: int) -> str:
-    """A number of bytes for a person: 17 bytes, 1.4 kB, 2.0 MB."""
-    for unit, name in (1000**3, "GB"), (1000**2, "MB"), (1000, "kB"):
-        if size_bytes >= unit:
-            return f"{size_bytes / unit:.1f} {name}"
-    return _count(size_bytes, "byte")
+def print_left_out(plan: Plan) -> None:
+    """What lies in the functions' folders and is no part of their packages, a line for each function."""
+    out = console()
+    for name, planned in plan.functions.items():
+        packages = [] if planned.code is None else [planned.code, *planned.layers]
+        if said := left_out(packages):
+            out.print(f"{name}: {escape(said)}", highlight=False, soft_wrap=True)
+
+
+def print_imported(imported: Imported) -> None:
+    """What came of importing the handlers, a line for each one that could not be."""
+    out = console()
+    if imported.unavailable:
+        lines = [f"handlers were not imported: {imported.unavailable}"]
+    else:
+        lines = [f"{_count(imported.count, 'handler')} imported"] if imported.count else []
+        lines += [
+            f"{name}: its handler could not be imported here: {why}" for name, why in imported.failed.items()
+        ]
+    for line in lines:
+        out.print(escape(line), highlight=False, soft_wrap=True)
 
 
 def _made_of(planned: PlannedFunction) -> list[str]:

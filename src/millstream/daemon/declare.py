@@ -37,7 +37,8 @@ def declared_in(path: Path) -> dict[str, Any]:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # noqa: BLE001  user code may raise anything
         return {"error": _described(error, path)}
-    apps = [value for value in vars(module).values() if isinstance(value, App)]
+    # Not isinstance, which asks the value itself: a proxy may raise whatever it likes.
+    apps = [value for value in vars(module).values() if issubclass(type(value), App)]
     return {"apps": [app.declared() for app in dict.fromkeys(apps)]}
 
 

@@ -35,10 +35,12 @@ TRIES = 3
 """How often a folder is made that `millstream prune` removes before it is held."""
 
 
-async def deployed(plan: Plan, settings: Settings, held: ExitStack) -> dict[str, FunctionSpec]:
+async def deployed(
+    plan: Plan, settings: Settings, held: ExitStack, *, compiled: bool = True
+) -> dict[str, FunctionSpec]:
     """Every function of a plan, by its name; their folders are kept until `held` is closed.
 
-    What no function uses is removed. Only for who holds the data directory.
+    What no function uses is removed. `compiled`: Python has its bytecode with it. Only for who holds the data directory.
 
     Raises:
         InvalidConfiguration: with all that is wrong with what the functions are made from.
@@ -46,7 +48,7 @@ async def deployed(plan: Plan, settings: Settings, held: ExitStack) -> dict[str,
     """
     client = BlockingClient("deploy", 1)  # an image takes seconds, in which signals must be heard
     try:
-        return await client.call(_deploy, plan.functions, settings, held)
+        return await client.call(_deploy, plan.functions, settings, held, compiled)
     finally:
         client.close()
 
@@ -64,9 +66,9 @@ def prune(data_dir: Path, keep: int = 0) -> Removed:
 
 
 def _deploy(
-    functions: Mapping[str, PlannedFunction], settings: Settings, held: ExitStack
+    functions: Mapping[str, PlannedFunction], settings: Settings, held: ExitStack, compiled: bool
 ) -> dict[str, FunctionSpec]:
-    keeper = _Keeper(settings.data_dir, held)
+    keeper = _Keeper(settings.data_dir, held, compiled)
     specs: dict[str, FunctionSpec] = {}
     problems: list[Problem] = []
     for name, planned in functions.items():
@@ -129,14 +131,14 @@ class _Made:
 class _Keeper:
     """Makes folders, and holds them from then on."""
 
-    def __init__(self, directory: Path, held: ExitStack) -> None:
-        self._directory, self._held = directory, held
+    def __init__(self, directory: Path, held: ExitStack, compiled: bool) -> None:
+        self._directory, self._held, self._compiled = directory, held, compiled
         self._kept: set[Path] = set()
 
     def made(self, planned: PlannedFunction) -> _Made:
         """What a function is made from."""
         for _ in range(TRIES):
-            made = _made(planned, self._directory)
+            made = _made(planned, self._directory, self._compiled)
             if all(self._keep(folder) for folder in made.folders()):
                 return made
         wanted = "wanted packages that stay while they are used"
@@ -153,7 +155,7 @@ class _Keeper:
         return True
 
 
-def _made(planned: PlannedFunction, directory: Path) -> _Made:
+def _made(planned: PlannedFunction, directory: Path, compiled: bool) -> _Made:
     if planned.image is not None:
         image = deploy_image(planned.image, directory / IMAGES)
         return _Made(image.root, image=image)
@@ -161,10 +163,11 @@ def _made(planned: PlannedFunction, directory: Path) -> _Made:
     room = UNZIPPED_BYTES
     layers = []
     for each in planned.layers:
-        layer = deploy_layer(each.source, directory / LAYERS, room_bytes=room, known=each)
+        layer = deploy_layer(each.source, directory / LAYERS, room_bytes=room, known=each, compiled=compiled)
         room -= layer.size_bytes
         layers.append(layer.folder)
-    code = deploy(planned.code.source, directory / CODE, room_bytes=room, known=planned.code)
+    package = planned.code
+    code = deploy(package.source, directory / CODE, room_bytes=room, known=package, compiled=compiled)
     return _Made(code.folder, merge(layers, directory / OPT), layers=tuple(layers))
 
 

@@ -111,6 +111,9 @@ def _functions(
     for raw in declared.app["functions"]:
         where = f"{raw['where']} function {raw['options'].get('name')!r}"
         with problems.at(where):
+            if raw["unbound"]:
+                wanted = "a function that its file binds to a name: `name = app.function(…)`"
+                raise InvalidConfiguration([Problem("", "handler", wanted, raw["unbound"])])
             planned = plan_function(raw["options"], declared.folder, where, interpreters, packages)
             name = planned.options.name
             if name in functions:
