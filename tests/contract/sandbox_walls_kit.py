@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 import sys
 from pathlib import Path
 
@@ -167,11 +168,16 @@ class SandboxWallsKit:
         if not self.offers.closed_network:
             pytest.skip("declared: closed_network is not offered, which alone has addresses to give")
         asked: list[tuple[str, int]] = []
+        addresses = {"db.example": "192.0.2.2", "192.0.2.1": "192.0.2.1"}
+
+        async def resolved(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+            return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (addresses[host], port))]
 
         async def unreachable(host: str, port: int, limit: int) -> None:
             asked.append((host, port))
             raise OSError("nothing leaves this test")
 
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolved)
         monkeypatch.setattr(asyncio, "open_connection", unreachable)
         code = ASK.replace("def handle", "def ask") + (
             "def handle(e, c):\n    return ask(e, c) if e else open('/proc/self/status').read()\n"
@@ -181,7 +187,7 @@ class SandboxWallsKit:
             for host, port in network.values():
                 assert await it.answer([host, port]) in CLOSED
             status = dict(re.findall(r"^(\w+):\t(.*)$", await it.answer(), re.M))
-        assert asked == list(network.values())
+        assert asked == [(addresses[host], port) for host, port in network.values()]
         assert {status[name] for name in ("CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
         assert "0" not in status["Uid"].split()
 
