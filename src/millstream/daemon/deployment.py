@@ -40,7 +40,8 @@ async def deployed(
 ) -> dict[str, FunctionSpec]:
     """Every function of a plan, by its name; their folders are kept until `held` is closed.
 
-    What no function uses is removed. `compiled`: Python has its bytecode with it. Only for who holds the data directory.
+    What no function uses is removed. `compiled`: Python has its bytecode with it. Only for who holds the data
+    directory.
 
     Raises:
         InvalidConfiguration: with all that is wrong with what the functions are made from.
