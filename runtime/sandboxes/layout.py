@@ -60,7 +60,7 @@ OURS = (
         bootstrap,
         ("bootstrap.py", "json_records.py", "snapshotting.py", "snapshot_restore_py.py", "threads.py"),
     ),
-    (zygote, ("zygote.py", "contained.py", "supervisor.py", "snapshot.py", "image.py")),
+    (zygote, ("zygote.py", "contained.py", "supervisor.py", "snapshot.py", "stillness.py", "image.py")),
 )
 """Programs of the first process in a sandbox, with what they import."""
 

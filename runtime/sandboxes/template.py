@@ -91,7 +91,7 @@ class Template:
                 if pidfd < 0:
                     asked.control.close()
         self._spare_later()
-        return SupervisedProcesses(pidfd, asked.control, Places(port=API_PORT))
+        return SupervisedProcesses(self._name, pidfd, asked.control, Places(port=API_PORT))
 
     def drop_spare(self) -> None:
         """Make none any more; the one that is there ends by the end of file on its socket."""
