@@ -22,6 +22,9 @@ WEIGHED_AT_ONCE = 64
 """Environments that are weighed in one look; each costs a read of a small file."""
 
 
+FROZEN_AT_ONCE = 2
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """When environments are frozen and ended."""
@@ -65,7 +68,7 @@ class Upkeep:
         self._clock = clock
         self._end = end
         self._runs_short = runs_short
-        self._turn = 0
+        self._turn = self._frozen_turn = 0
         self._short = False  # of memory, at the last look
         self.resting = asyncio.Event()  # an environment is idle and not frozen
         self.occupied = asyncio.Event()  # there is an environment
@@ -98,12 +101,20 @@ class Upkeep:
                 self.occupied.clear()
 
     def _weigh_some(self) -> None:
-        """The next few that may have grown: a frozen one does not."""
-        thawed = [m for fleet in self._fleets for m in fleet.members if m.stage is not Stage.FROZEN]
-        first = self._turn if self._turn < len(thawed) else 0
-        for member in thawed[first : first + WEIGHED_AT_ONCE]:
+        """The next few that may have grown; of frozen ones fewer, for they should not."""
+        frozen, thawed = list[Member](), list[Member]()
+        for fleet in self._fleets:
+            for member in fleet.members:
+                (frozen if member.stage is Stage.FROZEN else thawed).append(member)
+        self._turn = self._weigh(thawed, self._turn, WEIGHED_AT_ONCE)
+        self._frozen_turn = self._weigh(frozen, self._frozen_turn, FROZEN_AT_ONCE)
+
+    def _weigh(self, members: list[Member], turn: int, at_once: int) -> int:
+        """Those whose turn it is; the next turn."""
+        first = turn if turn < len(members) else 0
+        for member in members[first : first + at_once]:
             self._weights.weigh(member)
-        self._turn = first + WEIGHED_AT_ONCE
+        return first + at_once
 
     def _relieve(self) -> None:
         """End half of the idle ones while the host runs short; else what is above the budget."""

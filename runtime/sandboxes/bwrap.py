@@ -171,6 +171,7 @@ class BwrapSandbox:
                 *start(RUNTIME, "zygote.zygote"),
                 str(theirs.fileno()),
                 mode(function),
+                function.name,
             ]
             user = None if self._users is None else self._users.of(function)
             process, log = await self._launch(function.name, inside, command, [theirs.fileno()], group, user)

@@ -164,7 +164,7 @@ class DockerSandbox:
             pid = await self._to_its_end(lambda: self._make(own, function, folder))
             async with asyncio.timeout(START_S):
                 control = await self._accept(own, listener)
-            processes = _processes_of(control, pid)
+            processes = _processes_of(function.name, control, pid)
             processes.bury = lambda: self._bury(own)
             processes.share = watch(pid)
             (folder / SOCKET).unlink()
@@ -261,7 +261,7 @@ def _bind(listener: socket.socket, folder: Path) -> None:
         os.close(descriptor)
 
 
-def _processes_of(control: socket.socket, pid: int) -> SupervisedProcesses:
+def _processes_of(function: str, control: socket.socket, pid: int) -> SupervisedProcesses:
     """Those of the process that connected. Raises NotStarted: it is another than the container's first."""
     kept = False
     try:
@@ -277,4 +277,4 @@ def _processes_of(control: socket.socket, pid: int) -> SupervisedProcesses:
     finally:
         if not kept:
             control.close()
-    return SupervisedProcesses(pidfd, control, places())
+    return SupervisedProcesses(function, pidfd, control, places())

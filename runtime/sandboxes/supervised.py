@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -20,6 +21,8 @@ from millstream.contract.functions import FunctionSpec
 from millstream.runtime.egress import Forwards, endpoints
 from millstream.runtime.processes import NotStarted, Places, Process
 from millstream.runtime.sandboxes.cgroups import Share, Watch
+
+logger = logging.getLogger(__name__)
 
 MESSAGE_BYTES = 4096
 MOST_LISTENERS = 64
@@ -36,12 +39,14 @@ class _Message(msgspec.Struct):
     why: str = ""
     ended: bool = False
     socket: int = 0
+    restless: bool = False
 
 
 class SupervisedProcesses:
     """Implements Processes. The socket's other end is the supervisor's, which the function cannot reach."""
 
-    def __init__(self, pidfd: int, control: socket.socket, places: Places) -> None:
+    def __init__(self, function: str, pidfd: int, control: socket.socket, places: Places) -> None:
+        self._function = function  # its name
         self._places = places
         self._pidfd = pidfd
         self._control = control
@@ -222,6 +227,8 @@ class SupervisedProcesses:
             _fail(self._starting.get(message.failed), f"fork: {message.why}")
         if message.exited and (process := self._processes.pop(message.exited, None)) is not None:
             _exited(process, message.status)
+        if message.restless:
+            logger.warning("environment ended, it did not stay frozen", extra={"function": self._function})
         if message.ended:
             _set(self._ended)
         if message.socket and (asked := self._sockets.pop(message.socket, None)) is not None:

@@ -90,7 +90,7 @@ class Template:
                 if pidfd < 0:
                     asked.control.close()
         self._spare_later()
-        return SupervisedProcesses(pidfd, asked.control, places())
+        return SupervisedProcesses(self._name, pidfd, asked.control, places())
 
     def drop_spare(self) -> None:
         """Make none any more; the one that is there ends by the end of file on its socket."""

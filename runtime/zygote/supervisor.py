@@ -12,7 +12,8 @@ the descriptors that it names (frames are one or two):
                     {"op": "socket", "id": n}                    make a TCP socket in this network
                     {"op": "stop"}, {"op": "continue"}           freeze or thaw every process but this one
                     {"op": "end", "keep": bool}                  kill all but this one, and the snapshot
-    here → daemon   {"started": n}                               [pidfd]
+    here → daemon   {"restless": true}                           it did not stay frozen, and is ended
+                    {"started": n}                               [pidfd]
                     {"exited": n, "status": n}                   exit status; below 0: by that signal
                     {"failed": n, "why": "..."}                  it could not be started
                     {"socket": n}                                [socket] or none: there is no room for it
@@ -40,7 +41,7 @@ import traceback
 from typing import Any
 
 from ..bootstrap import threads
-from . import image, snapshot
+from . import image, snapshot, stillness
 
 PR_SET_DUMPABLE = 4
 OOM_SCORE = "500"  # where memory ends, a function goes before its supervisor, its template and the host
@@ -70,6 +71,7 @@ class Supervisor:
         self._ids: dict[int, int] = {}  # by process id
         self._ending = self._keep = False
         self._snapshot: snapshot.Snapshot | None = None
+        self._stillness = stillness.Stillness()
         self._poll = select.poll()
         self._wake, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
@@ -82,7 +84,10 @@ class Supervisor:
         self._poll.register(self._control, select.POLLIN)
         self._poll.register(self._wake, select.POLLIN)
         while True:
-            ready = {descriptor for descriptor, _ in self._poll.poll(LOOK_MS if self._keep else None)}
+            wait_ms = LOOK_MS if self._keep else self._stillness.wait_ms()
+            ready = {descriptor for descriptor, _ in self._poll.poll(wait_ms)}
+            if self._stillness.due and not self._still():
+                return
             if self._wake in ready or self._keep:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self._wake, 4096)
@@ -115,14 +120,26 @@ class Supervisor:
                 self._make_socket(request["id"])
             case "stop":
                 snapshot.send(-1, signal.SIGSTOP)
+                self._stillness.begin()
             case "continue":
+                self._stillness.end()
                 snapshot.send(-1, signal.SIGCONT)
             case "end":
+                self._stillness.end()
                 self._ending = True
                 self._keep = request["keep"] and self._snapshot is not None
                 # What is stopped starts no others while it is looked for.
                 snapshot.send(-1, signal.SIGSTOP if self._keep else signal.SIGKILL)
                 self._reap()
+
+    def _still(self) -> bool:
+        """Look for what moves although it was stopped. False: it does not stay so."""
+        states, used = stillness.look()
+        snapshot.send(-1, signal.SIGSTOP)
+        if self._stillness.judge(states, used):
+            return True
+        self._say({"restless": True})
+        return False
 
     def _start_snapshot(self, request: dict[str, Any], descriptors: list[int]) -> None:
         if self._snapshot is not None:  # one that is of no use any more

@@ -1,11 +1,11 @@
 """Forks execution environments out of a preloaded interpreter. Runs inside the template sandbox.
 
-Its arguments are FD, a SOCK_SEQPACKET socket to the daemon, and MODE: python, boto3 (which is then loaded,
-too) or bare, for programs alone, where nothing is. The first message is the seccomp filter. Then each
-request is JSON (`number`, `tmp_mb`, `data_mb`, `stacks_mb` for those of threads, `uid`, `listen`) with the
-socket that controls the environment; the answer is the number, in text, with a pidfd of its first process,
-which is `supervisor.py`. For each address and port in `listen`, a socket that listens there, on the
-loopback interface of the environment's own network, comes with its first message.
+Its arguments are FD, a SOCK_SEQPACKET socket to the daemon; MODE: python, boto3 (which is then loaded, too)
+or bare, for programs alone, where nothing is; and NAME, the function's. The first message is the seccomp
+filter. Then each request is JSON (`number`, `tmp_mb`, `data_mb`, `stacks_mb` for those of threads, `uid`,
+`listen`) with the socket that controls the environment; the answer is the number, in text, with a pidfd of
+its first process, which is `supervisor.py`. For each address and port in `listen`, a socket that listens
+there, on the loopback interface of the environment's own network, comes with its first message.
 
 The order of the system calls matters: each namespace is made while the capabilities for it are
 still there, the user namespace last but for the limits (RLIMIT_NPROC counts per user namespace).
@@ -45,7 +45,7 @@ CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND = 1, 2, 4, 8, 32, 4096
 MS_REC, MS_PRIVATE = 16384, 1 << 18
 NO_PROGRAMS = MS_NOSUID | MS_NODEV | MS_NOEXEC
-PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_CAPBSET_DROP = 1, 22, 24
+PR_SET_PDEATHSIG, PR_SET_NAME, PR_SET_SECCOMP, PR_CAPBSET_DROP = 1, 15, 22, 24
 PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 38, 47, 4
 SECCOMP_MODE_FILTER = 2
 SIOCSIFFLAGS, SIOCSIFADDR, IFF_UP_RUNNING = 0x8914, 0x8916, 0x41
@@ -253,6 +253,7 @@ def main() -> None:
     """Entry point: preload, then serve."""
     limit_stack()
     allow_descriptors()
+    libc.prctl(PR_SET_NAME, sys.argv[3].encode(), 0, 0, 0)  # for whoever looks at the host's processes
     mode = sys.argv[2]
     if mode != "bare":
         from ..bootstrap import bootstrap  # noqa: F401

@@ -184,6 +184,19 @@ async def test_many_environments_are_weighed_in_turns(tmp_path: Path) -> None:
         assert it.state().held_mb == 100
 
 
+async def test_frozen_ones_are_weighed_too_but_seldom(tmp_path: Path) -> None:
+    async with pool_rig(tmp_path) as it:
+        await it.run(3)
+        await it.clock.advance(0.2)
+        assert it.state().frozen == 3
+        for made in it.sandbox.made:
+            made.memory_kb = 1024
+        await it.clock.advance(1.0)
+        assert it.state().held_mb == 2 + 64
+        await it.clock.advance(1.0)
+        assert it.state().held_mb == 3
+
+
 async def test_while_the_host_is_short_of_memory_idle_environments_are_ended_by_halves(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -59,6 +59,10 @@ def _forked(pid: int) -> list[int]:
     return found
 
 
+def _name(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip()
+
+
 def _zygote(pid: int) -> bool:
     """True of a zygote and of what it forks; bwrap, which it is an argument of, is none."""
     try:
@@ -115,3 +119,16 @@ async def test_one_that_was_killed_is_not_used(made: Made) -> None:
     await first.aclose()
     await second.aclose()
     await made.sandbox.aclose()
+
+
+async def test_a_functions_processes_have_its_name_on_the_host(tmp_path: Path) -> None:
+    made = Made(tmp_path)
+    await made.sandbox.start()
+    try:
+        environment = await made.environment()
+        names = [_name(pid) for pid in _forked(os.getpid())]
+        assert len(names) >= 2  # its supervisor and its runtime
+        assert {*names} == {"f"}
+        await environment.aclose()
+    finally:
+        await made.sandbox.aclose()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -24,6 +25,7 @@ from tests.security.outcomes import (
     Outcome,
     everywhere,
 )
+from tests.security.restless import TIMER
 
 RESOURCES = "resources"
 RESULTS = "results"
@@ -80,6 +82,18 @@ def says(wanted: Outcome) -> Judge:
         return wanted if held_back else POSSIBLE
 
     return judge
+
+
+async def ends_for_it(it: Runtime) -> Outcome:
+    """Its environment is ended."""
+    await it.answer("evade")
+    try:
+        async with asyncio.timeout(60.0):
+            while it.pool.idle("f"):
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        return POSSIBLE
+    return BOUNDED
 
 
 def outlives(name: str, *, reset: bool = False) -> tuple[Judge, After]:
@@ -321,6 +335,10 @@ DEEDS: tuple[Deed, ...] = (
             before="import signal",
         ),
         fails_within_bounds, spec={"timeout_s": 1.0},
+    ),
+    Deed(
+        ENDS, "running while it is frozen, by a timer that continues it",
+        (BOUNDED, BOUNDED, BOUNDED, UNTRIED, UNTRIED), TIMER, ends_for_it,
     ),
     Deed(
         ENDS, "outliving the environment, by setsid and double fork", (*ALIKE, POSSIBLE, POSSIBLE),

@@ -19,6 +19,7 @@ from millstream.contract.errors import (
 )
 from millstream.daemon.daemon import Daemon
 from millstream.daemon.data_dir import DataDirInUse
+from millstream.daemon.event_loop import new_event_loop
 
 DESCRIPTORS = 1 << 16
 """As many as the daemon wants: ten thousand environments."""
@@ -77,7 +78,8 @@ def serve(daemon: Daemon) -> ExitCode:
     allow_descriptors()
     os.umask(PRIVATE)
     name_process("millstream")
-    return asyncio.run(_serve(daemon))
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        return runner.run(_serve(daemon))
 
 
 async def _serve(daemon: Daemon) -> ExitCode:
