@@ -120,7 +120,7 @@ class RuntimePool:
             for member in list(fleet.members):
                 self._end(member)
         await self._group.__aexit__(None, None, None)
-        self._logs.flush()
+        self._logs.close()
 
     def idle(self, function: str) -> int:
         """Environments of a function that wait for work, frozen ones included."""

@@ -193,6 +193,20 @@ def test_logs_are_followed(daemon: RunningDaemon, ministack: Ministack) -> None:
 
 
 @pytest.mark.broker
+def test_functions_lines_are_printed_as_json(daemon: RunningDaemon, ministack: Ministack) -> None:
+    app = APP.replace("QUEUE", repr(name_of(ministack.queue())))
+    daemon.start(app, "--function-logs", "json", "--log-format", "json")
+    daemon.started()
+    millstream("invoke", "echo", "--payload", '"hello"', "--data-dir", str(daemon.data))
+    assert daemon.stop() == 0
+    lines = [json.loads(line) for line in daemon.text().splitlines()]
+    told = [line["message"] for line in lines if line.get("function") == "echo" and "stream" in line]
+    assert any("heard hello" in line for line in told)
+    assert any(line.startswith("REPORT") for line in told)
+    assert not (daemon.data / "logs").exists()
+
+
+@pytest.mark.broker
 def test_the_demo_loses_nothing() -> None:
     done = millstream("demo", "--json", "--messages", "500")
     assert done.returncode == 0, done.stderr

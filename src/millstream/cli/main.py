@@ -25,6 +25,7 @@ from millstream.daemon.settings import (
     DRAIN_S,
     FREEZE_AFTER_S,
     IDLE_S,
+    LOG_MAX_MB,
     MAX_AGE_S,
     Settings,
 )
@@ -46,6 +47,14 @@ class LogFormat(StrEnum):
 
     text = "text"
     json = "json"
+
+
+class LogsTo(StrEnum):
+    """Where the lines of functions go."""
+
+    files = "files"
+    json = "json"
+    both = "both"
 
 
 class LogLevel(StrEnum):
@@ -143,6 +152,22 @@ def run(
         int,
         typer.Option(min=1, envvar="MILLSTREAM_BUFFER_MB", help="Memory for records of streams, in MB."),
     ] = BUFFER_MB,
+    function_logs: Annotated[
+        LogsTo,
+        typer.Option(
+            envvar="MILLSTREAM_FUNCTION_LOGS",
+            help="Where functions' lines go: files, json (objects on standard output), both.",
+        ),
+    ] = LogsTo.files,
+    log_max_mb: Annotated[
+        int, typer.Option(min=1, envvar="MILLSTREAM_LOG_MAX_MB", help="MB of log files of each function.")
+    ] = LOG_MAX_MB,
+    log_max_days: Annotated[
+        float | None,
+        typer.Option(
+            min=0.05, envvar="MILLSTREAM_LOG_MAX_DAYS", show_default=False, help="Remove older log files."
+        ),
+    ] = None,
     runtime: NamedRuntimes = None,
     log_format: Annotated[LogFormat, typer.Option(envvar="MILLSTREAM_LOG_FORMAT")] = LogFormat.text,
     log_level: Annotated[LogLevel, typer.Option(envvar="MILLSTREAM_LOG_LEVEL")] = LogLevel.info,
@@ -177,6 +202,9 @@ def run(
         memory_mb=memory,
         store=store,
         buffer_mb=buffer_mb,
+        function_logs=function_logs.value,
+        log_max_mb=log_max_mb,
+        log_max_days=log_max_days,
     )
     plan = make_plan(load(file), named_runtimes(runtime or ()))
     raise typer.Exit(serve(Daemon(settings, plan)))

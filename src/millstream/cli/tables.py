@@ -174,15 +174,15 @@ def mappings_table(mappings: list[dict[str, Any]]) -> Table:
         waiting = _waiting(mapping["backlog"], status["iterator_age_s"])
         reason = f" ({status['state_reason']})" if status["state_reason"] else ""
         table.add_row(
-            f"{row['kind']} {row['source']} → {row['function']}",
-            status["state"] + reason,
+            escape(f"{row['kind']} {row['source']} → {row['function']}"),
+            escape(status["state"] + reason),
             waiting,
             str(status["delivered"]),
             str(status["filtered"]),
             str(status["returned"]),
             str(status["discarded"]),
             f"{mapping['rate']:.0f}",
-            status["last_result"],
+            escape(status["last_result"]),
         )
     return table
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import uuid
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, ExitStack, suppress
@@ -36,12 +37,15 @@ from millstream.daemon.status import StatusBoard
 from millstream.daemon.watchdog import watched
 from millstream.mappings.supervise import Supervisor
 from millstream.runtime.concurrency import ConcurrencyLedger, check_shares
+from millstream.runtime.log_files import MB, LogLimits
+from millstream.runtime.log_stream import JsonLines
 from millstream.runtime.logs import FunctionLogs
 from millstream.runtime.memory import default_budget_mb
 from millstream.runtime.pool import RuntimePool
 
 logger = logging.getLogger(__name__)
 
+DAY_S = 86400.0
 STATUS_EVERY_S = 1.0
 """How often changed counters are written; what a kill loses of them."""
 
@@ -119,13 +123,22 @@ class Daemon:
             functions,
             sandbox,
             ConcurrencyLedger(settings.concurrency, functions.values()),
-            FunctionLogs(data_dir.logs(settings.data_dir)),
+            self._logs(),
             self._clock,
             settings.idle_s,
             max_age_s=settings.max_age_s,
             freeze_after_s=settings.freeze_after_s,
             memory_mb=default_budget_mb() if settings.memory_mb is None else settings.memory_mb,
         )
+
+    def _logs(self) -> FunctionLogs:
+        """The functions' logs, where they are wanted."""
+        settings = self._settings
+        days = settings.log_max_days
+        limits = LogLimits(settings.log_max_mb * MB, None if days is None else days * DAY_S)
+        also = None if settings.function_logs == "files" else JsonLines(sys.stdout.fileno())
+        directory = None if settings.function_logs == "json" else data_dir.logs(settings.data_dir)
+        return FunctionLogs(directory, limits, also)
 
     def _host(self, pool: RuntimePool) -> Host:
         settings = self._settings

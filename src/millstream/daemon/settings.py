@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 from localstack_client.config import get_service_endpoint
 
@@ -34,6 +35,12 @@ BUFFER_MB = 256
 """What of streams is read ahead and held in memory, all partitions of a daemon together."""
 
 
+LOG_MAX_MB = 20
+"""What the log of a function may take of the disk."""
+
+FunctionLogsTo: TypeAlias = Literal["files", "json", "both"]
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Durations in seconds. `endpoint_url` None: by boto3's own chain, AWS_ENDPOINT_URL included."""
@@ -51,6 +58,9 @@ class Settings:
     memory_mb: int | None = None  # of all environments. None: three quarters of what is free at start
     store: str | None = None  # URL of a shared store. None: SQLite in the data directory
     buffer_mb: int = BUFFER_MB
+    function_logs: FunctionLogsTo = "files"  # json: one object a line on standard output
+    log_max_mb: int = LOG_MAX_MB  # of each function
+    log_max_days: float | None = None  # how old lines may become. None: as old as that allows
 
 
 def localstack_endpoint() -> str:
