@@ -175,3 +175,16 @@ async def test_a_package_that_is_pruned_before_it_is_held_is_made_again(
     found = await spec(tmp_path, 'handler="f.h", code="code"')
     assert pruned == [1]
     assert (found.code / "f.py").exists()
+
+
+async def test_what_is_left_out_of_a_package_is_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "millstream.daemon.deployment")
+    write(tmp_path, {"code/f.py": "x = 1\n", "code/__pycache__/f.pyc": "x"})
+    await spec(tmp_path, 'handler="f.h", code="code"')
+    assert [record.getMessage() for record in caplog.records] == []
+    write(tmp_path, {"code/.git/config": "x", "code/env/pyvenv.cfg": "x"})
+    await spec(tmp_path, 'handler="f.h", code="code"')
+    (record,) = caplog.records
+    assert vars(record)["left_out"] == ".git, env (virtual environment)"

@@ -74,6 +74,18 @@ async def test_what_is_missing_is_one_line_with_the_way_out(
     assert found.count == 1
 
 
+async def test_a_handler_that_another_module_wraps_is_imported_and_run_by_its_own_name(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "tools.py").write_text(
+        "import functools\ndef wrapping(f):\n    @functools.wraps(f)\n"
+        "    def wrapper(*given):\n        return f(*given)\n    return wrapper\n"
+    )
+    text = "from tools import wrapping\n@app.function\n@wrapping\ndef f(event, context): ...\n"
+    (tmp_path / "app.py").write_text(HEAD + text)
+    assert await import_handlers(make_plan(load(tmp_path / "app.py")), "bwrap") == Imported(count=1)
+
+
 async def test_the_way_out_for_a_zip_is_the_folder_that_it_is_made_of(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("m.py", "import absent\ndef h(e, c): ...")

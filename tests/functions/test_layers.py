@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from millstream.contract.errors import InvalidConfiguration
@@ -147,6 +147,7 @@ def _fits(names: list[str]) -> bool:
     return not any(other.startswith(f"{name}/") for name in names for other in names)
 
 
+@settings(deadline=None)  # it writes folders
 @given(st.lists(st.lists(PATHS, max_size=4, unique=True).filter(_fits), min_size=1, max_size=4))
 def test_merging_is_what_a_dict_would_do(layers: list[list[str]]) -> None:
     expected: dict[str, str] = {}

@@ -132,7 +132,7 @@ def test_a_link_that_leads_out_of_a_package_or_in_a_circle_is_refused(
     (code / "up").symlink_to(".")
     (code / "out").symlink_to(target)
     source = zip_of(code, tmp_path / "g.zip") if zipped else code
-    wanted = "wanted relative links that stay inside the package, found out, to "
+    wanted = "wanted relative links that stay inside the package, or .* found out, to "
     with pytest.raises(InvalidConfiguration, match=wanted):
         deploy(source, tmp_path / "store")
     assert [problem.field for problem in problems(source, "f.x")] == ["code"]
@@ -289,3 +289,51 @@ def test_folders_without_an_end_are_refused(tmp_path: Path) -> None:
     _zip(tmp_path / "g.zip", "/".join(["d"] * 300))
     with pytest.raises(InvalidConfiguration, match="wanted at most 200 folders in one another, found more"):
         deploy(tmp_path / "g.zip", tmp_path / "store")
+
+
+def _bad_zips() -> dict[str, list[tuple[str | zipfile.ZipInfo, bytes]]]:
+    return {
+        "climbs": [("../f.py", b"")],
+        "absolute": [("/f.py", b"")],
+        "backslash": [("a\\f.py", b"")],
+        "long": [("n" * 256, b"")],
+        "twice": [("f.py", b""), ("./f.py", b"")],
+        "below": [("a", b""), ("a/f.py", b"")],
+        "link out": [(link("l"), b"../x")],
+        "link to nothing": [(link("l"), b"")],
+        "long link": [(link("l"), b"a/" * 3000)],
+        "deep": [("d/" * 300 + "f.py", b"")],
+    }
+
+
+@pytest.mark.parametrize("kind", list(_bad_zips()))
+def test_what_a_start_refuses_a_check_refuses_in_the_same_words(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "g.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("m.py", "x = 1\n")
+        for name, data in _bad_zips()[kind]:
+            archive.writestr(name, data)
+    with pytest.raises(InvalidConfiguration) as invalid:
+        deploy(path, tmp_path / "store")
+    assert problems(path, "m.x") == list(invalid.value.problems)
+    assert list((tmp_path / "store").glob("*")) == []
+
+
+def test_a_package_is_too_large_with_its_layers_for_a_check_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("millstream.functions.handlers.UNZIPPED_BYTES", 10)
+    code, layer = write(tmp_path / "code", "f.py"), write(tmp_path / "layer", "python/g.py")
+    options = FunctionOptions(name="f", handler="f.x", code=str(code))
+    assert problems(code, "f.x") == []
+    with pytest.raises(InvalidConfiguration, match="code: wanted at most 250 MB unzipped, layers included"):
+        check_package(code, [layer], options, Interpreters({}), Packages())
+
+
+def test_a_source_that_functions_share_is_looked_at_once(tmp_path: Path) -> None:
+    code = write(tmp_path / "code", "f.py")
+    packages = Packages()
+    options = FunctionOptions(name="f", handler="f.x", code=str(code))
+    first = check_package(code, [], options, Interpreters({}), packages)
+    second = check_package(code, [], options, Interpreters({}), packages)
+    assert first.code is second.code

@@ -18,10 +18,12 @@ from millstream.daemon.plan_functions import PlannedFunction
 from millstream.daemon.settings import Settings
 from millstream.functions.images.find import deploy_image
 from millstream.functions.layers import deploy_layer, merge
+from millstream.functions.left_out import named
 from millstream.functions.options import LoggingOptions
 from millstream.functions.packages import deploy
 from millstream.functions.retention import Removed, hold, remove_unused
 from millstream.functions.trees import UNZIPPED_BYTES
+from millstream.functions.walk import BYTECODE
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +75,7 @@ def _deploy(
     specs: dict[str, FunctionSpec] = {}
     problems: list[Problem] = []
     for name, planned in functions.items():
+        _say_left_out(name, planned)
         try:
             specs[name] = _spec(planned, settings, keeper)
         except InvalidConfiguration as invalid:
@@ -84,6 +87,14 @@ def _deploy(
         extra = {"folders": removed.folders, "mb": removed.size_bytes >> 20}
         logger.info("packages removed that no function uses", extra=extra)
     return specs
+
+
+def _say_left_out(name: str, planned: PlannedFunction) -> None:
+    """What lies in a function's folder and is not in its package; `millstream check` says how much it is."""
+    packages = [] if planned.code is None else [planned.code, *planned.layers]
+    found = [each for package in packages for each in package.listing.left_out]
+    if names := named([each for each in found if each.rule != BYTECODE]):
+        logger.info("files left out of a package", extra={"function": name, "left_out": names})
 
 
 def _spec(planned: PlannedFunction, settings: Settings, keeper: _Keeper) -> FunctionSpec:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 from millstream.contract.errors import Problem
@@ -16,8 +17,12 @@ logger = logging.getLogger(__name__)
 SOURCE_BYTES = 1 << 20
 """Largest source that is compiled ahead. Larger ones are compiled by whoever imports them."""
 
-BYTECODE_BYTES = 250 * 1024 * 1024
-"""Most bytecode of a package; what is beyond is compiled by whoever imports it."""
+BYTECODE_BYTES = 64 * 1024 * 1024
+"""Most bytecode that one child makes; what is beyond is compiled by whoever imports it."""
+
+AT_ONCE = 4
+WORTH_A_CHILD = 50
+"""Children of one package, and sources for which another one is worth its start."""
 
 CHILDREN = 3
 """A source that ends the child is left out and another child goes on, so often."""
@@ -33,9 +38,11 @@ def compile_folder(folder: Path, place: str, listing: Listing) -> None:
     names = [name for name, _ in listing.files() if name.endswith(".py")]
     if not names:
         return
-    left, skipped = _compile(folder, place, names)
-    if left or skipped:
-        extra = {"package": folder.name, "files": left + skipped, "of": len(names)}
+    parts = min(AT_ONCE, os.cpu_count() or 1, 1 + len(names) // WORTH_A_CHILD)
+    with ThreadPoolExecutor(parts, thread_name_prefix="compile") as threads:
+        missed = sum(threads.map(lambda part: _compile(folder, place, names[part::parts]), range(parts)))
+    if missed:
+        extra = {"package": folder.name, "files": missed, "of": len(names)}
         logger.warning(
             "python compiled at each start, for it takes too much to compile it ahead", extra=extra
         )
@@ -58,8 +65,8 @@ def problem_of(source: bytes, name: str) -> Problem | None:
     return Problem("", "handler", f"valid Python in {f'{name}:{line}' if line else name}", str(message))
 
 
-def _compile(folder: Path, place: str, names: list[str]) -> tuple[int, int]:
-    """How many sources were not come to, and how many were passed over."""
+def _compile(folder: Path, place: str, names: list[str]) -> int:
+    """How many sources have no bytecode, for they take too much."""
     todo = list(reversed(names))
     skipped = size = 0
     for _ in range(CHILDREN):
@@ -75,10 +82,10 @@ def _compile(folder: Path, place: str, names: list[str]) -> tuple[int, int]:
                     child.send(source.read_bytes())
                     if child.answer() is None:  # else whoever imports it will say so
                         size += _write(source, child)
-                return len(todo), skipped
+                return len(todo) + skipped
         except CannotTakeApart:
             skipped += 1  # the one that it was given last
-    return len(todo), skipped
+    return len(todo) + skipped
 
 
 def _write(source: Path, child: Child) -> int:
@@ -89,7 +96,7 @@ def _write(source: Path, child: Child) -> int:
             raise CannotTakeApart("more bytecode than there can be")
     cache = source.parent / BYTECODE
     if not cache.exists():
-        cache.mkdir()
+        cache.mkdir(exist_ok=True)  # another thread may be as far
         cache.chmod(0o755)
     target = cache / f"{source.stem}.{sys.implementation.cache_tag}.pyc"
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC

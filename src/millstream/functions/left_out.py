@@ -30,7 +30,7 @@ def left_out(packages: Sequence[Package]) -> str:
                     count, size_bytes = _amount(tree, each.name, each.found, ENTRIES - files)
                     files, size = files + count, size + size_bytes
                     all_of_it = all_of_it and files < ENTRIES
-    names = _names([each for package in packages for each in package.listing.left_out])
+    names = named([each for package in packages for each in package.listing.left_out])
     if not names:
         return ""
     more = "" if all_of_it else "more than "
@@ -58,8 +58,8 @@ def _amount(tree: Tree, name: str, found: Found, room: int) -> tuple[int, int]:
     return files, size
 
 
-def _names(found: Sequence[LeftOut]) -> str:
-    """Names with their rules; of those that say their rule themselves, each once and how often."""
+def named(found: Sequence[LeftOut]) -> str:
+    """Names with their rules, five at most; names that are rules come once, with their number."""
     spoken = Counter(each.rule for each in found if each.name.rpartition("/")[2] == each.rule)
     words = [rule if number == 1 else f"{rule} ({number})" for rule, number in spoken.items()]
     words += [f"{shown(each.name)} ({each.rule})" for each in found if each.rule not in spoken]

@@ -191,7 +191,8 @@ def check_links(entries: Mapping[str, Found], option: str) -> None:
     for name in links:
         if resolve(name, links) is None:
             found = f"{shown(name)}, to {shown(links[name]) or 'nothing'}"
-            raise refused(option, "relative links that stay inside the package", found)
+            wanted = f"relative links that stay inside the package, or their names in {IGNORE_FILE}"
+            raise refused(option, wanted, found)
 
 
 def resolve(name: str, links: Mapping[str, str]) -> str | None:
