@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import sys
 from contextlib import suppress
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 import millstream
+from millstream.cli.options import AppFile, AsJson, DataDir, LogFormat, LogLevel, LogsTo, NamedRuntimes
 from millstream.contract.errors import InvalidConfiguration, MillstreamError, StateUnavailable
 from millstream.contract.plain_text import plain, plain_json
 from millstream.daemon import data_dir
@@ -40,46 +40,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-
-
-class LogFormat(StrEnum):
-    """How the daemon's own log lines look."""
-
-    text = "text"
-    json = "json"
-
-
-class LogsTo(StrEnum):
-    """Where the lines of functions go."""
-
-    files = "files"
-    json = "json"
-    both = "both"
-
-
-class LogLevel(StrEnum):
-    """The least level that is shown."""
-
-    debug = "DEBUG"
-    info = "INFO"
-    warning = "WARNING"
-    error = "ERROR"
-
-
-AppFile = Annotated[Path, typer.Argument(help="The Python file that declares the App.", show_default=False)]
-DataDir = Annotated[
-    Path, typer.Option(envvar="MILLSTREAM_DATA_DIR", help="Where state, code and logs are kept.")
-]
-NamedRuntimes = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--runtime",
-        metavar="NAME=PATH",
-        show_default=False,
-        help="A runtime's interpreter, nodejs20.x=/opt/node/bin/node; or MILLSTREAM_RUNTIME_NODEJS20_X.",
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
 @app.command()
