@@ -83,12 +83,12 @@ class BwrapSandbox:
 
     def limits(self) -> str:
         found = [] if self._groups is None else self._groups.controllers
-        held = [NAMES[name] for name in found]
         missing = [NAMES[name] for name in NAMES if name not in found]
         also = "memory also" if "memory" in found else "memory"
         limits = f"{also} per process; /tmp, processes, descriptors per environment"
         if self._groups is not None:
-            limits = f"{', '.join(held)} per function (cgroup {self._groups.version}); {limits}"
+            held = ", ".join(f"{NAMES[name]} per function" for name in found)
+            limits = f"{held} (cgroup {self._groups.version}); {limits}"
         if missing:
             limits += f"; no cgroup that may be used for {', '.join(missing)}"
         return f"{limits}; no network; system calls filtered"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 
-FIRST_LOOK_S, LONGEST_S = 0.1, 5.0
+FIRST_LOOK_S, LONGEST_S, LONGER = 0.1, 30.0, 4
 ENOUGH = 20
 """So often an environment may be found to have moved since it was last frozen."""
 
@@ -59,7 +59,7 @@ class Stillness:
             self._in_vain += SLEEPS in found or (self._used is not None and used > self._used)
             self._pause_s = FIRST_LOOK_S
         else:
-            self._pause_s = min(2 * self._pause_s, LONGEST_S)
+            self._pause_s = min(LONGER * self._pause_s, LONGEST_S)
         self._used = used
         self._look_at = time.monotonic() + self._pause_s
         return self._in_vain < ENOUGH

@@ -47,13 +47,13 @@ def test_nothing_is_looked_for_while_nothing_is_frozen(clock: list[float]) -> No
 
 def test_looks_become_rare_while_all_is_still(clock: list[float]) -> None:
     it, looked_at = frozen(), []
-    while clock[0] < 120.0:
+    while clock[0] < 300.0:
         clock[0] += (it.wait_ms() or 0) / 1000
         assert it.due
         assert it.judge("TTZ", 7)
         looked_at.append(clock[0])
     pauses = [later - before for before, later in itertools.pairwise(looked_at)]
-    assert pauses == sorted(pauses)
+    assert [round(pause, 2) for pause in pauses] == sorted(round(pause, 2) for pause in pauses)
     assert looked_at[0] == pytest.approx(100.0 + FIRST_LOOK_S, abs=0.01)
     assert pauses[-1] == pytest.approx(LONGEST_S, abs=0.01)
 
