@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 
 import pytest
 
 from millstream.contract.functions import FunctionFailed, Success
 from millstream.runtime import environment, restoring
+from millstream.runtime.ends import refuse_descriptors
 from tests.runtime.conftest import MakeRuntime, runtime
 from tests.security.attempts import TRY
 
@@ -67,6 +69,23 @@ def handle(e, c):
     return "ok"
 """
 )
+
+
+def refuses_descriptors() -> bool:
+    """Whether this kernel lets a socket refuse them (Linux 6.16)."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        return refuse_descriptors(sock)
+
+
+@pytest.mark.skipif(not refuses_descriptors(), reason="the kernel hands on whatever is sent")
+async def test_a_snapshot_hands_no_descriptor_to_its_supervisor(runtime: MakeRuntime) -> None:
+    code = HOSTILE.replace('return "ok"', "return sent") + (
+        "sent = [attempt(lambda: socket.send_fds(s, [b'+'], [0])) for s in sockets()]\n"
+    )
+    async with runtime("bwrap", code, timeout_s=10.0, snap_start=True) as it:
+        tried = await it.answer()
+        assert tried
+        assert all(each == DENIED for each in tried)  # copies that it made are found, too
 
 
 ATTACKS = {
