@@ -71,6 +71,15 @@ def test_check_without_a_sandbox_says_so_in_one_line(tmp_path: Path, monkeypatch
     assert done.stdout.splitlines()[-1].startswith("handlers were not imported: isolation docker")
 
 
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_an_isolation_that_is_not_there_is_one_line(tmp_path: Path, command: str) -> None:
+    (tmp_path / "app.py").write_text(APP.replace("QUEUE", "'orders'"))
+    options = ("--data-dir", str(tmp_path / "data")) if command == "run" else ()
+    done = millstream(command, "--isolation", "gvisor", str(tmp_path / "app.py"), *options)
+    assert done.returncode == 2
+    assert done.stderr == "error: --isolation: wanted one of bwrap, docker, process, found 'gvisor'\n"
+
+
 @pytest.mark.broker
 def test_check_imports_each_handler(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(APP.replace("QUEUE", "'orders'"))

@@ -178,6 +178,13 @@ def test_a_runtime_becomes_a_command(
         ("nodejs20.x", {}, "i.h", "code", "npm install aws-lambda-ric"),
         ("nodejs20.x", {"node_modules/aws-lambda-ric/package.json": "{"}, "i.h", "code", "npm install"),
         ("nodejs20.x", {"node_modules/aws-lambda-ric/package.json": "[]"}, "i.h", "code", "npm install"),
+        (
+            "nodejs20.x",
+            {"node_modules/aws-lambda-ric/package.json": "[" * 100_000},
+            "i.h",
+            "code",
+            "npm install",
+        ),
         ("python3.9", {}, "i.h", "code", "pip install awslambdaric -t FOLDER"),
         ("java21", {"lib/other.jar": ""}, "i::h", "code", "aws-lambda-java-runtime-interface-client"),
         ("ruby3.2", {}, "i.h", "code", "bundle add aws_lambda_ric"),

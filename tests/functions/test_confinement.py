@@ -106,6 +106,18 @@ def test_a_handler_that_the_compiler_refuses_is_said_by_its_line(tmp_path: Path)
     assert [p.wanted for p in problems(code, "f.handle")] == ["valid Python in f.py:2"]
 
 
+def test_a_source_in_a_rare_encoding_is_left_to_whoever_imports_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = b"# coding: utf-7\nx = '+AOk-'\n"
+    assert problem_of(source, "f.py") is None
+    code = write(tmp_path / "code", "f.py")
+    (code / "g.py").write_bytes(source)
+    target = deploy(code, tmp_path / "store").folder
+    assert [path.name.partition(".")[0] for path in target.rglob("*.pyc")] == ["f"]
+    assert [vars(record)["files"] for record in caplog.records] == [1]
+
+
 def test_what_is_too_large_to_compile_works_without_bytecode(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from millstream.contract.errors import InvalidConfiguration
-from millstream.functions.layers import deploy_layer, merge
+from millstream.functions.layers import check_merged, deploy_layer, merge
+from millstream.functions.packages import LAYER, survey
+from millstream.functions.walk import Listing
 
 
 def layer(folder: Path, **files: str) -> Path:
@@ -125,6 +127,27 @@ def test_links_that_lead_out_together_are_refused_as_one_that_does_so_alone(tmp_
         archive.writestr(link("p/q/r/s/m.py"), "up/../../../outside.py")
     with pytest.raises(InvalidConfiguration, match=r"^layers: wanted relative links that stay inside"):
         deploy_layer(tmp_path / "a.zip", tmp_path / "store")
+
+
+def listing(source: Path) -> Listing:
+    return survey(source, LAYER).listing
+
+
+def test_layers_whose_links_lead_out_together_are_refused(tmp_path: Path) -> None:
+    first, second = layer(tmp_path / "a", deep__er__x="1"), layer(tmp_path / "b", p__y="2")
+    (first / "p").symlink_to("deep/er")
+    (first / "out").symlink_to("p/../..")  # the root, for as long as p is a link
+    check_merged([listing(first)])
+    check_merged([listing(second), listing(first)])
+    with pytest.raises(InvalidConfiguration, match=r"^layers: wanted relative links .* found out, to p/"):
+        check_merged([listing(first), listing(second)])
+
+
+def test_links_that_a_later_layer_takes_the_place_of_are_no_matter(tmp_path: Path) -> None:
+    first, second = layer(tmp_path / "a", deep__er__x="1"), layer(tmp_path / "b", p__y="2", out="2")
+    (first / "p").symlink_to("deep/er")
+    (first / "out").symlink_to("p/../..")
+    check_merged([listing(first), listing(second)])
 
 
 def test_what_a_link_leads_to_is_compiled_by_its_own_name_alone(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from millstream.daemon import control, data_dir
 from millstream.daemon.attendance import Attendance, Retirement
 from millstream.daemon.counters import Counters
 from millstream.daemon.deployment import deployed
+from millstream.daemon.drivers import driver
 from millstream.daemon.known import called_otherwise
 from millstream.daemon.metrics import metrics
 from millstream.daemon.opening import Opening
@@ -96,7 +97,7 @@ class Daemon:
                 functions = await deployed(self._plan, self._settings, stack.enter_context(ExitStack()))
                 if problems := check_shares(self._settings.concurrency, functions.values()):
                     raise InvalidConfiguration(problems)
-                sandbox: Sandbox = load_plugin("sandboxes", self._settings.isolation)(directory / "sandboxes")
+                sandbox = driver(self._settings.isolation, directory / "sandboxes")
                 await sandbox.start()
                 extra = {"isolation": self._settings.isolation, "limits": sandbox.limits()}
                 logger.info("sandbox ready", extra=extra)

@@ -12,8 +12,8 @@ from pathlib import Path
 from millstream.contract.errors import Problem, SandboxUnavailable
 from millstream.contract.functions import FunctionFailed, FunctionSpec
 from millstream.contract.ports import Sandbox
-from millstream.contract.registry import load_plugin
 from millstream.daemon.deployment import deployed
+from millstream.daemon.drivers import driver
 from millstream.daemon.plan import Plan
 from millstream.daemon.plan_functions import PlannedFunction
 from millstream.daemon.settings import Settings
@@ -50,7 +50,7 @@ async def import_handlers(plan: Plan, isolation: str) -> Imported:
     A function has no network meanwhile.
 
     Raises:
-        InvalidConfiguration: a package cannot be deployed.
+        InvalidConfiguration: a package cannot be deployed, or there is no such driver.
         StateUnavailable: there is no room for it.
     """
     imported = Imported()
@@ -59,7 +59,7 @@ async def import_handlers(plan: Plan, isolation: str) -> Imported:
     if not chosen:
         return imported
     with tempfile.TemporaryDirectory(prefix="millstream-check-") as place, ExitStack() as held:
-        sandbox: Sandbox = load_plugin("sandboxes", isolation)(Path(place, "sandboxes"))
+        sandbox = driver(isolation, Path(place, "sandboxes"))
         try:
             await sandbox.start()
         except SandboxUnavailable as unavailable:

@@ -49,7 +49,7 @@ def compile_folder(folder: Path, place: str, listing: Listing) -> None:
 
 
 def problem_of(source: bytes, name: str) -> Problem | None:
-    """What the compiler says of a handler's source. None: it is Python, or takes too long to tell."""
+    """What the compiler says of a handler's source. None: it is Python, or cannot be told from here."""
     if len(source) > SOURCE_BYTES:
         return None
     try:
@@ -59,7 +59,7 @@ def problem_of(source: bytes, name: str) -> Problem | None:
             wrong = child.answer()
     except CannotTakeApart as error:
         return Problem("", "handler", f"Python in {name} that can be compiled", str(error))
-    if wrong is None:
+    if not wrong:
         return None
     line, message = wrong
     return Problem("", "handler", f"valid Python in {f'{name}:{line}' if line else name}", str(message))
@@ -80,8 +80,13 @@ def _compile(folder: Path, place: str, names: list[str]) -> int:
                         continue
                     child.ask(str(PurePosixPath(place, name)))
                     child.send(source.read_bytes())
-                    if child.answer() is None:  # else whoever imports it will say so
-                        size += _write(source, child)
+                    match child.answer():
+                        case None:
+                            size += _write(source, child)
+                        case []:
+                            skipped += 1
+                        case _:  # whoever imports it will say so
+                            pass
                 return len(todo) + skipped
         except CannotTakeApart:
             skipped += 1  # the one that it was given last

@@ -98,7 +98,7 @@ def _bin(package: bytes | None, name: str) -> str | None:
     """The program that a package.json declares."""
     try:
         declared = json.loads(package or b"null")
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     programs = declared.get("bin") if isinstance(declared, dict) else None
     found = programs.get(name) if isinstance(programs, dict) else programs

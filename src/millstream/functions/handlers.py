@@ -11,6 +11,7 @@ from millstream.functions.bytecode import problem_of
 from millstream.functions.commands import Launch, Wanted
 from millstream.functions.contents import Contents
 from millstream.functions.interpreters import Installed, Interpreters
+from millstream.functions.layers import check_merged
 from millstream.functions.options import FunctionOptions
 from millstream.functions.packages import CODE, LAYER, Package, Packages, check_room
 from millstream.functions.runtimes import RUNTIMES, Runtime, check_runtime, default_runtime
@@ -80,6 +81,7 @@ def _packages(code: Path, layers: Sequence[Path], packages: Packages) -> list[Pa
             problems += invalid.problems
     if problems:
         raise InvalidConfiguration(problems)
+    check_merged([package.listing for package in found[:-1]])
     return [found[-1], *found[:-1]]
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from millstream.functions.packages import LAYER, Package, deploy
 from millstream.functions.snapshots import Snapshot, settle, staging
-from millstream.functions.trees import UNZIPPED_BYTES
+from millstream.functions.trees import UNZIPPED_BYTES, Found, Kind
+from millstream.functions.walk import Listing, check_links
 
 
 def deploy_layer(
@@ -23,6 +24,32 @@ def deploy_layer(
 ) -> Snapshot:
     """The folder of a layer below `store`, as `packages.deploy` makes one."""
     return deploy(layer, store, form=LAYER, room_bytes=room_bytes, known=known, compiled=compiled)
+
+
+def check_merged(layers: Sequence[Listing]) -> None:
+    """Look at the links of layers that become one /opt: what stays inside in each may lead out together.
+
+    Raises:
+        InvalidConfiguration: one leads out.
+    """
+    links: dict[str, Found] = {}
+    for layer in layers:
+        names = {each.name for each in layer.entries if each.found.kind is not Kind.FOLDER}
+        folders = {above for each in layer.entries for above in _above(each.name)}
+        folders |= {each.name for each in layer.entries if each.found.kind is Kind.FOLDER}
+        over = names | folders
+        links = {
+            name: found
+            for name, found in links.items()
+            if name not in over and names.isdisjoint(_above(name))
+        }
+        links |= {each.name: each.found for each in layer.entries if each.found.kind is Kind.LINK}
+    check_links(links, LAYER.option)
+
+
+def _above(name: str) -> list[str]:
+    parts = name.split("/")
+    return ["/".join(parts[:depth]) for depth in range(1, len(parts))]
 
 
 def merge(layers: Sequence[Path], store: Path) -> Path | None:

@@ -23,7 +23,7 @@ PRELOADED = (encodings.cp1252, encodings.iso8859_15, encodings.latin_1, encoding
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
     """Compile each source: the answer is null and the bytecode, or the problem's line and text.
 
-    A request is the path that tracebacks show, and the source.
+    It is empty where nothing can be said here. A request is the path that tracebacks show, and the source.
     """
     while True:
         path = frames.value(frames.read(requests)[1])
@@ -34,6 +34,8 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
             code = compile(bytes(source), path, "exec", dont_inherit=True)
             made = importlib.util.MAGIC_NUMBER + UNCHECKED + importlib.util.source_hash(bytes(source))
             made += marshal.dumps(code)
+        except OSError:  # its encoding is none of those that are loaded
+            write_value(answers, [])
         except Exception as error:  # noqa: BLE001  whatever the compiler says of it
             message = getattr(error, "msg", None) or str(error) or type(error).__name__
             write_value(answers, [getattr(error, "lineno", None), message[:300]])
