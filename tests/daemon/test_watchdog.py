@@ -45,7 +45,7 @@ async def test_a_loop_that_may_never_turn_again_is_told_of_while_it_stands(
         with watched(longest_s=0.2, standing_s=0.6):
             assert waking.line.wait(30.0), "no line while the loop stands still"
             async with asyncio.timeout(10.0):
-                while caplog.records[-1].message != "event loop stood still":
+                while not caplog.records or caplog.records[-1].message != "event loop stood still":
                     await asyncio.sleep(0.01)
     finally:
         watchdog.logger.removeHandler(waking)
