@@ -20,7 +20,8 @@ SHARES, WEIGHT, MOST_WEIGHT = 1024, 100, 10000
 """Of one processor, by the names of both versions."""
 
 PERIOD_US, LEAST_QUOTA_US = 100_000, 1000
-SOCKETS_BYTES = 64 * MB
+SOCKETS_BYTES, SOCKETS_PART = 64 * MB, 16
+"""What sockets may hold; version 1 counts it beside the memory. It is a part of that, or so much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ class Memory:
         self._limit_swap(folder, size)
         if self._sockets:
             with contextlib.suppress(OSError):  # a kernel that does not count it
-                write(folder / self._sockets, SOCKETS_BYTES)
+                write(folder / self._sockets, max(SOCKETS_BYTES, size.memory_bytes // SOCKETS_PART))
 
     def hold_all(self, folder: Path) -> None:
         """The pool keeps to a budget of its own."""

@@ -48,6 +48,7 @@ def test_version_1_is_used_below_our_own_cgroup(tmp_path: Path) -> None:
     assert group.entrances == [str(folder / "cgroup.procs")]
     share = Share(group, 128, 512)
     assert (folder / "memory.limit_in_bytes").read_text() == str(TEMPLATE_BYTES + 640 * MB + OVERHEAD_BYTES)
+    assert (folder / "memory.kmem.tcp.limit_in_bytes").read_text() == str(64 * MB)
     share.close()
     assert (folder / "memory.limit_in_bytes").read_text() == str(TEMPLATE_BYTES)
 

@@ -222,6 +222,16 @@ DEEDS: tuple[Deed, ...] = (
         handler("return len(bytearray(400 << 20))"), fails_within_bounds,
     ),
     Deed(
+        RESOURCES, "memory bomb of one process, which has raised its limit first", everywhere(BOUNDED),
+        handler(
+            "most = resource.getrlimit(resource.RLIMIT_DATA)[1]",
+            "resource.setrlimit(resource.RLIMIT_DATA, (most, most))",
+            "return len(bytearray(3 << 30))",
+            before="import resource",
+        ),
+        fails_within_bounds,
+    ),
+    Deed(
         RESOURCES, "memory bomb of many processes, or of shared memory",
         (WITH_CGROUP, WITH_CGROUP, BOUNDED, UNTRIED, UNTRIED),
         handler(
