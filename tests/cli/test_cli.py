@@ -40,7 +40,8 @@ def test_help_names_every_command() -> None:
     done = millstream("--help")
     assert done.returncode == 0
     assert all(
-        name in done.stdout for name in ("run", "check", "mappings", "functions", "invoke", "logs", "prune", "demo")
+        name in done.stdout
+        for name in ("run", "check", "mappings", "functions", "invoke", "logs", "prune", "demo")
     )
 
 

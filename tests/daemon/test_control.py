@@ -130,8 +130,9 @@ def test_a_private_folder_is_made_once(tmp_path: Path) -> None:
 
 def _for_all(tmp_path: Path) -> Path:
     """A folder of root's in which everybody may make a socket."""
-    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        folder.chmod(0o755)
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_mode & 0o055 != 0o055:
+            folder.chmod(0o755)
     directory = tmp_path / "open"
     directory.mkdir()
     directory.chmod(0o777)

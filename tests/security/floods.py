@@ -25,7 +25,7 @@ EVERY_S = 0.02
 ALONE = 50
 """Invocations by which it is known how long they take without an attack."""
 
-TIMES_SLOWER, FLOOR_S = 3.0, 0.05
+TIMES_SLOWER, FLOOR_S = 3.0, 0.2
 """What a victim may notice: a 99th percentile of so much more, or one that a busy machine has anyway."""
 
 

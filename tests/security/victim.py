@@ -25,8 +25,11 @@ ROUNDS = 100
 CONCURRENCY = 1000
 """So many may run, and ten times as many begin in a second: more than are tried."""
 
-FLOOR_S = 0.05
-"""What a busy machine may take by itself."""
+FLOOR_S = 0.2
+"""What a busy machine may take by itself. An attack that reaches its victim takes seconds from it, or all."""
+
+TRIES = 3
+"""A machine is busy with something else for a while; what a frozen attacker holds, it goes on to hold."""
 
 TIMES = 3
 FREEZE_S = 0.05
@@ -66,8 +69,13 @@ class Pair:
             cold = [group.create_task(_victim(self.pool, {"n": n, "sleep": 0.3})) for n in range(3)]
         if [each.result() for each in cold] != [[n, True] for n in range(3)]:
             return False
-        slowest_s = await _warm(self.pool, self.rounds)
-        return slowest_s is not None and slowest_s <= max(TIMES * self.victim_s, FLOOR_S)
+        for _ in range(TRIES):
+            slowest_s = await _warm(self.pool, self.rounds)
+            if slowest_s is None:
+                return False
+            if slowest_s <= max(TIMES * self.victim_s, FLOOR_S):
+                return True
+        return False
 
     async def unharmed_during(self, event: Any = True) -> bool:
         """The same while the other is at it."""
