@@ -38,6 +38,11 @@ ARGUMENTS = ["/var/runtime/bootstrap.py"]
 """As a handler sees `sys.argv` on AWS."""
 
 
+def make_ready() -> None:
+    """Do ahead what is the same for each function, in the process that is then forked."""
+    modules.name_interactive_ones()
+
+
 def run(ends: Sequence[int], supervisor: socket.socket | None = None) -> None:
     """Load the handler that the first frame names, then serve invocations until the frames end.
 
@@ -94,7 +99,6 @@ def become_a_runtime(task_root: str, layers: list[str], runtime: str, handler: s
     sys.argv = [*ARGUMENTS]
     first = modules.order(task_root, layers, runtime, os.environ.get("PYTHONPATH", ""))
     modules.give_way(first, handler)
-    modules.name_interactive_ones()
     encoding.choose(os.environ.get("AWS_EXECUTION_ENV", ""))
     log_format.open_streams()
 

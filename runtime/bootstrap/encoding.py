@@ -28,15 +28,17 @@ class _Encoder(simplejson.JSONEncoder):
         return super().default(o)
 
 
-_encoder = _Encoder(use_decimal=False, allow_nan=True)
+_encoders = {
+    ascii_alone: _Encoder(use_decimal=False, allow_nan=True, ensure_ascii=ascii_alone)
+    for ascii_alone in (True, False)
+}
+_encoder = _encoders[True]
 
 
 def choose(execution_environment: str) -> None:
     """Encode as the runtime that AWS_EXECUTION_ENV names does."""
     global _encoder
-    _encoder = _Encoder(
-        use_decimal=False, allow_nan=True, ensure_ascii=escapes(execution_environment.removeprefix(PYTHON))
-    )
+    _encoder = _encoders[escapes(execution_environment.removeprefix(PYTHON))]
 
 
 def escapes(version: str) -> bool:

@@ -9,7 +9,7 @@ import importlib.machinery
 import os
 import site
 import sys
-from collections.abc import Iterable, MutableMapping, Sequence
+from collections.abc import Container, Iterable, MutableMapping, Sequence
 from types import ModuleType
 
 BUNDLED = frozenset({"boto3", "botocore", "s3transfer", "jmespath", "dateutil", "urllib3", "six"})
@@ -26,6 +26,7 @@ AWS_LOADS = frozenset({
 """What AWS's own runtime has loaded before it imports a handler: there, too, these win over a package's."""
 
 OURS = "_millstream"
+SUFFIXES = tuple(importlib.machinery.all_suffixes())
 
 
 def order(task_root: str, layers: Sequence[str], runtime: str, python_path: str) -> list[str]:
@@ -48,30 +49,38 @@ def give_way(
     That of a `handler`, `module.function`, is the function's in any case.
     """
     loaded = sys.modules if loaded is None else loaded
-    kept = AWS_LOADS - {handler.replace("/", ".").partition(".")[0]}
-    kept = kept.union(sys.builtin_module_names, (OURS,))
-    first_names = {name.partition(".")[0] for name in loaded} - kept
-    brought = {name for folder in folders for name in _modules_in(folder, first_names)}
+    own = handler.replace("/", ".").partition(".")[0]
+    brought = {
+        name for folder in folders for name in _modules_in(folder, loaded) if name == own or _may_go(name)
+    }
+    if not brought:
+        return
     if brought & BUNDLED:
         brought |= BUNDLED
     for name in [name for name in loaded if name.partition(".")[0] in brought]:
         del loaded[name]
 
 
-def _modules_in(folder: str, names: set[str]) -> list[str]:
-    """Which of these modules a folder has. A folder without __init__ is no rival of any other."""
-    suffixes = tuple(importlib.machinery.all_suffixes())
+def _may_go(name: str) -> bool:
+    return name not in AWS_LOADS and name != OURS
+
+
+def _modules_in(folder: str, loaded: Container[str]) -> list[str]:
+    """Which of the modules that are loaded a folder has. A folder without __init__ is no rival of any other.
+
+    Of what is loaded nothing but these is looked at: a look is a write to memory that forks share.
+    """
     found = []
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
                 name, dot, _ = entry.name.partition(".")
-                if name not in names:
+                if name not in loaded or name in sys.builtin_module_names:
                     continue
                 if dot:
-                    is_module = entry.name.removeprefix(name) in suffixes
+                    is_module = entry.name.removeprefix(name) in SUFFIXES
                 else:
-                    is_module = any(os.path.exists(f"{entry.path}/__init__{suffix}") for suffix in suffixes)
+                    is_module = any(os.path.exists(f"{entry.path}/__init__{suffix}") for suffix in SUFFIXES)
                 if is_module:
                     found.append(name)
     except OSError:  # it is not there

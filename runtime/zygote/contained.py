@@ -23,7 +23,9 @@ def main() -> None:
     zygote.limit_stack()
     zygote.allow_descriptors()
     if sys.argv[2] != "bare":
-        from ..bootstrap import bootstrap  # noqa: F401
+        from ..bootstrap import bootstrap
+
+        bootstrap.make_ready()
     control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     control.connect(sys.argv[1])
     seccomp_filter = control.recv(1 << 18)

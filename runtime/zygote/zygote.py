@@ -256,8 +256,9 @@ def main() -> None:
     libc.prctl(PR_SET_NAME, sys.argv[3].encode(), 0, 0, 0)  # for whoever looks at the host's processes
     mode = sys.argv[2]
     if mode != "bare":
-        from ..bootstrap import bootstrap  # noqa: F401
+        from ..bootstrap import bootstrap
 
+        bootstrap.make_ready()
         for name in PRELOADED + (BOTO3 if mode == "boto3" else ()):
             __import__(name)
     elif os.path.isdir(IMAGE):
