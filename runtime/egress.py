@@ -170,7 +170,7 @@ class _FarEnd:
         raise failed
 
     async def _resolved(self) -> list[str]:
-        """Its addresses, of which there is at least one. Raises OSError."""
+        """Resolve it, to at least one address. Raises OSError."""
         async with self._resolving:
             if not self._addresses:
                 host, port = self._endpoint.host, self._endpoint.port

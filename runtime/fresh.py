@@ -1,4 +1,4 @@
-"""Which Python functions are started in an interpreter of their own: a fork would not heed their settings.
+"""Finds the Python functions that need an interpreter of their own, for a fork would not heed their settings.
 
 The loader and the interpreter read such settings once, as a process starts, and the zygote has started long
 before anybody knows the function's.

@@ -117,7 +117,7 @@ ODD_ERROR_BYTES = 256 * 1024
 
 
 def failure(document: bytes, request_id: str) -> FunctionFailed:
-    """What an error document of a runtime says; its type as a short text without control characters.
+    """Read an error document of a runtime; its type becomes a short text without control characters.
 
     Raises:
         Broken: it is no JSON object with texts in it.

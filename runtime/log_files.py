@@ -1,4 +1,4 @@
-"""How large and how old the files of functions' logs may become: NAME.log, and before it NAME.log.1, .2, …"""
+"""Bounds of the size and age of functions' logs: the files NAME.log, and before it NAME.log.1, .2, …"""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class LogLimits:
 
     @property
     def file_bytes(self) -> int:
-        """How large the file that is written to may become."""
+        """The most bytes of the file that is written to."""
         return max(1, min(FILE_BYTES, self.max_bytes // 2))
 
     def is_full(self, size_bytes: int, age_s: float) -> bool:
@@ -42,7 +42,7 @@ class LogLimits:
         return size_bytes > self.file_bytes or old
 
     def began_at(self, path: Path, now: float) -> float:
-        """When the file was begun that is there, by its first line: another daemon may have done so."""
+        """The time at which the file was begun, by its first line: another daemon may have done so."""
         with suppress(ValueError), path.open("rb") as file:
             return min(now, datetime.fromisoformat(file.read(TIME_BYTES).decode()).timestamp())
         return now

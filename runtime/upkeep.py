@@ -110,7 +110,7 @@ class Upkeep:
         self._frozen_turn = self._weigh(frozen, self._frozen_turn, FROZEN_AT_ONCE)
 
     def _weigh(self, members: list[Member], turn: int, at_once: int) -> int:
-        """Those whose turn it is; the next turn."""
+        """Weigh those whose turn it is; returns the next turn."""
         first = turn if turn < len(members) else 0
         for member in members[first : first + at_once]:
             self._weights.weigh(member)

@@ -60,7 +60,7 @@ NOTHING = memoryview(b"")
 
 
 class Host(Protocol):
-    """What a connection is part of."""
+    """The server, as a connection sees it."""
 
     def add(self, connection: Connection) -> bool:
         """Take up one; false where there are too many, and once it is closed."""
@@ -124,7 +124,7 @@ class Connection(asyncio.Protocol):
             self._turn.cancel()
 
     def pause_writing(self) -> None:
-        """It does not read its answers: nothing more is asked of it until it does."""
+        """Ask nothing more of a client that does not read its answers, until it does."""
         self._full = True
 
     def resume_writing(self) -> None:

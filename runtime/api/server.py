@@ -106,7 +106,7 @@ class Server:
             self._connects.give_back(1)
 
     def _idle(self) -> list[Connection]:
-        """Those on which nobody waits, the one that was used last at the end."""
+        """List the connections on which nobody waits, the one that was used last at the end."""
         return sorted((each for each in self._connections if each.idle), key=lambda each: each.used_at)
 
     def _say_slowed(self) -> None:

@@ -1,4 +1,4 @@
-"""Which file an `import` of the function finds: the order of AWS's Python runtimes.
+"""The order in which an `import` of the function looks for a file: that of AWS's Python runtimes.
 
 Source: AWS, "Working with layers for Python Lambda functions", "Search path for Python runtimes".
 """
@@ -66,7 +66,7 @@ def _may_go(name: str) -> bool:
 
 
 def _modules_in(folder: str, loaded: Container[str]) -> list[str]:
-    """Which of the modules that are loaded a folder has. A folder without __init__ is no rival of any other.
+    """List the loaded modules that a folder has files of. A folder without __init__ is no rival of any.
 
     Of what is loaded nothing but these is looked at: a look is a write to memory that forks share.
     """

@@ -35,7 +35,7 @@ class Is:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What becomes of a call of which all of this is true."""
+    """An action, and the conditions under which a call meets with it."""
 
     action: int
     conditions: tuple[Is, ...] = ()

@@ -51,7 +51,7 @@ class Group:
 
     @property
     def holds_memory(self) -> bool:
-        """Whether memory is one of what it limits."""
+        """True if it limits memory."""
         return any(isinstance(controller, Memory) for _, controller in self._places)
 
     def kills(self) -> int:
@@ -72,7 +72,7 @@ class Group:
 
 
 class Share:
-    """What one environment adds to the limits of its function, for as long as it lives."""
+    """The part of its function's limits that one environment adds, for as long as it lives."""
 
     def __init__(self, group: Group, memory_mb: int, tmp_mb: int) -> None:
         """Raises OSError where the kernel refuses."""

@@ -1,4 +1,4 @@
-"""What cgroups hold a function to, in the files of both versions.
+"""Limits that cgroups hold a function to, in the files of both versions.
 
 Source: Linux, "Memory Resource Controller", "Process Number Controller", "CFS Scheduler", "Control Group v2".
 """
@@ -26,7 +26,7 @@ SOCKETS_BYTES, SOCKETS_PART = 64 * MB, 16
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """What environments may take."""
+    """An amount of each resource that environments may take."""
 
     memory_bytes: int = 0
     processes: int = 0

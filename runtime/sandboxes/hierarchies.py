@@ -62,7 +62,7 @@ def watch(pid: int, proc: Path = Path("/proc")) -> Watch | None:
 
 
 def _works(ours: Path, controller: Controller) -> bool:
-    """Whether the controller can be used in a folder of this process's own, which is made."""
+    """Try the controller in a folder of this process's own, which is made. True: it can be used."""
     try:
         if controller.version == 2:
             pass_on(ours.parent, controller)
@@ -99,7 +99,7 @@ def _candidates(proc: Path, controller: str, pid: str = "self") -> Iterator[tupl
 
 
 def _remove_stale(folder: Path, proc: Path) -> None:
-    """What a daemon left that was killed. Its environments were killed with it."""
+    """Remove the groups that a killed daemon left. Its environments were killed with it."""
     for left in folder.glob(f"{PREFIX}*"):
         pid = left.name.removeprefix(PREFIX)
         if pid == str(os.getpid()) or not (proc / pid).exists():

@@ -125,7 +125,7 @@ def layout(function: FunctionSpec | None, work_dir: Path, user: int = USER_ID) -
 
 
 def places() -> Places:
-    """Where the processes of a sandbox find things."""
+    """The places where the processes of a sandbox find things."""
     return Places(port=API_PORT, python=interpreter(LANG)[0])
 
 
@@ -143,7 +143,7 @@ def data_mb(function: FunctionSpec) -> int:
 
 
 def stacks_mb(function: FunctionSpec, *, counted: bool) -> int:
-    """What stacks of threads may map above that. `counted`: what is touched counts for a cgroup."""
+    """Megabytes that stacks of threads may map above that. `counted`: a cgroup counts what is touched."""
     if function.command or function.image is not None or why_fresh(function):
         return PROGRAM_STACKS_MB if counted else 0
     stack_bytes = threads.STACK_BYTES if counted else threads.SMALL_STACK_BYTES

@@ -40,7 +40,7 @@ def _if(case: Case, *conditions: Is) -> Case:
 
 
 def _no_special_mode(argument: int, *also: Is) -> Cases:
-    """What runs as another user: on the host, in a folder that is shared with it, that is the daemon's."""
+    """Refuse modes with which a program runs as its owner: in a shared folder, that is the daemon's user."""
     special = Is(argument, (0,), SET_USER_OR_GROUP_ID, wanted=False)
     return (_if(NO, *also, special), YES)
 
@@ -51,7 +51,7 @@ def _creates(argument: int) -> Is:
 
 
 def _not_of_the_supervisor(argument: int = 0) -> Cases:
-    """It is of the function's user, and the kernel asks for no more."""
+    """Refuse calls on the supervisor. It is of the function's user, and the kernel asks for no more."""
     return (_if(NO, Is(argument, (SUPERVISOR,))), YES)
 
 

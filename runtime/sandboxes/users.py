@@ -40,7 +40,7 @@ class HostUsers:
         return self._ids[0]
 
     def of(self, function: FunctionSpec) -> int:
-        """Its user and group."""
+        """The number of its user and of its group."""
         if function.file_system is not None:
             return self._owner(function.file_system.folder)
         if function.name not in self._by_function:

@@ -21,7 +21,7 @@ SLEEPS, STILL = "S", "TtZXxD"
 
 
 class Stillness:
-    """When to look next, and how often it was in vain."""
+    """Knows when to look next, and how often a stop was in vain."""
 
     def __init__(self) -> None:
         self._look_at: float | None = None  # monotonic; None: nothing is stopped
@@ -37,18 +37,18 @@ class Stillness:
         self._in_vain = 0
 
     def end(self) -> None:
-        """It may move again."""
+        """Everything was told to go on."""
         self._look_at = None
 
     def wait_ms(self) -> int | None:
-        """How long until the next look. None: none is due."""
+        """Milliseconds until the next look. None: none is due."""
         if self._look_at is None:
             return None
         return max(int((self._look_at - time.monotonic()) * 1000) + 1, 0)
 
     @property
     def due(self) -> bool:
-        """Whether to look now."""
+        """True if it is time to look."""
         return self._look_at is not None and self._look_at <= time.monotonic()
 
     def judge(self, found: str, used: int) -> bool:

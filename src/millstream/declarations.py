@@ -347,7 +347,7 @@ class App:
 
 
 def _standing(function: Any, scope: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
-    """Where a function is found once the module that declares it is imported; else, second, what it is."""
+    """Find the name of a function in the module that declares it; without one, second, what it is."""
     own, full = getattr(function, "__name__", ""), getattr(function, "__qualname__", None)
     for module in (scope, getattr(_layers(function)[-1], "__globals__", scope)):
         bound = [name for name, value in module.items() if any(each is function for each in _layers(value))]

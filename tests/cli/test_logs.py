@@ -32,7 +32,7 @@ def command(tmp_path: Path) -> list[str]:
 
 
 def on_a_terminal(command: list[str]) -> bytes:
-    """What a program prints to one."""
+    """Run a program on a terminal, and return what it prints."""
     ours, theirs = pty.openpty()
     try:
         subprocess.run(command, stdin=theirs, stdout=theirs, stderr=theirs, check=True, timeout=60.0)

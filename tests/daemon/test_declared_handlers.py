@@ -1,4 +1,4 @@
-"""Where a declared function stands, whatever wraps it: the file that declares it has its name."""
+"""A declared function stands in the file that declares it, whatever wraps it."""
 
 from __future__ import annotations
 

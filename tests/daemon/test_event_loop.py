@@ -25,7 +25,7 @@ class Short(selectors.EpollSelector):
 
 
 async def echoes(count: int) -> list[bytes]:
-    """What comes back over so many connections at once."""
+    """Send over so many connections at once, and return what comes back."""
     loop = asyncio.get_running_loop()
     pairs = [socket.socketpair() for _ in range(count)]
     for ours, theirs in pairs:

@@ -69,7 +69,7 @@ def orders() -> Iterator[tuple[int, bytes]]:
 
 
 def site(distribution: str) -> Iterator[Path]:
-    """What a distribution has in its site."""
+    """List the folders and files of a distribution."""
     found = importlib.metadata.distribution(distribution)
     tops = {file.parts[0] for file in found.files or ()} - {"..", "__pycache__"}
     for top in tops:

@@ -1,4 +1,4 @@
-"""What takes packages apart can do nothing else, and takes no more than it may."""
+"""The process that takes packages apart can do nothing else, and takes no more than it may."""
 
 from __future__ import annotations
 

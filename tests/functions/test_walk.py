@@ -1,4 +1,4 @@
-"""What of a folder or a .zip file is taken, and what is left out."""
+"""Folders and .zip files: some of their entries are taken, others left out."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def left_out(package: Package) -> dict[str, str]:
 
 
 def both(folder: Path) -> Package:
-    """What a folder holds, which a .zip file of it holds as well."""
+    """List a folder, and assert that a .zip file of it holds the same."""
     package = survey(folder, CODE)
     zipped = survey(zip_of(folder, folder.with_suffix(".zip")), CODE)
     assert zipped.digest == package.digest

@@ -1,4 +1,4 @@
-"""Which file an import finds: the package's and the layers' before those that the runtime has loaded."""
+"""Imports find files of the package and the layers before those that the runtime has loaded."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ words = st.integers(0, HALF - 1)
 
 
 def decided(number: int, *arguments: int, architecture: int = OURS) -> int:
-    """What the kernel would do: the filter, run by hand. Source: Linux, "Seccomp BPF"."""
+    """Run the filter by hand, as the kernel does. Source: Linux, "Seccomp BPF"."""
     data = struct.pack("=IIQ6Q", number, architecture, 0, *arguments, *[0] * (6 - len(arguments)))
     instructions = list(struct.iter_unpack("=HBBI", seccomp.program(MACHINE)))
     place = accumulator = 0

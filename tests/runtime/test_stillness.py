@@ -1,4 +1,4 @@
-"""What was frozen is looked after: seldom while it is still, and to its end if it is not."""
+"""Frozen environments are looked after: seldom while they are still, and to their end if they are not."""
 
 from __future__ import annotations
 

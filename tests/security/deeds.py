@@ -85,7 +85,7 @@ def says(wanted: Outcome) -> Judge:
 
 
 async def ends_for_it(it: Runtime) -> Outcome:
-    """Its environment is ended."""
+    """The environment of the function is ended."""
     await it.answer("evade")
     try:
         async with asyncio.timeout(60.0):

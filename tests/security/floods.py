@@ -31,7 +31,7 @@ TIMES_SLOWER, FLOOR_S = 3.0, 0.2
 
 @dataclass
 class Beside:
-    """What came of an attack, and of the victim's invocations meanwhile."""
+    """Results of an attack, and of the victim's invocations meanwhile."""
 
     outcome: Outcome
     took_s: list[float] = field(default_factory=list)

@@ -72,7 +72,7 @@ def handle(e, c):
 
 
 def refuses_descriptors() -> bool:
-    """Whether this kernel lets a socket refuse them (Linux 6.16)."""
+    """True if this kernel lets a socket refuse them (Linux 6.16)."""
     with socket.socket(socket.AF_UNIX) as sock:
         return refuse_descriptors(sock)
 

@@ -10,14 +10,14 @@ import typer
 
 
 class LogFormat(StrEnum):
-    """How the daemon's own log lines look."""
+    """The form of the daemon's own log lines."""
 
     text = "text"
     json = "json"
 
 
 class LogsTo(StrEnum):
-    """Where the lines of functions go."""
+    """The place to which the lines of functions go."""
 
     files = "files"
     json = "json"

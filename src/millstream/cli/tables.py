@@ -90,7 +90,7 @@ def print_plan(plan: Plan) -> None:
 
 
 def print_left_out(plan: Plan) -> None:
-    """What lies in the functions' folders and is no part of their packages, a line for each function."""
+    """Print a line for each function whose folder has files that are no part of its package."""
     out = console()
     for name, planned in plan.functions.items():
         packages = [] if planned.code is None else [planned.code, *planned.layers]
@@ -99,7 +99,7 @@ def print_left_out(plan: Plan) -> None:
 
 
 def print_imported(imported: Imported) -> None:
-    """What came of importing the handlers, a line for each one that could not be."""
+    """Print a line for each handler that could not be imported."""
     out = console()
     if imported.unavailable:
         lines = [f"handlers were not imported: {imported.unavailable}"]

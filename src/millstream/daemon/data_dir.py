@@ -156,5 +156,5 @@ def logs(data_dir: Path) -> Path:
 
 
 def control_socket(data_dir: Path) -> Path:
-    """Where the daemon answers the command line; see `control.py` for paths that are too long."""
+    """The socket at which the daemon answers; see `control.py` for paths that are too long."""
     return data_dir.resolve() / "control.sock"

@@ -90,7 +90,7 @@ def _deploy(
 
 
 def _say_left_out(name: str, planned: PlannedFunction) -> None:
-    """What lies in a function's folder and is not in its package; `millstream check` says how much it is."""
+    """Log what of a function's folder is not in its package; `millstream check` says how much it is."""
     packages = [] if planned.code is None else [planned.code, *planned.layers]
     found = [each for package in packages for each in package.listing.left_out]
     if names := named([each for each in found if each.rule != BYTECODE]):
@@ -148,7 +148,7 @@ class _Keeper:
         self._kept: set[Path] = set()
 
     def made(self, planned: PlannedFunction) -> _Made:
-        """What a function is made from."""
+        """Deploy what a function is made from."""
         for _ in range(TRIES):
             made = _made(planned, self._directory, self._compiled)
             if all(self._keep(folder) for folder in made.folders()):

@@ -30,7 +30,7 @@ MISSING = "No module named '"
 
 @dataclass(slots=True)
 class Imported:
-    """What came of it. `failed`: functions that were not loaded, for a reason that `run` may not meet."""
+    """Results of the imports. `failed`: functions not loaded, for a reason that `run` may not meet."""
 
     count: int = 0
     problems: list[Problem] = field(default_factory=list)
@@ -103,7 +103,7 @@ async def _import_all(
 
 
 async def _import(spec: FunctionSpec, sandbox: Sandbox) -> FunctionFailed | str | None:
-    """Why a handler is not loaded. None: it is."""
+    """Load a handler; the reason why that failed. None: it is loaded."""
     limit_s = max(INIT_S, spec.timeout_s)
     try:
         environment = await sandbox.create(spec, _NoLog())
@@ -119,7 +119,7 @@ async def _import(spec: FunctionSpec, sandbox: Sandbox) -> FunctionFailed | str 
 
 
 def _problem(failed: FunctionFailed, planned: PlannedFunction) -> Problem | None:
-    """What the user has to mend. None: that cannot be told from here."""
+    """Say what the user has to mend. None: that cannot be told from here."""
     handler = planned.options.handler or ""
     module, _, name = handler.rpartition(".")
     found = shown(failed.message)

@@ -1,4 +1,4 @@
-"""How the daemon's own log lines look, as text and as JSON."""
+"""Formats of the daemon's own log lines: text and JSON."""
 
 from __future__ import annotations
 

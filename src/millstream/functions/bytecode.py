@@ -49,7 +49,7 @@ def compile_folder(folder: Path, place: str, listing: Listing) -> None:
 
 
 def problem_of(source: bytes, name: str) -> Problem | None:
-    """What the compiler says of a handler's source. None: it is Python, or cannot be told from here."""
+    """Have the compiler judge a handler's source. None: it is Python, or that cannot be told from here."""
     if len(source) > SOURCE_BYTES:
         return None
     try:
@@ -66,7 +66,7 @@ def problem_of(source: bytes, name: str) -> Problem | None:
 
 
 def _compile(folder: Path, place: str, names: list[str]) -> int:
-    """How many sources have no bytecode, for they take too much."""
+    """Compile; returns how many sources have no bytecode, for they take too much."""
     todo = list(reversed(names))
     skipped = size = 0
     for _ in range(CHILDREN):

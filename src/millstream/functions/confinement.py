@@ -39,7 +39,7 @@ main()
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What a child may take. `deadline_s` is of the clock on the wall, the daemon's own work included."""
+    """Limits of a child. `deadline_s` is of the clock on the wall, the daemon's own work included."""
 
     cpu_s: int = 60
     deadline_s: float = 300.0
@@ -169,7 +169,7 @@ class Child:
         self._process.kill()
 
     def _ended(self) -> CannotTakeApart:
-        """Why nothing comes of it any more."""
+        """End it, and tell why nothing comes of it any more."""
         self._process.kill()
         status = self._process.wait()
         if self._late:

@@ -22,7 +22,7 @@ PACKAGE = "a folder or a .zip file"
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """How a function is started, and what it is made from."""
+    """A function's start, and the packages that it is made from."""
 
     launch: Launch
     code: Package
@@ -36,7 +36,7 @@ def check_package(
     interpreters: Interpreters,
     packages: Packages,
 ) -> Checked:
-    """How a function of a package is started. Cost: reads all of its package and layers, the first time.
+    """Find out how a function of a package is started. Reads all of its package and layers, the first time.
 
     Raises:
         InvalidConfiguration: with all that is wrong with its runtime, code, layers and handler.

@@ -34,7 +34,7 @@ LAYER = Form("layers", OPT, virtualenvs=True)
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """What a source holds. `digest` names its content, whatever it is packed in."""
+    """The content of a source. `digest` names it, whatever it is packed in."""
 
     source: Path
     listing: Listing

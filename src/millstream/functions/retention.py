@@ -28,7 +28,7 @@ BLOCK_BYTES = 512
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """What was removed. `in_use`: folders that were left, for somebody uses them."""
+    """An account of a removal. `in_use`: folders that were left, for somebody uses them."""
 
     folders: int = 0
     size_bytes: int = 0

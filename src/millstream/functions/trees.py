@@ -39,7 +39,7 @@ _Listed: TypeAlias = list[tuple[str, int, int, bool]]
 
 
 class Kind(Enum):
-    """What a name stands for."""
+    """The kind of thing that a name stands for."""
 
     FILE = "file"
     FOLDER = "folder"
@@ -82,7 +82,7 @@ def refused(field: str, wanted: str, found: str) -> InvalidConfiguration:
 
 
 def wrong_kind(path: Path) -> str | None:
-    """Why a path is neither a folder nor a .zip file. None: it is."""
+    """Tell why a path is neither a folder nor a .zip file. None: it is one."""
     if not path.exists():
         return f"nothing at {path}"
     if path.is_dir() or (path.is_file() and zipfile.is_zipfile(path)):

@@ -51,7 +51,7 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What of a tree is taken, sorted by names, and what is not."""
+    """The entries of a tree that are taken, sorted by names, and those that are left out."""
 
     entries: tuple[Entry, ...]
     left_out: tuple[LeftOut, ...]
@@ -68,7 +68,7 @@ class Ignored(Protocol):
 
 
 def walk(tree: Tree, option: str, *, virtualenvs: bool = False) -> Listing:
-    """What of a tree is taken. `option` names the source; `virtualenvs`: they are taken, too.
+    """List what of a tree is taken. `option` names the source; `virtualenvs`: they are taken, too.
 
     Raises:
         InvalidConfiguration: it holds what must not be unpacked, or too much.
@@ -152,7 +152,7 @@ def _rule_of_folder(children: Mapping[str, Found], virtualenvs: bool) -> str | N
 
 
 def _ignored(tree: Tree, option: str, stack: ExitStack) -> Ignored | None:
-    """What the root's ignore file names. None: there is none."""
+    """Read the root's ignore file. None: there is none."""
     found = tree.children("").get(IGNORE_FILE)
     if found is None or found.kind is not Kind.FILE:
         return None
@@ -196,7 +196,7 @@ def check_links(entries: Mapping[str, Found], option: str) -> None:
 
 
 def resolve(name: str, links: Mapping[str, str]) -> str | None:
-    """Where a name leads in a tree with these links. None: out of it, or in a circle."""
+    """Follow a name through a tree with these links. None: it leads out of it, or in a circle."""
     at: list[str] = []
     todo = deque(name.split("/"))
     hops = 0

@@ -21,7 +21,7 @@ class Over(Exception):
 
 
 class Kind(IntEnum):
-    """What a frame holds."""
+    """The content of a frame."""
 
     VALUE = 0  # JSON
     DATA = 1  # some bytes of a file
