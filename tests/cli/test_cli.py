@@ -51,7 +51,7 @@ def test_check_prints_the_plan_and_starts_nothing(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert "app cli: 1 function, 1 mapping" in done.stdout
     assert "sqs orders" in done.stdout
-    assert [path.name for path in tmp_path.iterdir() if path.name != "__pycache__"] == ["app.py"]
+    assert [path.name for path in tmp_path.iterdir()] == ["app.py"]
 
 
 def test_check_says_what_it_leaves_out_and_may_import_nothing(tmp_path: Path) -> None:

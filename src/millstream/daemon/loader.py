@@ -48,7 +48,8 @@ def load(file: Path) -> Declared:
 
 def _import_elsewhere(file: Path) -> dict[str, Any]:
     reader, writer = os.pipe()
-    command = [sys.executable, "-m", "millstream.daemon.declare", str(file), str(writer)]
+    # -B: the folder is a package of functions, which is read and not written to.
+    command = [sys.executable, "-B", "-m", "millstream.daemon.declare", str(file), str(writer)]
     # The pipe is small and the answer may not be: it is read while the process writes.
     with subprocess.Popen(
         command, pass_fds=(writer,), stdin=subprocess.DEVNULL, stdout=sys.stderr
