@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -103,5 +104,6 @@ def _remove_stale(folder: Path, proc: Path) -> None:
     for left in folder.glob(f"{PREFIX}*"):
         pid = left.name.removeprefix(PREFIX)
         if pid == str(os.getpid()) or not (proc / pid).exists():
-            for path in (*(path for path in left.iterdir() if path.is_dir()), left):
-                removed(path)
+            with contextlib.suppress(OSError):  # of another user, or gone meanwhile
+                for path in (*(path for path in left.iterdir() if path.is_dir()), left):
+                    removed(path)

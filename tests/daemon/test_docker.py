@@ -40,7 +40,7 @@ def test_messages_go_through_containers_over_a_kill_which_leaves_none(
     send(ministack, url, 50, 20)
     daemon.start(None, *OPTIONS)
     wait_until("all are handled", lambda: len(daemon.recorded()) == 70)
-    assert not containers(docker_engine) & left
+    wait_until("what was left is removed", lambda: not containers(docker_engine) & left)
     assert daemon.stop() == 0
     assert not containers(docker_engine)
     assert "memory per" in daemon.text()

@@ -59,16 +59,20 @@ def sent(bootstrap: str, topic: str, enough: Callable[[list[Sent]], bool], parti
 
 @contextmanager
 def silent(kafka: Kafka) -> Iterator[None]:
-    """The broker does not answer meanwhile; afterwards it does, and has its place in its cluster again."""
+    """The broker does not answer meanwhile; afterwards it does, and has its place in its cluster again.
+
+    One that stood still for longer than its session may never take its place again; it is started anew.
+    """
     with kafka.hung():
         yield
     until = time.monotonic() + WITHIN_S
-    while True:
+    while time.monotonic() < until:
         try:
             kafka.create_topic(1)
             return
-        except KafkaException:
-            assert time.monotonic() < until
+        except (KafkaException, TimeoutError):
+            continue  # waited for already
+    kafka.restart()
 
 
 class Topic(Target):

@@ -80,6 +80,7 @@ def test_what_a_killed_daemon_left_is_removed_and_a_living_ones_is_not(tmp_path:
     (proc / "77").mkdir()
     for pid in (77, 78):
         (mount / "unit" / f"millstream-{pid}" / "abcd").mkdir(parents=True)
+    (mount / "unit" / "millstream-79").touch()  # as little can be listed as another user's
     find_groups(proc)
     assert (mount / "unit" / "millstream-77" / "abcd").exists()
     assert not (mount / "unit" / "millstream-78").exists()
