@@ -8,6 +8,7 @@ import itertools
 import os
 import re
 import sys
+import threading
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -181,7 +182,7 @@ def _written(work_dir: Path, name: str, text: str) -> Path:
     file = work_dir / "etc" / name
     if not file.exists() or file.read_text(encoding="ascii") != text:
         file.parent.mkdir(parents=True, exist_ok=True)
-        new = file.with_name(f"{file.name}.new")
+        new = file.with_name(f"{file.name}.{threading.get_ident()}.new")  # containers are made in threads
         new.write_text(text, encoding="ascii")
         new.chmod(0o644)
         new.replace(file)
