@@ -18,7 +18,7 @@ SO_PASSRIGHTS = 83
 
 
 class End(Protocol):
-    """As much of a socket as frames need; a call that would have to wait raises BlockingIOError."""
+    """The part of a socket that frames need; a call that would have to wait raises BlockingIOError."""
 
     def fileno(self) -> int: ...
 

@@ -19,7 +19,7 @@ HEEDED = frozenset({
     "PYTHONPATH", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE", "PYTHONNOUSERSITE", "PYTHONIOENCODING",
     "PYTHONUTF8", "PYTHONSAFEPATH",
 })  # fmt: skip
-"""What our bootstrap heeds itself, or what it does anyway."""
+"""Settings that our bootstrap heeds itself, or that change nothing about it."""
 
 
 def why_fresh(function: FunctionSpec) -> str:

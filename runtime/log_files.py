@@ -13,7 +13,7 @@ FILE_BYTES = 10 * MB
 """A file that has grown to this becomes NAME.log.1; a smaller limit has it happen sooner."""
 
 MAX_BYTES = 20 * MB
-"""Of one function, as `LogLimits` has it by default."""
+"""The log of one function may have so many bytes, by the default of `LogLimits`."""
 
 PARTS = 10
 """A file spans this part of the age that lines may have."""

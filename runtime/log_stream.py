@@ -16,7 +16,7 @@ QUEUE_LINES = 20_000
 
 QUEUE_BYTES = 32 * 1024 * 1024
 CLOSE_S = 2.0
-"""How long the last lines may take to be read, as the daemon stops."""
+"""Seconds that the last lines may take to be read, as the daemon stops."""
 
 logger = logging.getLogger(__name__)
 

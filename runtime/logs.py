@@ -21,7 +21,7 @@ BUFFER_BYTES = 1024 * 1024
 """Lines that wait are written at once when they are this much."""
 
 LOOK_EVERY_S = 3600.0
-"""How often is looked for files that are too old."""
+"""Seconds between two looks for files that are too old."""
 
 
 class Lines(Protocol):
@@ -121,7 +121,7 @@ class FunctionLogs:
             log.flush()
 
     def close(self) -> None:
-        """As `flush`, and let go of the other place that lines go to."""
+        """Write all lines, and let go of the other place that lines go to."""
         self.flush()
         if self._timer is not None:
             self._timer.cancel()

@@ -18,7 +18,7 @@ MANAGED_ALONE = ("AWS_EXECUTION_ENV", "PYTHONPATH")
 """Variables that custom runtimes and images are not given."""
 
 LIBRARIES = "/var/lang/lib:/lib64:/usr/lib64:/var/runtime:/var/runtime/lib:/var/task:/var/task/lib:/opt/lib"
-"""Where the loader looks for shared libraries. Source: recorded of AWS's runtimes."""
+"""Folders in which the loader looks for shared libraries. Source: recorded of AWS's runtimes."""
 
 LAYERS = "_MILLSTREAM_LAYERS"
 """Tells `bootstrap/program.py` of the folders of layers; it takes it from the function's sight."""

@@ -22,23 +22,23 @@ HEADER_BYTES = 256 * 1024
 """AWS's clients send an error's whole stack in a header (Lambda-Runtime-Function-XRay-Error-Cause)."""
 
 UNREAD_BYTES = 16 * 1024
-"""What waits to be looked at, ahead of which nothing more is read."""
+"""Most bytes that wait to be looked at; nothing more is read ahead of them."""
 
 HEADERS = 64
 """Headers of a request that are kept, and trailers; AWS's clients send ten."""
 
 TRAILER_BYTES = 64 * 1024
-"""What may come between two pieces of a body, and behind the last: an error document, in base64."""
+"""Most bytes between two pieces of a body, and behind the last: an error document, in base64."""
 
 FRAMING = 8
 """Bytes of chunks' heads that may come for each byte of a body."""
 
 DISCARD_BYTES = 64 * 1024 * 1024
 DROPPED_BYTES = 64 * 1024
-"""What is read to be dropped costs the environment as much as a request for each so many bytes."""
+"""Bytes that are read to be dropped cost the environment as much as a request, for each so many."""
 
 SLICE_BYTES = 2048
-"""What the parser is given at once, where requests may end in it: it cannot be told to stop behind one."""
+"""The parser is given so much at once where requests may end in it: it cannot be told to stop behind one."""
 
 TURN_BYTES = 16 * 1024
 STEP_BYTES = 64

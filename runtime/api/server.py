@@ -18,7 +18,7 @@ CONNECTIONS = 16
 """At once, per environment: a runtime needs one, and each of ten extensions one to wait on."""
 
 FEW_CONNECTIONS = 4
-"""What an environment has beyond those, once the daemon has few descriptors left; and idle ones, frozen."""
+"""Connections beyond those, where the daemon has few descriptors left; and idle ones, frozen."""
 
 CROWDED = 0.75
 """The part of the daemon's descriptors that all environments together leave for what matters more."""
@@ -28,7 +28,7 @@ PER_S, BURST = 1000.0, 1000.0
 
 CONNECTS_PER_S, CONNECTS_BURST = 200.0, 64.0
 ACCEPT_AGAIN_S = 1.0
-"""Where no descriptor is left."""
+"""Seconds until connections are accepted again, where no descriptor is left."""
 
 logger = logging.getLogger(__name__)
 

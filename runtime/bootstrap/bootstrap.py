@@ -35,7 +35,7 @@ NUMBER = struct.Struct("!Q")
 KB_PER_UNIT = 1 / 1024 if sys.platform == "darwin" else 1  # ru_maxrss is bytes on macOS
 TRACE = "_X_AMZN_TRACE_ID"
 ARGUMENTS = ["/var/runtime/bootstrap.py"]
-"""As a handler sees `sys.argv` on AWS."""
+"""The arguments that a handler sees in `sys.argv` on AWS."""
 
 
 def make_ready() -> None:

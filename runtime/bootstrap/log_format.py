@@ -29,7 +29,7 @@ NO_EXTRAS = frozenset({
     "module", "msecs", "msg", "name", "pathname", "process", "processName", "relativeCreated", "stack_info",
     "thread", "threadName", "aws_request_id", "tenant_id",
 })  # fmt: skip
-"""Of a log record; all others are what the function gave as `extra`."""
+"""Fields of a log record; all others are those that the function gave as `extra`."""
 
 
 class Unbuffered(io.TextIOWrapper):

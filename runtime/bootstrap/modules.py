@@ -13,7 +13,7 @@ from collections.abc import Container, Iterable, MutableMapping, Sequence
 from types import ModuleType
 
 BUNDLED = frozenset({"boto3", "botocore", "s3transfer", "jmespath", "dateutil", "urllib3", "six"})
-"""What Lambda's Python runtime brings. Where a function brings one of them, none of ours stays loaded."""
+"""Packages of Lambda's Python runtime. Where a function brings one of them, none of ours stays loaded."""
 
 AWS_LOADS = frozenset({
     "__future__", "__main__", "_collections_abc", "_decimal", "_frozen_importlib",
@@ -23,7 +23,7 @@ AWS_LOADS = frozenset({
     "stat", "string", "textwrap", "threading", "token", "tokenize", "traceback", "types", "warnings",
     "weakref", "zipimport",
 })  # fmt: skip
-"""What AWS's own runtime has loaded before it imports a handler: there, too, these win over a package's."""
+"""Modules that AWS's own runtime has loaded ahead of a handler: there, too, they win over a package's."""
 
 OURS = "_millstream"
 SUFFIXES = tuple(importlib.machinery.all_suffixes())

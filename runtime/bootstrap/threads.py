@@ -16,7 +16,7 @@ THREADS = 1024
 
 STACK_BYTES = 2 * 1024 * 1024
 SMALL_STACK_BYTES = 512 * 1024
-"""Where no cgroup counts what is touched: what a hostile function could take for memory is less."""
+"""Stacks where no cgroup counts the pages that are touched: a hostile function can take less for memory."""
 
 CACHED_BYTES = 40 * 1024 * 1024
 """Stacks of threads that have ended, which the C library keeps. Source: glibc, nptl/allocatestack.c."""

@@ -36,7 +36,7 @@ QUOTA = "MILLSTREAM_CPU_QUOTA"
 """With 1, functions never have more of a processor than their memory size gives."""
 
 NAMES = {"memory": "memory", "pids": "processes", "cpu": "shares of processors"}
-"""Of what cgroups hold functions to."""
+"""The kernel's names of the resources, and ours."""
 
 GROUP_CLOSES, GROUP_CLOSE_S = 50, 0.01
 

@@ -43,7 +43,7 @@ ENGINES = ("proc", "sys", "dev", "tmp", "mnt", HIDDEN.lstrip("/"))
 
 ENGINES_ETC = ("hosts", "hostname", "resolv.conf", "mtab")
 BUFFERS = "4096 16384 65536"
-"""What a TCP socket holds in the kernel, which counts it for no process."""
+"""Buffers that a TCP socket has in the kernel, which counts them for no process."""
 
 TMP_FILES_PER_MB = 128
 STACK_BYTES, MOST_STACK_BYTES = 2 * 1024 * 1024, 8 * 1024 * 1024

@@ -17,11 +17,11 @@ CPU_MB = 1769
 """Memory for which a function has one processor. Source: AWS, "Configure Lambda function memory"."""
 
 SHARES, WEIGHT, MOST_WEIGHT = 1024, 100, 10000
-"""Of one processor, by the names of both versions."""
+"""The weight of one processor, by the names of both versions."""
 
 PERIOD_US, LEAST_QUOTA_US = 100_000, 1000
 SOCKETS_BYTES, SOCKETS_PART = 64 * MB, 16
-"""What sockets may hold; version 1 counts it beside the memory. It is a part of that, or so much."""
+"""Bytes that sockets may hold: a part of the memory, beside which version 1 counts them, or so many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Controller(Protocol):
 
     @property
     def version(self) -> int:
-        """Of its files: 1 or 2."""
+        """The version of its files: 1 or 2."""
 
     def hold(self, folder: Path, size: Size) -> None:
         """Hold a function to it. Raises OSError where the kernel refuses."""

@@ -15,7 +15,7 @@ from typing import IO, Any
 from millstream.runtime import zygote
 
 UMASK = 0o022
-"""Of functions, as on AWS, whatever the daemon's is."""
+"""The umask of functions, as on AWS, whatever the daemon's is."""
 
 LAUNCHER = Path(zygote.__file__).resolve().parent / "launch.py"
 

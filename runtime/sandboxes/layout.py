@@ -61,15 +61,15 @@ ETC = (
 )
 
 OURS = "_millstream"
-"""What our modules are below in a sandbox: one name that no module of a function has."""
+"""The package of our modules in a sandbox: a name that no module of a function has."""
 
 BUNDLED = ("boto3", "botocore", "s3transfer", "jmespath", "python-dateutil", "urllib3", "six", "simplejson")
-"""What Lambda's Python runtime brings, as distributions: boto3 and what it needs, its encoder."""
+"""Distributions of Lambda's Python runtime: boto3 and its dependencies, and its encoder."""
 
 BOTO3 = re.compile(rb"^[ \t]*(?:import|from)[ \t]+boto", re.MULTILINE)
 LOOKED_AT = 200
 LOOKED_AT_BYTES = 64 * 1024
-"""How many modules of a package, and how much of each, are searched for boto3."""
+"""Modules of a package, and bytes of each, that are searched for boto3."""
 
 USER = "sbx_user1051"
 USER_ID = 993

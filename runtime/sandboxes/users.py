@@ -69,7 +69,7 @@ class HostUsers:
 
 
 def host_users(environ: Mapping[str, str] = os.environ) -> HostUsers:
-    """Of the ids that the environment names as `FIRST-LAST`, or of these here.
+    """Make users of the ids that the environment names as `FIRST-LAST`, or of IDS.
 
     Raises:
         SandboxUnavailable: it names something else.

@@ -65,8 +65,8 @@ BUFFERS = {
     "/proc/sys/net/ipv4/tcp_rmem": "4096 16384 65536",
     "/proc/sys/net/ipv4/tcp_wmem": "4096 16384 65536",
 }
-"""What a TCP socket may hold in the kernel, in bytes: least, at first, most. It counts for no process, is
-counted together for the whole host, and of a connection to oneself nothing more is needed."""
+"""Bytes that a TCP socket may hold in the kernel: least, at first, most. They are charged to no process, but
+counted together for the whole host; a connection to oneself needs no more."""
 
 QUOTAS = {"user/max_inotify_instances": "16", "user/max_inotify_watches": "8192"}
 """Below /proc/sys, of the environment's own user namespace; the host's user has 128 instances by default."""
@@ -198,7 +198,7 @@ def set_limits(wanted: dict[str, int]) -> None:
 
 
 def allow_descriptors() -> None:
-    """As many as the host allows, for our own processes alone."""
+    """Allow as many as the host does, for our own processes alone."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(not hasattr(selectors, "EpollSelector"), reason=
 
 
 class Short(selectors.EpollSelector):
-    """As if the kernel had three watches left for this user."""
+    """Stand for a kernel that has three watches left for this user."""
 
     def register(self, fileobj: object, events: int, data: object = None) -> selectors.SelectorKey:
         if len(self.get_map()) >= 3:

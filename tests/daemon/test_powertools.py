@@ -77,7 +77,7 @@ def site(distribution: str) -> Iterator[Path]:
 
 
 def installed(folder: Path) -> None:
-    """As `pip install -t` leaves it."""
+    """Copy the distributions as `pip install -t` leaves them."""
     for distribution in DISTRIBUTIONS:
         for path in site(distribution):
             if path.is_dir():

@@ -126,7 +126,7 @@ LINES = st.lists(
 
 
 def make(folder: Path, files: dict[str, str], links: dict[str, str]) -> None:
-    """As many of these as fit together."""
+    """Make as many of these as fit together."""
     folder.mkdir()
     for name, text in files.items():
         path = folder / name

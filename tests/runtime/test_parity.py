@@ -25,7 +25,7 @@ MASKS = (
     ),  # less what the runtime itself has called
 )
 FRESH = {"timeout_s": 10.0, "environment": {"PYTHONHASHSEED": "7"}}
-"""What only an interpreter of the function's own heeds."""
+"""A setting that only an interpreter of the function's own heeds."""
 
 ADVICE = "LAMBDA_WARNING: Unhandled exception."
 """Of awslambdaric when a handler cannot be loaded: to look at AWS's runtime updates. There are none here."""

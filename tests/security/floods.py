@@ -26,7 +26,7 @@ ALONE = 50
 """Invocations by which it is known how long they take without an attack."""
 
 TIMES_SLOWER, FLOOR_S = 3.0, 0.2
-"""What a victim may notice: a 99th percentile of so much more, or one that a busy machine has anyway."""
+"""A victim may notice a 99th percentile so many times higher, or one that a busy machine has anyway."""
 
 
 @dataclass

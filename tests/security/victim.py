@@ -26,7 +26,7 @@ CONCURRENCY = 1000
 """So many may run, and ten times as many begin in a second: more than are tried."""
 
 FLOOR_S = 0.2
-"""What a busy machine may take by itself. An attack that reaches its victim takes seconds from it, or all."""
+"""A busy machine takes so much by itself. An attack that reaches its victim takes seconds from it, or all."""
 
 TRIES = 3
 """A machine is busy with something else for a while; what a frozen attacker holds, it goes on to hold."""

@@ -31,7 +31,7 @@ from millstream.daemon.settings import (
 )
 
 LINES = "\n"
-"""What a message of ours may have in it."""
+"""Control characters that a message of ours may have in it."""
 
 app = typer.Typer(
     help="Event source mappings as AWS Lambda has them, for queues and streams anywhere.",

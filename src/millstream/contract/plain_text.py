@@ -33,7 +33,7 @@ def shortened(text: str, most_characters: int = SHOWN_CHARACTERS) -> str:
 
 
 def shown(text: str, most_characters: int = SHOWN_CHARACTERS) -> str:
-    """As `plain` has it, on one line and no longer than that."""
+    """Make it `plain`, on one line and no longer than that."""
     return shortened(plain(text[: most_characters + 1]), most_characters)
 
 

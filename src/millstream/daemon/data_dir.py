@@ -17,7 +17,7 @@ OTHERS = 0o077
 STATE = ("state.db", "state.db-wal", "state.db-shm", "state.db-journal")
 FOLDERS = ("logs", "code", "layers", "images", "sandboxes")
 OWN = frozenset(("lock", "daemon-id", "daemon-id.new", "control.sock", *STATE, *FOLDERS))
-"""What a daemon keeps in its data directory."""
+"""Names that a daemon keeps in its data directory."""
 
 logger = logging.getLogger(__name__)
 

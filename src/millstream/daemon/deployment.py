@@ -34,7 +34,7 @@ KEPT = 2
 """Folders of each kind that a start leaves, though nobody uses them: the last ones, for a step back."""
 
 TRIES = 3
-"""How often a folder is made that `millstream prune` removes before it is held."""
+"""Times that a folder is made which `millstream prune` removes before it is held."""
 
 
 async def deployed(

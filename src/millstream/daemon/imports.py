@@ -23,7 +23,7 @@ AT_ONCE = 4
 """Handlers that are imported at the same time."""
 
 INIT_S = 10.0
-"""How long a handler may take, or as long as its function may. Source: AWS, the init phase."""
+"""Seconds that a handler may take to load, or as many as its function may. Source: AWS, the init phase."""
 
 MISSING = "No module named '"
 

@@ -25,7 +25,7 @@ XUCRED = struct.Struct("2I")  # the first of struct xucred, of macOS and the BSD
 
 
 class Socket(Protocol):
-    """As much of one as is needed: asyncio's has no more."""
+    """The part of a socket that is needed: asyncio's has no more."""
 
     def getsockopt(self, level: int, name: int, size_bytes: int, /) -> bytes: ...
 

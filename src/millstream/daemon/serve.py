@@ -27,7 +27,7 @@ DESCRIPTORS = 1 << 16
 
 PR_SET_NAME = 15
 PRIVATE = 0o077
-"""What the daemon writes is for its own user: logs and state hold what customers sent."""
+"""The umask of the daemon: logs and state hold what customers sent, and are for its own user."""
 
 
 class ExitCode(IntEnum):

@@ -36,7 +36,7 @@ BUFFER_MB = 256
 
 
 LOG_MAX_MB = 20
-"""What the log of a function may take of the disk."""
+"""Limits of the disk space that the log of a function may take."""
 
 FunctionLogsTo: TypeAlias = Literal["files", "json", "both"]
 

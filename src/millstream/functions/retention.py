@@ -18,7 +18,7 @@ from pathlib import Path
 from millstream.contract.errors import StateUnavailable
 
 HIDDEN = "."
-"""How the names of folders begin that are being made or removed."""
+"""Beginnings of the names of folders that are being made or removed."""
 
 REMOVING = ".old-"
 

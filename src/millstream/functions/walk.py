@@ -18,7 +18,7 @@ IGNORE_FILE = ".millstreamignore"
 IGNORE_BYTES = 64 * 1024
 
 IGNORE_CPU_S = 10
-"""What its patterns may take, for all names together: some take for ever."""
+"""Processor time that its patterns may take, for all names together: some would take for ever."""
 
 BYTECODE = "__pycache__"
 """Never taken: bytecode is made from the source that comes with it."""

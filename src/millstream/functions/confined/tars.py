@@ -15,7 +15,7 @@ from millstream.functions.confined.region import Region
 
 ENTRIES = 100_000
 HEADERS = 4 * ENTRIES
-"""Of an entry there may be several: its long name, its long link, its attributes."""
+"""An entry may have several headers: its long name, its long link, its attributes."""
 
 HEADER_BYTES = 1 << 20
 """Largest header of the kinds that tarfile reads whole."""

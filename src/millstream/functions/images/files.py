@@ -19,7 +19,7 @@ from millstream.functions.confinement import Bounds, CannotTakeApart, Child
 FORMS = "a folder with an OCI layout, or a tar of `docker save`"
 
 BOUNDS = Bounds(cpu_s=900, deadline_s=3600.0)
-"""Of a child that takes apart as much as an image may have, twice."""
+"""Bounds of a child that takes apart as much as an image may have, twice."""
 
 ROOM_BYTES = 11 * 1000**3
 """Largest tar of an image, or of a layer, uncompressed: an image, and what tars add to files."""
