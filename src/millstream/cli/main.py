@@ -181,7 +181,7 @@ def check(
         str, typer.Option(envvar="MILLSTREAM_ISOLATION", help="As of `millstream run`.")
     ] = "bwrap",
 ) -> None:
-    """Validate an app and print its plan; runs no function and asks no network.
+    """Validate an app, import its handlers in a sandbox without network, and print its plan.
 
     Exit status: 0 `millstream run` would start it, 2 something is wrong.
     """
