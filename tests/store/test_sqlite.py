@@ -178,6 +178,21 @@ async def test_several_that_open_an_older_schema_at_once_all_work(tmp_path: Path
         await store.aclose()
 
 
+async def test_a_lock_of_another_process_is_waited_for_while_the_log_is_switched(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    first_schema(path)
+    other = sqlite3.connect(path)
+    other.execute("BEGIN IMMEDIATE")
+    store = SqliteStore(path)
+    async with asyncio.TaskGroup() as group:
+        opened = group.create_task(store.mappings())
+        await asyncio.wait({opened}, timeout=0.2)
+        assert not opened.done()
+        other.close()
+    assert list(opened.result()) == [ROW]
+    await store.aclose()
+
+
 @pytest.mark.parametrize("read_only", [False, True])
 async def test_a_file_that_is_no_database_is_named(tmp_path: Path, read_only: bool) -> None:
     path = tmp_path / "state.db"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,8 @@ from millstream.store.sql_store import SqlStore
 
 BUSY_S = 5.0
 """How long a call waits for another process's lock; only a migration or a closing daemon holds one long."""
+BUSY_PAUSE_S = 0.01
+"""How long to wait before a lock is tried again, where SQLite itself does not wait for it."""
 
 T = TypeVar("T")
 
@@ -95,7 +98,7 @@ class SqliteDatabase:
         return db
 
     def _prepare(self, db: sqlite3.Connection) -> None:
-        db.execute("PRAGMA journal_mode = WAL")
+        _write_ahead(db)
         if self._version(db) < SCHEMA_VERSION:
             with self._begun(db):
                 migrate(db, self._version(db))  # asked anew: another process may have come first
@@ -144,6 +147,23 @@ class SqliteSession:
     def many(self, statement: str, values: Sequence[Values]) -> list[int]:
         text = _dialect(statement)
         return [self._connection.execute(text, each).rowcount for each in values]
+
+
+def _write_ahead(db: sqlite3.Connection) -> None:
+    """Switches the file to a write-ahead log.
+
+    SQLite reads the file before it takes the lock for this, and gives up at once where another process
+    holds the lock: to wait there could be a deadlock. So we let go of everything and try again.
+    """
+    deadline = time.monotonic() + BUSY_S
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+                raise
+        time.sleep(BUSY_PAUSE_S)
 
 
 @contextmanager
