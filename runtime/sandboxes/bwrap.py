@@ -87,11 +87,12 @@ class BwrapSandbox:
         also = "memory also" if "memory" in found else "memory"
         limits = f"{also} per process; /tmp, processes, descriptors per environment"
         if self._groups is not None:
-            held = ", ".join(f"{NAMES[name]} per function" for name in found)
-            limits = f"{held} (cgroup {self._groups.version}); {limits}"
+            held = ", ".join(f"{NAMES[name]} per function" for name in found if name in NAMES)
+            limits = f"{held} (cgroup {self._groups.version}); {limits}" if held else limits
         if missing:
             limits += f"; no cgroup that may be used for {', '.join(missing)}"
-        return f"{limits}; no network; system calls filtered"
+        frozen = "the kernel" if "freezer" in found else "signals"
+        return f"{limits}; frozen by {frozen}; no network; system calls filtered"
 
     async def create(self, function: FunctionSpec, log: LogSink) -> Environment:
         return await assemble(function, log, lambda: self._processes(function))
@@ -187,6 +188,7 @@ class BwrapSandbox:
                 await loop.sock_sendall(ours, self._filter)
                 if not await loop.sock_recv(ours, 1):
                     raise EOFError
+            template.listen()
             up = True
         except (OSError, EOFError, TimeoutError) as error:
             raise SandboxUnavailable(f"{function.name}: template: {_last_line(log)}") from error
@@ -226,7 +228,7 @@ class BwrapSandbox:
     def _forget(self, name: str, template: Template) -> None:
         if self._templates.get(name) is template:
             del self._templates[name]
-        template.drop_spare()
+        template.leave()
         if template.process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 # With its group: killed before its child is bound to it, bwrap leaves that behind.

@@ -2,8 +2,8 @@
 
 Resource limits count per process, and not at all what processes share (shared mappings, memfd); a cgroup
 counts all of it. There is one for each function, with limits that follow the number of its environments: what
-one takes too much, it takes from the same function. Freezing is not theirs: an environment would need one of
-its own, and to move a process into it takes the kernel some 10 ms.
+one takes too much, it takes from the same function. Environments have groups of their own for nothing but
+freezing: see `freezers.py`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-from millstream.runtime.sandboxes.controllers import MB, Controller, Memory, Size, write
+from millstream.runtime.sandboxes.controllers import MB, Controller, Freezing, Memory, Size, write
+from millstream.runtime.sandboxes.freezers import Freezers, removed
 
 OVERHEAD_BYTES = 64 * MB
 """Above a function's memory and /tmp: copies of the interpreter's pages, page tables, sockets."""
@@ -34,6 +35,8 @@ class Group:
     def __init__(self, places: Places) -> None:
         self._places = places
         self._size = Size()
+        freezing = [folder for folder, controller in places if isinstance(controller, Freezing)]
+        self.freezers = Freezers(freezing[0]) if freezing else None
 
     @property
     def entrances(self) -> list[str]:
@@ -117,13 +120,14 @@ class Groups:
 
     @property
     def controllers(self) -> list[str]:
-        """Names of what functions are held to."""
+        """Names of what functions are held to, and of what freezes environments."""
         return [controller.name for _, controller in self._places]
 
     @property
     def version(self) -> str:
-        """v1 or v2; where both are used, the newer one."""
-        return f"v{max(controller.version for _, controller in self._places)}"
+        """v1 or v2; where both are used for limits, the newer one."""
+        limits = [controller for _, controller in self._places if not isinstance(controller, Freezing)]
+        return f"v{max((controller.version for controller in limits), default=2)}"
 
     def make(self, function: str) -> Group:
         """A group with room for a template alone.
@@ -172,19 +176,10 @@ def make_ready(folder: Path, controller: Controller) -> None:
 
 def pass_on(folder: Path, controller: Controller) -> None:
     """Let groups below it have the controller, in version 2. Raises OSError."""
+    if isinstance(controller, Freezing):  # every group has that
+        return
     if controller.name not in (folder / "cgroup.subtree_control").read_text().split():
         write(folder / "cgroup.subtree_control", f"+{controller.name}")
-
-
-def removed(folder: Path) -> bool:
-    """True if it is gone; False while processes are left in it."""
-    try:
-        folder.rmdir()
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-    return True
 
 
 def kills_of(events: Path) -> int:

@@ -6,6 +6,7 @@ Source: Linux, "Memory Resource Controller", "Process Number Controller", "CFS S
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,9 @@ CPU_MB = 1769
 
 SHARES, WEIGHT, MOST_WEIGHT = 1024, 100, 10000
 """The weight of one processor, by the names of both versions."""
+
+FREEZE = "cgroup.freeze"
+"""Every group of version 2 has it, but for the root. Since Linux 5.2."""
 
 PERIOD_US, LEAST_QUOTA_US = 100_000, 1000
 SOCKETS_BYTES, SOCKETS_PART = 64 * MB, 16
@@ -132,6 +136,24 @@ class Cpu:
             write(folder / "cpu.shares", max(int(SHARES * processors), 2))
         else:
             write(folder / "cpu.weight", min(max(int(WEIGHT * processors), 1), MOST_WEIGHT))
+
+
+class Freezing:
+    """Groups that the kernel keeps from running: as it counts nothing, each may freeze alone."""
+
+    name = "freezer"
+
+    def __init__(self, version: int) -> None:
+        self.version = version
+
+    def hold(self, folder: Path, size: Size) -> None:
+        """It counts nothing."""
+
+    def hold_all(self, folder: Path) -> None:
+        """Raises OSError where it is not there, or keeps what is frozen from being killed, as version 1 does."""
+        if self.version == 1:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        write(folder / FREEZE, 0)
 
 
 def processes_of_all(proc: Path) -> int:

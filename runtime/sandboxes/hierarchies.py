@@ -13,16 +13,17 @@ from millstream.runtime.sandboxes.cgroups import (
     Watch,
     make_ready,
     pass_on,
-    removed,
 )
 from millstream.runtime.sandboxes.controllers import (
     Controller,
     Cpu,
+    Freezing,
     Memory,
     Processes,
     Size,
     processes_of_all,
 )
+from millstream.runtime.sandboxes.freezers import removed
 
 PREFIX = "millstream-"
 
@@ -37,16 +38,19 @@ def find_groups(proc: Path = Path("/proc"), *, quota: bool = False) -> Groups | 
         "memory": Memory,
         "pids": lambda version: Processes(version, all_processes),
         "cpu": lambda version: Cpu(version, quota=quota),
+        "freezer": Freezing,
     }
+    own_name = f"{PREFIX}{os.getpid()}"
     places: list[tuple[Path, Controller]] = []
     swept: set[Path] = set()
     for name, maker in makers.items():
-        for folder, version in _candidates(proc, name):
+        used = {ours.parent for ours, _ in places}  # a process has one group of version 2 for all controllers
+        for folder, version in sorted(_candidates(proc, name), key=lambda found: found[0] not in used):
             if folder not in swept:
                 swept.add(folder)
                 _remove_stale(folder, proc)
             controller = maker(version)
-            ours = folder / f"{PREFIX}{os.getpid()}"
+            ours = folder / own_name
             if _works(ours, controller):
                 places.append((ours, controller))
                 break
@@ -105,5 +109,4 @@ def _remove_stale(folder: Path, proc: Path) -> None:
         pid = left.name.removeprefix(PREFIX)
         if pid == str(os.getpid()) or not (proc / pid).exists():
             with contextlib.suppress(OSError):  # of another user, or gone meanwhile
-                for path in (*(path for path in left.iterdir() if path.is_dir()), left):
-                    removed(path)
+                removed(left)

@@ -21,6 +21,7 @@ from millstream.contract.functions import FunctionSpec
 from millstream.runtime.egress import Forwards, endpoints
 from millstream.runtime.processes import NotStarted, Places, Process
 from millstream.runtime.sandboxes.cgroups import Share, Watch
+from millstream.runtime.sandboxes.freezers import Freezer
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +63,8 @@ class SupervisedProcesses:
             None  # ends what is around them, once they are killed
         )
         self.share: Share | Watch | None = None  # of a cgroup's memory; given back when they are gone
+        self.freezer: Freezer | None = None  # its supervisor, and so all of it, is in that; given back, too
+        self._frozen = False  # by that
         loop = asyncio.get_running_loop()
         self._up: asyncio.Future[None] = loop.create_future()
         self._ended: asyncio.Future[None] | None = None
@@ -145,12 +148,37 @@ class SupervisedProcesses:
                 self._say({"op": "signal", "id": known, "number": number})
 
     def stop(self) -> None:
-        self._say({"op": "stop"})
+        # A supervisor that is frozen, too, would end nothing.
+        self._frozen = not self._ending and self._by_kernel(Freezer.freeze)
+        if not self._frozen:
+            self._say({"op": "stop"})
 
     def go_on(self) -> None:
-        self._say({"op": "continue"})
+        if not self._frozen:
+            self._say({"op": "continue"})
+        elif not self._by_kernel(Freezer.thaw):
+            self._end_now()  # whoever waits for it is told by the end of file
+        self._frozen = False
+
+    def _by_kernel(self, do: Callable[[Freezer], None]) -> bool:
+        """False if it has no cgroup, or the kernel refuses, which is said."""
+        if self.freezer is None or self._killed:
+            return False
+        try:
+            do(self.freezer)
+        except OSError as error:
+            extra = {"function": self._function, "error": error.strerror}
+            logger.warning("an environment's cgroup does not freeze or thaw it", extra=extra)
+            return False
+        return True
+
+    @property
+    def _ending(self) -> bool:
+        return self._ended is not None and not self._ended.done()
 
     def end(self) -> None:
+        if self._frozen:
+            self.go_on()
         self._ended = asyncio.get_running_loop().create_future()
         keep = self.kept is not None and not self.kept.exited.done()
         self._say({"op": "end", "keep": keep})
@@ -164,9 +192,7 @@ class SupervisedProcesses:
 
     def kill(self) -> None:
         self._killed = True
-        # The first process in a container is of a user whom only root may signal; it ends by the end of file.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        self._end_now()
         self._break("the sandbox was ended")
         self._control.close()
         if self._forwards is not None:
@@ -175,6 +201,11 @@ class SupervisedProcesses:
             if listener is not None:
                 listener.close()
         asyncio.get_running_loop().add_reader(self._pidfd, self._end)
+
+    def _end_now(self) -> None:
+        # The first process in a container is of a user whom only root may signal; it ends by the end of file.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     async def gone(self) -> None:
         if self.bury is not None:
@@ -221,7 +252,7 @@ class SupervisedProcesses:
             _set(self._up)
         if message.started:
             if received and message.started in self._processes:
-                self._processes[message.started].pid = _pid_of(received[0])
+                self._processes[message.started].pid = pid_of(received[0])
             _set(self._starting.get(message.started))
         if message.failed:
             _fail(self._starting.get(message.failed), f"fork: {message.why}")
@@ -261,8 +292,9 @@ class SupervisedProcesses:
     def _end(self) -> None:
         asyncio.get_running_loop().remove_reader(self._pidfd)
         os.close(self._pidfd)
-        if self.share is not None:
-            self.share.close()
+        for given in (self.share, self.freezer):
+            if given is not None:
+                given.close()
         self._gone.set()
 
 
@@ -293,7 +325,7 @@ def _fail(future: asyncio.Future[None] | None, why: str) -> None:
         future.exception()  # nobody need be waiting
 
 
-def _pid_of(pidfd: int) -> int:
+def pid_of(pidfd: int) -> int:
     """The process of a pidfd. -1: it is gone, or no descriptor is left to find out."""
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/self/fdinfo/{pidfd}").read_text(encoding="ascii").splitlines():

@@ -9,18 +9,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import select
 import socket
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 from millstream.contract.errors import SandboxUnavailable
 from millstream.contract.functions import FunctionSpec
 from millstream.runtime.egress import LOOPBACK, endpoints
 from millstream.runtime.sandboxes.cgroups import Group
+from millstream.runtime.sandboxes.freezers import Freezer
 from millstream.runtime.sandboxes.layout import API_PORT, USER_ID, data_mb, places, stacks_mb
-from millstream.runtime.sandboxes.supervised import SupervisedProcesses
+from millstream.runtime.sandboxes.supervised import SupervisedProcesses, pid_of
+
+logger = logging.getLogger(__name__)
 
 FORK_S = 10.0
 SPARE_AFTER_S = 0.1
@@ -29,12 +34,15 @@ SPARE_AFTER_S = 0.1
 ANSWER_BYTES = 20
 
 
-@dataclass(frozen=True, slots=True)
 class _Asked:
     """An environment that the zygote makes, or has made."""
 
-    number: int
-    control: socket.socket  # of its supervisor
+    def __init__(self, number: int, control: socket.socket) -> None:
+        self.number = number
+        self.control = control  # of its supervisor
+        self.pidfd: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.freezer: Freezer | None = None
+        self.enclosed: asyncio.Future[OSError | None] | None = None  # its supervisor in that
 
     @property
     def lost(self) -> bool:
@@ -42,6 +50,15 @@ class _Asked:
         poll = select.poll()
         poll.register(self.control, 0)
         return bool(poll.poll(0))  # the end of the other side is told unasked
+
+    def close(self) -> None:
+        """Nobody wants it any more; it ends by the end of file on its socket."""
+        self.control.close()
+        if self.pidfd.done() and not self.pidfd.cancelled() and self.pidfd.exception() is None:
+            os.close(self.pidfd.result())
+        self.pidfd.cancel()
+        if self.freezer is not None:
+            self.freezer.close()
 
 
 class Template:
@@ -70,9 +87,14 @@ class Template:
             "listen": listen,
         }
         self._lock = asyncio.Lock()
+        self._asked: dict[int, _Asked] = {}  # of the zygote, and not answered; by number
         self._last = 0
         self._spare: _Asked | None = None
         self._timer: asyncio.TimerHandle | None = None
+
+    def listen(self) -> None:
+        """Its zygote is up: environments may be asked of it."""
+        asyncio.get_running_loop().add_reader(self.control, self._answered)
 
     async def fork(self) -> SupervisedProcesses:
         """The processes of a new environment: as yet, its first one.
@@ -81,24 +103,42 @@ class Template:
             SandboxUnavailable: no descriptor is left.
             OSError, EOFError, TimeoutError: the zygote is of no use any more.
         """
-        async with self._lock, asyncio.timeout(FORK_S):
+        async with self._lock, asyncio.timeout(FORK_S):  # in turn, so that the zygote's queue is short
             asked = self._take_spare() or self._ask()
-            pidfd = -1
-            try:
-                pidfd = await self._forked(asked.number)
-            finally:
-                if pidfd < 0:
-                    asked.control.close()
+            async with self._or_none(asked):
+                pidfd = await asyncio.shield(asked.pidfd)
         self._spare_later()
-        return SupervisedProcesses(self._name, pidfd, asked.control, places())
+        async with self._or_none(asked):
+            await self._enclosed(asked)
+        processes = SupervisedProcesses(self._name, pidfd, asked.control, places())
+        processes.freezer = asked.freezer
+        return processes
+
+    @contextlib.asynccontextmanager
+    async def _or_none(self, asked: _Asked) -> AsyncIterator[None]:
+        """Drop it where this fails or is cut off."""
+        good = False
+        try:
+            yield
+            good = True
+        finally:
+            if not good:
+                self._drop(asked)
 
     def drop_spare(self) -> None:
         """Make none any more; the one that is there ends by the end of file on its socket."""
         if self._timer is not None:
             self._timer.cancel()
         if self._spare is not None:
-            self._spare.control.close()
+            self._drop(self._spare)
             self._spare = None
+
+    def leave(self) -> None:
+        """Listen to the zygote no more, which ends."""
+        self.drop_spare()
+        if self.control.fileno() >= 0:
+            asyncio.get_running_loop().remove_reader(self.control)
+        self._fail(EOFError("the zygote is ended"))
 
     def _spare_later(self) -> None:
         if self._timer is not None:
@@ -113,9 +153,13 @@ class Template:
     def _take_spare(self) -> _Asked | None:
         spare, self._spare = self._spare, None
         if spare is not None and spare.lost:
-            spare.control.close()
+            self._drop(spare)
             return None
         return spare
+
+    def _drop(self, asked: _Asked) -> None:
+        self._asked.pop(asked.number, None)
+        asked.close()
 
     def _ask(self) -> _Asked:
         try:
@@ -132,28 +176,72 @@ class Template:
             if not asked:
                 ours.close()
         self._last += 1
-        return _Asked(self._last, ours)
+        self._asked[self._last] = made = _Asked(self._last, ours)
+        return made
 
-    async def _forked(self, number: int) -> int:
-        """A pidfd of the environment that was asked for by this number."""
-        loop = asyncio.get_running_loop()
-        while True:
-            readable = loop.create_future()
-            loop.add_reader(self.control, _once, readable)
-            try:
-                await readable
-            finally:
-                loop.remove_reader(self.control)
+    def _answered(self) -> None:
+        """The zygote has forked one, or is gone."""
+        try:
             answer, received, _, _ = socket.recv_fds(self.control, ANSWER_BYTES, 1)
-            if not answer:
-                raise EOFError("the zygote ended")
-            if not received:  # the environment ends by the end of file on its socket
-                raise SandboxUnavailable(f"{self._name}: no descriptor left")
-            if int(answer) == number:
-                return received[0]
-            os.close(received[0])  # asked for by a call that was cancelled; its end of file ends it
+        except BlockingIOError:
+            return
+        except OSError as error:
+            answer, received = b"", []
+            self._fail(error)
+        if not answer:
+            asyncio.get_running_loop().remove_reader(self.control)
+            self._fail(EOFError("the zygote ended"))
+            return
+        asked = self._asked.pop(int(answer), None)
+        if asked is None or asked.pidfd.done():  # by a call that was cancelled; its end of file ends it
+            for descriptor in received:
+                os.close(descriptor)
+        elif received:
+            asked.pidfd.set_result(received[0])
+            self._enclose(asked, received[0])
+        else:  # the environment ends by the end of file on its socket
+            _failed(asked, SandboxUnavailable(f"{self._name}: no descriptor left"))
+
+    def _enclose(self, asked: _Asked, pidfd: int) -> None:
+        """Have a cgroup take its supervisor, in a thread: the kernel may wait for all processors first."""
+        if self.group is None or self.group.freezers is None:
+            return
+        try:
+            asked.freezer = self.group.freezers.make()
+        except OSError as error:
+            self._say_unfrozen(error)
+            return
+        taking = partial(_taken, asked.freezer, pid_of(pidfd))
+        asked.enclosed = asyncio.get_running_loop().run_in_executor(None, taking)
+
+    async def _enclosed(self, asked: _Asked) -> None:
+        """Wait until that is done; where it cannot be, there is none."""
+        error = None if asked.enclosed is None else await asked.enclosed
+        if error is not None and asked.freezer is not None:
+            asked.freezer.close()
+            asked.freezer = None
+            if not isinstance(error, ProcessLookupError):  # it has ended
+                self._say_unfrozen(error)
+
+    def _say_unfrozen(self, error: OSError) -> None:
+        extra = {"function": self._name, "error": error.strerror}
+        logger.warning("no cgroup to freeze an environment by, signals stop it", extra=extra)
+
+    def _fail(self, error: Exception) -> None:
+        for asked in self._asked.values():
+            _failed(asked, error)
+        self._asked.clear()
 
 
-def _once(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
+def _taken(freezer: Freezer, pid: int) -> OSError | None:
+    try:
+        freezer.take(pid)
+    except OSError as error:
+        return error
+    return None
+
+
+def _failed(asked: _Asked, error: Exception) -> None:
+    if not asked.pidfd.done():
+        asked.pidfd.set_exception(error)
+        asked.pidfd.exception()  # nobody need be waiting

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
+from millstream.runtime.sandboxes import bwrap
 from millstream.runtime.zygote.stillness import ENOUGH, FIRST_LOOK_S, LONGEST_S, Stillness
 from tests.runtime.conftest import MakeRuntime, runtime
 from tests.security.drivers import driver
@@ -78,11 +79,17 @@ def test_what_could_not_stop_yet_or_waits_for_the_kernel_is_left_alone(
     assert all(it.judge(states, 5) for _ in range(10 * ENOUGH))
 
 
+@pytest.fixture
+def without_cgroups(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bwrap, "find_groups", lambda **_: None)
+
+
 sandboxes = pytest.mark.parametrize("driver", ["bwrap", "docker"], indirect=True)
 
 
 @pytest.mark.broker
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="sandboxes need Linux")
+@pytest.mark.usefixtures("without_cgroups")
 @sandboxes
 async def test_an_environment_that_wakes_itself_is_ended_and_that_is_said(
     runtime: MakeRuntime, driver: str, caplog: pytest.LogCaptureFixture
@@ -96,6 +103,7 @@ async def test_an_environment_that_wakes_itself_is_ended_and_that_is_said(
 
 @pytest.mark.broker
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="sandboxes need Linux")
+@pytest.mark.usefixtures("without_cgroups")
 @sandboxes
 async def test_one_whose_threads_and_children_work_on_stays_and_goes_on_when_it_is_thawed(
     runtime: MakeRuntime, driver: str, caplog: pytest.LogCaptureFixture

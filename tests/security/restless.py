@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+
+from tests.runtime.conftest import Runtime
+
+FROZEN_S = 1.5
+SETTLED_S = 0.2
+
 TIMER = """
 import ctypes, os, signal, struct, threading, time
 libc = ctypes.CDLL(None)
-timers = []
+timers, woken = [], []
+def wake(*_):
+    woken.append(time.monotonic())
+    arm()
 def arm():
     # A stop takes back what continues it and has not yet; so there are many, and each wakes all.
     for number, timer in enumerate(timers):
@@ -13,7 +24,7 @@ def arm():
         assert libc.timer_settime(timer, 0, struct.pack("qqqq", 0, every_ns, 0, every_ns), None) == 0
 def handle(e, c):
     if e == "evade":
-        signal.signal(signal.SIGCONT, lambda *_: arm())
+        signal.signal(signal.SIGCONT, wake)
         for _ in range(50):
             timer = ctypes.c_void_p()
             event = ctypes.create_string_buffer(struct.pack("Qii", 0, signal.SIGCONT, 0) + bytes(48))
@@ -24,8 +35,21 @@ def handle(e, c):
         threading.Thread(target=spin, daemon=True).start()
         if os.fork() == 0:
             spin()
-    return [os.getpid(), threading.active_count()]
+    return [os.getpid(), threading.active_count(), woken[-1000:]]
 def spin():
     while True:
         pass
 """
+
+
+async def woke_while_frozen(it: Runtime) -> int:
+    """Count how often the evading function ran in the second that it is frozen for."""
+    async with asyncio.timeout(60.0):
+        while it.pool.state()[0].frozen != 1:
+            await asyncio.sleep(0.02)
+    began = time.monotonic() + SETTLED_S
+    await asyncio.sleep(FROZEN_S)
+    ended = time.monotonic()
+    _, _, woken = await it.answer()
+    assert woken, "it never woke at all, so it did not try"
+    return sum(began < at < ended for at in woken)
