@@ -1,7 +1,8 @@
 """A running template of the bwrap driver: the zygote that forks the environments of one function.
 
 The first process of the next environment is forked ahead, when there is a moment for it, so that a cold
-start finds namespaces, mounts and limits made. It holds no code of the function, and nothing runs in it.
+start finds namespaces, mounts and limits made; and where our bootstrap will run, its process, too. They hold
+no code of the function.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from millstream.contract.functions import FunctionSpec
 from millstream.runtime.egress import LOOPBACK, endpoints
 from millstream.runtime.sandboxes.cgroups import Group
 from millstream.runtime.sandboxes.freezers import Freezer
-from millstream.runtime.sandboxes.layout import API_PORT, USER_ID, data_mb, places, stacks_mb
+from millstream.runtime.sandboxes.layout import API_PORT, USER_ID, data_mb, mode, places, stacks_mb
 from millstream.runtime.sandboxes.supervised import SupervisedProcesses, pid_of
 
 logger = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ SPARE_AFTER_S = 0.1
 """How long after a fork the next one is made ahead: not while many are asked for at once."""
 
 ANSWER_BYTES = 20
+AHEAD = b'{"op": "ahead"}'
 
 
 class _Asked:
@@ -86,6 +88,7 @@ class Template:
             "uid": USER_ID,
             "listen": listen,
         }
+        self._forks_ahead = mode(function) != "bare"
         self._lock = asyncio.Lock()
         self._asked: dict[int, _Asked] = {}  # of the zygote, and not answered; by number
         self._last = 0
@@ -149,6 +152,8 @@ class Template:
         if self._spare is None and not self._lock.locked():
             with contextlib.suppress(OSError, SandboxUnavailable):  # whoever needs one next is told
                 self._spare = self._ask()
+                if self._forks_ahead:
+                    self._spare.control.send(AHEAD)
 
     def _take_spare(self) -> _Asked | None:
         spare, self._spare = self._spare, None

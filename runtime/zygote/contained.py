@@ -15,7 +15,7 @@ import socket
 import sys
 from typing import Any
 
-from . import image, supervisor, zygote
+from . import child, image, supervisor, zygote
 
 
 def main() -> None:
@@ -44,7 +44,7 @@ def confine(request: dict[str, Any], seccomp_filter: bytes) -> list[int]:
     if not request["processes"]:
         del wanted["RLIMIT_NPROC"]  # counts every process of the user, those of other containers, too
     zygote.set_limits(wanted)
-    supervisor.stacks_mb = request["stacks_mb"]
+    child.stacks_mb = request["stacks_mb"]
     image.check(image.libc.prctl(zygote.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
     if request["user"] is not None:
         zygote.drop_bounds()

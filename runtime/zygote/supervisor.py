@@ -3,7 +3,8 @@
 It holds no code of the function. What it is told comes as JSON on a SOCK_SEQPACKET socket, each with
 the descriptors that it names (frames are one or two):
 
-    daemon → here   {"op": "python", "id": n}                    [frames, output]  fork our bootstrap
+    daemon → here   {"op": "ahead"}                              fork the process that is told the next of these two:
+                    {"op": "python", "id": n}                    [frames, output]  fork our bootstrap
                     {"op": "exec", "id": n, "command": [...],
                      "environment": {...}, "directory": "/..."}  [output]          run a program
                     {"op": "snapshot", "id": n}                  [frames, output]  as "python", but it forks
@@ -27,40 +28,22 @@ from __future__ import annotations
 
 import array
 import contextlib
-import ctypes
 import gc
 import json
 import os
-import random
-import resource
 import select
 import signal
 import socket
 import time
-import traceback
 from typing import Any
 
-from ..bootstrap import threads
-from . import image, snapshot, stillness
+from . import ahead, child, snapshot, stillness
 
-PR_SET_DUMPABLE = 4
-OOM_SCORE = "500"  # where memory ends, a function goes before its supervisor, its template and the host
 MESSAGE_BYTES = 1 << 16
 LOOK_MS = 5
 """How often is looked for what must end, where not all of it is this process's to bury."""
 
-FILES = 1024
-"""Descriptors of what is started. Source: AWS, "Lambda quotas". The supervisor itself is not held to it: the
-kernel refuses whoever sends a descriptor while more than that of the same user are in flight."""
-
 SENDS, SEND_AGAIN_S = 20, 0.01
-
-EXIT_NOT_FOUND, EXIT_NOT_EXECUTABLE = 127, 126
-
-stacks_mb = 0
-"""Room for stacks of threads in the limit of memory, which whoever isolated this process has set."""
-
-libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Supervisor:
@@ -71,6 +54,7 @@ class Supervisor:
         self._ids: dict[int, int] = {}  # by process id
         self._ending = self._keep = False
         self._snapshot: snapshot.Snapshot | None = None
+        self._ahead: ahead.Ahead | None = None
         self._stillness = stillness.Stillness()
         self._poll = select.poll()
         self._wake, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -106,6 +90,9 @@ class Supervisor:
 
     def _do(self, request: dict[str, Any], descriptors: list[int]) -> None:
         match request["op"]:
+            case "ahead":
+                with contextlib.suppress(OSError):  # no room: one is forked when it is needed, or that fails
+                    self._ahead = ahead.Ahead()
             case "python" | "exec":
                 self._start(request, descriptors)
             case "snapshot":
@@ -195,17 +182,24 @@ class Supervisor:
 
     def _start(self, request: dict[str, Any], descriptors: list[int]) -> int | None:
         try:
-            pid = os.fork()
+            pid = self._tell_ahead(request, descriptors) or os.fork()
         except OSError as error:
             self._say({"failed": request["id"], "why": os.strerror(error.errno or 0)})
             return None
         if pid == 0:
-            _become(request, descriptors)
+            child.start(request, descriptors)
         self._ids[pid] = request["id"]
         pidfd = os.pidfd_open(pid)
         self._say({"started": request["id"]}, pidfd)
         os.close(pidfd)
         return pid
+
+    def _tell_ahead(self, request: dict[str, Any], descriptors: list[int]) -> int:
+        """The process that was forked ahead, which becomes what is asked for. 0: there is none, or of no use."""
+        if self._ahead is None or request["op"] == "exec":
+            return 0
+        told, self._ahead = self._ahead, None
+        return told.pid if told.tell(request, descriptors) else 0
 
     def _make_socket(self, number: int) -> None:
         """For the daemon to connect: it stays in the network that it was made in."""
@@ -265,69 +259,9 @@ def send(control: socket.socket, message: bytes, descriptors: list[int]) -> None
         control.sendmsg([message])
 
 
-def _become(request: dict[str, Any], descriptors: list[int]) -> None:
-    """The child: our bootstrap, or a program. Does not return."""
-    status = 1
-    try:
-        signal.set_wakeup_fd(-1)
-        for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
-            signal.signal(number, signal.SIG_DFL)
-        os.setsid()
-        libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
-        image.write("/proc/self/oom_score_adj", OOM_SCORE)
-        output = descriptors[-1]
-        os.dup2(output, 1)
-        os.dup2(output, 2)
-        files = min(FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
-        resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
-        if request["op"] == "exec":
-            status = _execute(request)
-        else:
-            ends = [
-                os.dup2(end, 3 + place, inheritable=False) for place, end in enumerate(descriptors[:-1])
-            ]  # their places are those of the supervisor's own, which are not among them
-            os.closerange(3 + len(ends), FILES)
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            for number in (signal.SIGPIPE, signal.SIGXFSZ):  # as every Python has them
-                signal.signal(number, signal.SIG_IGN)
-            random.seed()
-            own = socket.socket(fileno=ends.pop()) if request["op"] == "snapshot" else None
-            from ..bootstrap import bootstrap  # loaded by then, where there are functions that need it
-
-            _limit_memory()
-            bootstrap.run(ends, own)
-            status = 0
-    except SystemExit as ended:
-        status = ended.code if isinstance(ended.code, int) else 1
-    except BaseException:
-        os.write(2, traceback.format_exc().encode())
-    finally:
-        os._exit(status)
-
-
-def _limit_memory() -> None:
-    """To the function's, and stacks of threads beside it as there are any."""
-    limit, most = resource.getrlimit(resource.RLIMIT_DATA)
-    if limit != resource.RLIM_INFINITY:
-        resource.setrlimit(resource.RLIMIT_DATA, (limit - stacks_mb * 1024 * 1024, most))
-    threads.make_room(stacks_mb * 1024 * 1024 // threads.THREADS)
-
-
-def _execute(request: dict[str, Any]) -> int:
-    """Become the program. Returns the exit status of a shell that could not."""
-    os.closerange(3, FILES)
-    command = request["command"]
-    try:
-        os.chdir(request["directory"])
-        os.execvpe(command[0], command, request["environment"])
-    except OSError as error:
-        os.write(2, f"{command[0]}: {os.strerror(error.errno or 0)}\n".encode())
-        return EXIT_NOT_FOUND if error.errno == 2 else EXIT_NOT_EXECUTABLE
-
-
 def run(control: socket.socket, up: list[int]) -> None:
     """Say that the isolation stands, with the descriptors in `up`, and serve. Does not return."""
-    libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)  # no process of the function may look into this one
+    child.libc.prctl(child.PR_SET_DUMPABLE, 0, 0, 0, 0)  # no process of the function may look into this one
     gc.freeze()
     send(control, b'{"up": true}', up)
     for descriptor in up:

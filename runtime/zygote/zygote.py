@@ -28,7 +28,7 @@ import time
 import traceback
 from typing import Any
 
-from . import image, supervisor
+from . import child, image, supervisor
 
 PRELOADED = (
     "asyncio", "base64", "collections", "concurrent.futures", "copy", "csv", "dataclasses", "datetime",
@@ -54,7 +54,7 @@ CAPSET = {"x86_64": 126, "aarch64": 91}
 CAPABILITY_VERSION_3 = 0x20080522
 LAST_CAPABILITY = 63
 FILES = 1 << 16
-"""Descriptors of the zygote and of supervisors; see supervisor.py for those of a function."""
+"""Descriptors of the zygote and of supervisors; see child.py for those of a function."""
 
 FILES_PER_MB = 128
 OOM_SCORE = "400"  # where memory ends, an environment goes before its template, and before the host's own
@@ -147,7 +147,7 @@ def isolate(request: dict[str, Any], seccomp_filter: bytes) -> list[int]:
     os.close(own)
     os.close(system)
     set_limits(limits(request))
-    supervisor.stacks_mb = request["stacks_mb"]
+    child.stacks_mb = request["stacks_mb"]
     drop_bounds()
     drop_capabilities()
     image.check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "pdeathsig")
