@@ -187,7 +187,7 @@ class SandboxKit:
     async def test_after_a_failure_globals_are_lost_and_files_kept(
         self, runtime: MakeRuntime, event: str
     ) -> None:
-        async with runtime(self.driver, COUNTED, timeout_s=1.0) as it:
+        async with runtime(self.driver, COUNTED, timeout_s=3.0) as it:
             first = await it.answer()
             assert isinstance(await it.invoke(event), FunctionFailed)
             second = await it.answer()
