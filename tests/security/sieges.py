@@ -21,6 +21,30 @@ def call(numbers, *arguments):
 """
 
 
+WATCHES = r"""
+def hoard(ends_at, told):
+    event = os.eventfd(0)
+    watched = [os.dup(event) for _ in range(500)]  # each is counted, and no file of its own is needed
+    held = []
+    try:
+        while time.monotonic() < ends_at and len(held) < 480:
+            held.append(select.epoll())
+            for each in watched:
+                held[-1].register(each, 0)
+        os.write(told, b"m")
+    except OSError:  # none is left for this user
+        os.write(told, b".")
+    time.sleep(600)
+def hoards(most, ends_at):
+    said, told = os.pipe()
+    for number in range(most):
+        if os.fork() == 0:
+            hoard(ends_at, told)
+        if number >= os.cpu_count() - 1 and (os.read(said, 1) == b"." or time.monotonic() > ends_at):
+            return number
+"""
+
+
 @dataclass(frozen=True)
 class Siege(Attempt):
     """`needs` is the body of a function of the victim's, which says whether it has what it needs."""
@@ -72,6 +96,14 @@ SIEGES: tuple[Siege, ...] = (
         "ends = os.pipe()\n"
         "size = fcntl.fcntl(ends[0], fcntl.F_GETPIPE_SZ)\n"
         "return size == 1 << 16 and [*map(os.close, ends)] == [None, None]",
+    ),
+    Siege(
+        SHARED, "watches of epoll", (BOUNDED, POSSIBLE, BOUNDED, BOUNDED, POSSIBLE),
+        WATCHES + taker("return hoards(200, time.monotonic() + 20)"),
+        "one, ends = select.epoll(), os.pipe()\n"
+        "one.register(ends[0])\n"
+        "return [one.close(), *map(os.close, ends)] == [None] * 3",
+        spec={"memory_size_mb": 3008, "timeout_s": 60.0},  # a cgroup counts the kernel's memory, too
     ),
     Siege(
         SHARED, "every processor, by many processes", (BOUNDED, BOUNDED, BOUNDED, UNTRIED, UNTRIED),
