@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from millstream.contract.functions import Success
 from millstream.runtime import ends
 from tests.security.drivers import driver
-from tests.security.floods import pair
+from tests.security.victim import pair
 
 __all__ = ["driver"]
 
@@ -120,10 +119,9 @@ def handle(event, context):
                 FLOODS[event](until)
             except OSError:
                 pass
-    if event in FLOODS:
-        threads = [threading.Thread(target=go) for _ in range(CONNECTIONS)]
-        for thread in threads: thread.start()
-        for thread in threads: thread.join()
+    threads = [threading.Thread(target=go) for _ in range(CONNECTIONS)]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
     return "flooded" if reached else "not reached"
 """
 
@@ -134,9 +132,8 @@ async def test_floods_of_its_apis_are_hardly_noticed_by_others(
 ) -> None:
     before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     async with pair(driver, tmp_path, FLOODING, memory_size_mb=512) as it:
-        beside = await it.attack(flood)
-    assert isinstance(beside.outcome, Success), beside.outcome
-    assert beside.outcome.payload == b'"flooded"'
+        beside = await it.during(flood)
+    assert beside.answer == "flooded"
     assert beside.unharmed, beside
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kb < 64 * 1024
 
@@ -147,11 +144,11 @@ async def test_a_socket_that_lingers_does_not_hold_up_the_loop(
 ) -> None:
     if kernel == "old":
         monkeypatch.setattr(ends, "SO_PASSRIGHTS", 1 << 20)  # which no kernel knows
-    async with pair("bwrap", tmp_path, LINGERING, timeout_s=15.0) as it, asyncio.TaskGroup() as group:
+    async with pair("bwrap", tmp_path, LINGERING) as it, asyncio.TaskGroup() as group:
+        assert await it.attack(None) == "loaded"
         busy = group.create_task(_busy())
-        beside = await it.attack(1)
+        beside = await it.during()
         busy.cancel()
-    assert isinstance(beside.outcome, Success), beside.outcome
     assert beside.stood_still_s < LINGER_S / 2, beside
 
 

@@ -46,9 +46,9 @@ def test_no_other_function_notices(
 
 async def besieged(driver: str, folder: Path, siege: Siege) -> bool:
     async with pair(driver, folder, siege.code, siege.needs, **siege.spec) as it:
-        during = await it.unharmed_during()
+        beside = await it.during()
         await it.frozen()
-        return during and await it.unharmed()
+        return beside.unharmed and await it.unharmed()
 
 
 BOMB = """
@@ -104,4 +104,5 @@ return time.process_time() - begun_at > 0.2
 async def test_many_processes_have_no_more_of_the_processors_than_one(tmp_path: Path) -> None:
     need_a_cgroup("cpu")
     async with pair("bwrap", tmp_path, SPINNERS, SPINS.strip(), memory_size_mb=128, rounds=1) as it:
-        assert await it.unharmed_during()
+        beside = await it.during()
+        assert beside.unharmed, beside
