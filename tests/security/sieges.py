@@ -22,25 +22,32 @@ def call(numbers, *arguments):
 
 
 WATCHES = r"""
-def hoard(ends_at, told):
+def hoard(told):
     event = os.eventfd(0)
     watched = [os.dup(event) for _ in range(500)]  # each is counted, and no file of its own is needed
-    held = []
-    try:
-        while time.monotonic() < ends_at and len(held) < 480:
-            held.append(select.epoll())
-            for each in watched:
-                held[-1].register(each, 0)
-        os.write(told, b"m")
-    except OSError:  # none is left for this user
-        os.write(told, b".")
+    held, ends_at, full = [], time.monotonic() + 60, False
+    while len(held) < 480:
+        held.append(select.epoll())
+        for each in watched:
+            while not done(held[-1], each) and time.monotonic() < ends_at:
+                if not full:
+                    os.write(told, b".")
+                full = True
+                time.sleep(0.005)  # what others give back is taken, too
+    os.write(told, b"m")
     time.sleep(600)
+def done(one, each):
+    try:
+        return one.register(each, 0) is None
+    except OSError:
+        return False
 def hoards(most, ends_at):
     said, told = os.pipe()
     for number in range(most):
         if os.fork() == 0:
-            hoard(ends_at, told)
+            hoard(told)
         if number >= os.cpu_count() - 1 and (os.read(said, 1) == b"." or time.monotonic() > ends_at):
+            time.sleep(1)  # others need some meanwhile
             return number
 """
 
