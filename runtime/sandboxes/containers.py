@@ -32,6 +32,7 @@ from millstream.runtime.sandboxes.layout import (
     shared,
     start,
 )
+from millstream.runtime.zygote.zygote import BUFFERS, OOM_SCORE, tmp_options
 
 SOCKETS = "/.millstream/socket"
 SOCKET = "control"
@@ -42,12 +43,7 @@ ENGINES = ("proc", "sys", "dev", "tmp", "mnt", HIDDEN.lstrip("/"))
 """Of an image's root, these are the engine's, or ours."""
 
 ENGINES_ETC = ("hosts", "hostname", "resolv.conf", "mtab")
-BUFFERS = "4096 16384 65536"
-"""Buffers that a TCP socket has in the kernel, which counts them for no process."""
-
-TMP_FILES_PER_MB = 128
 STACK_BYTES, MOST_STACK_BYTES = 2 * 1024 * 1024, 8 * 1024 * 1024
-OOM_SCORE = 400
 LOG_SIZE = "64k"
 CAPABILITIES = ["NET_ADMIN", "SETUID", "SETGID", "SETPCAP"]
 """Of a first process that has to put addresses on its loopback interface, until it has."""
@@ -117,7 +113,7 @@ def _host_config(root: Root, function: FunctionSpec, sockets: Path, rights: bool
     places += [(source, place, False) for source, place in root.writable]
     return {
         "NetworkMode": "none",
-        "Sysctls": {f"net.ipv4.{name}": BUFFERS for name in ("tcp_rmem", "tcp_wmem")},
+        "Sysctls": {f"net.ipv4.{name}": sizes for name, sizes in BUFFERS.items()},
         "IpcMode": "none",
         "ReadonlyRootfs": True,
         "CapDrop": ["ALL"],
@@ -127,11 +123,11 @@ def _host_config(root: Root, function: FunctionSpec, sockets: Path, rights: bool
         "PidsLimit": PROCESSES,
         "Memory": memory_bytes,
         "MemorySwap": memory_bytes,
-        "OomScoreAdj": OOM_SCORE,
+        "OomScoreAdj": int(OOM_SCORE),
         "Ulimits": [  # descriptors are the engine's default; what the first process starts has Lambda's
             {"Name": "stack", "Soft": STACK_BYTES, "Hard": MOST_STACK_BYTES},
         ],
-        "Tmpfs": {"/tmp": f"exec,nosuid,nodev,size={tmp_mb}m,nr_inodes={tmp_mb * TMP_FILES_PER_MB}"},
+        "Tmpfs": {"/tmp": f"exec,nosuid,nodev,{tmp_options(tmp_mb)}"},
         "Mounts": [
             {"Type": "bind", "Source": source, "Target": place, "ReadOnly": read_only,
              "BindOptions": {"Propagation": "rprivate"}}
@@ -185,8 +181,7 @@ def _archive(inside: Layout, etc: Path | None = None) -> bytes:
     with tarfile.open(fileobj=out, mode="w") as archive:
         for folder in inside.folders:
             entry = tarfile.TarInfo(folder.lstrip("/"))
-            # The engine gives what it mounts on /tmp the mode of the folder below.
-            entry.type, entry.mode = tarfile.DIRTYPE, 0o1777 if folder == "/tmp" else 0o755
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
             archive.addfile(entry)
         for target, place in inside.symlinks:
             entry = tarfile.TarInfo(place.lstrip("/"))
