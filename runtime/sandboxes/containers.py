@@ -72,8 +72,7 @@ def root_of(function: FunctionSpec, work_dir: Path, user: int) -> Root:
     if function.image is not None:
         return _image_root(function, function.image.root, work_dir)
     inside = layout(function, work_dir, user)
-    started = [*start(RUNTIME, "zygote.contained"), f"{SOCKETS}/{SOCKET}", mode(function)]
-    command = [inside.python, "-S", "-s", *started]
+    command = [inside.python, "-S", "-s", *_first(RUNTIME, function)]
     return _root(inside, _archive(inside), command)
 
 
@@ -138,6 +137,11 @@ def _host_config(root: Root, function: FunctionSpec, sockets: Path, rights: bool
     }  # fmt: skip
 
 
+def _first(runtime: str, function: FunctionSpec) -> list[str]:
+    """Arguments of the interpreter, whose runtime is in that folder, for the first process."""
+    return [*start(runtime, "zygote.contained"), f"{SOCKETS}/{SOCKET}", mode(function), function.name]
+
+
 def _root(inside: Layout, archive: bytes, command: list[str]) -> Root:
     name = hashlib.sha256(archive).hexdigest()[:16]
     return Root(name, archive, inside.mounts, inside.writable, command, inside.variables)
@@ -170,7 +174,7 @@ def _image_root(function: FunctionSpec, files: Path, work_dir: Path) -> Root:
     python = f"{HIDDEN}/lang/bin/python{sys.version_info.major}.{sys.version_info.minor}"
     libraries = f"{HIDDEN}/lib:{HIDDEN}/lang/lib"
     command = [f"{HIDDEN}/lib/{loader.name}", "--library-path", libraries, python, "-S", "-s"]
-    command += [*start(f"{HIDDEN}/runtime", "zygote.contained"), f"{SOCKETS}/{SOCKET}", mode(function)]
+    command += _first(f"{HIDDEN}/runtime", function)
     etc = files / "etc"
     return _root(inside, _archive(inside, etc if etc.is_dir() and not etc.is_symlink() else None), command)
 

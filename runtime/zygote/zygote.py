@@ -246,11 +246,16 @@ def limit_stack() -> None:
     resource.setrlimit(resource.RLIMIT_STACK, (min(STACK_BYTES, hard) if hard > 0 else STACK_BYTES, hard))
 
 
+def show(name: str) -> None:
+    """Have whoever looks at the host's processes see it; what is forked shows it, too."""
+    libc.prctl(PR_SET_NAME, name.encode(), 0, 0, 0)
+
+
 def main() -> None:
     """Entry point: preload, then serve."""
     limit_stack()
     allow_descriptors()
-    libc.prctl(PR_SET_NAME, sys.argv[3].encode(), 0, 0, 0)  # for whoever looks at the host's processes
+    show(sys.argv[3])
     mode = sys.argv[2]
     if mode != "bare":
         from ..bootstrap import bootstrap
