@@ -32,6 +32,7 @@ ATTACKS = (
     "-k",
     "not docker",  # its engine is root's: there is one column for it
 )
+PACKAGES = ("tests/functions/test_confinement.py",)
 
 SETTING = """
 set -e
@@ -65,7 +66,7 @@ def open_folder() -> Iterator[Path]:
 @pytest.mark.skipif(
     any(shutil.which(tool) is None for tool in ("unshare", "setpriv", "bash")), reason="needs util-linux"
 )
-@pytest.mark.parametrize("chosen", [CHOSEN, ATTACKS], ids=["life", "attacks"])
+@pytest.mark.parametrize("chosen", [CHOSEN, ATTACKS, PACKAGES], ids=["life", "attacks", "packages"])
 def test_an_ordinary_users_daemon_isolates_as_well(open_folder: Path, chosen: tuple[str, ...]) -> None:
     scratch = open_folder / "scratch"
     scratch.mkdir()
