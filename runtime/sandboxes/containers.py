@@ -185,7 +185,8 @@ def _archive(inside: Layout, etc: Path | None = None) -> bytes:
     with tarfile.open(fileobj=out, mode="w") as archive:
         for folder in inside.folders:
             entry = tarfile.TarInfo(folder.lstrip("/"))
-            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+            # The engine gives what it mounts on /tmp the mode of the folder below, whatever it is told.
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o1777 if folder == "/tmp" else 0o755
             archive.addfile(entry)
         for target, place in inside.symlinks:
             entry = tarfile.TarInfo(place.lstrip("/"))
