@@ -32,6 +32,7 @@ from millstream.runtime.sandboxes.layout import (
     shared,
     start,
 )
+from millstream.runtime.zygote.zygote import BUFFERS, OOM_SCORE, tmp_options
 
 SOCKETS = "/.millstream/socket"
 SOCKET = "control"
@@ -42,12 +43,7 @@ ENGINES = ("proc", "sys", "dev", "tmp", "mnt", HIDDEN.lstrip("/"))
 """Of an image's root, these are the engine's, or ours."""
 
 ENGINES_ETC = ("hosts", "hostname", "resolv.conf", "mtab")
-BUFFERS = "4096 16384 65536"
-"""Buffers that a TCP socket has in the kernel, which counts them for no process."""
-
-TMP_FILES_PER_MB = 128
 STACK_BYTES, MOST_STACK_BYTES = 2 * 1024 * 1024, 8 * 1024 * 1024
-OOM_SCORE = 400
 LOG_SIZE = "64k"
 CAPABILITIES = ["NET_ADMIN", "SETUID", "SETGID", "SETPCAP"]
 """Of a first process that has to put addresses on its loopback interface, until it has."""
@@ -76,8 +72,7 @@ def root_of(function: FunctionSpec, work_dir: Path, user: int) -> Root:
     if function.image is not None:
         return _image_root(function, function.image.root, work_dir)
     inside = layout(function, work_dir, user)
-    started = [*start(RUNTIME, "zygote.contained"), f"{SOCKETS}/{SOCKET}", mode(function)]
-    command = [inside.python, "-S", "-s", *started]
+    command = [inside.python, "-S", "-s", *_first(RUNTIME, function)]
     return _root(inside, _archive(inside), command)
 
 
@@ -117,7 +112,7 @@ def _host_config(root: Root, function: FunctionSpec, sockets: Path, rights: bool
     places += [(source, place, False) for source, place in root.writable]
     return {
         "NetworkMode": "none",
-        "Sysctls": {f"net.ipv4.{name}": BUFFERS for name in ("tcp_rmem", "tcp_wmem")},
+        "Sysctls": {f"net.ipv4.{name}": sizes for name, sizes in BUFFERS.items()},
         "IpcMode": "none",
         "ReadonlyRootfs": True,
         "CapDrop": ["ALL"],
@@ -127,11 +122,11 @@ def _host_config(root: Root, function: FunctionSpec, sockets: Path, rights: bool
         "PidsLimit": PROCESSES,
         "Memory": memory_bytes,
         "MemorySwap": memory_bytes,
-        "OomScoreAdj": OOM_SCORE,
+        "OomScoreAdj": int(OOM_SCORE),
         "Ulimits": [  # descriptors are the engine's default; what the first process starts has Lambda's
             {"Name": "stack", "Soft": STACK_BYTES, "Hard": MOST_STACK_BYTES},
         ],
-        "Tmpfs": {"/tmp": f"exec,nosuid,nodev,size={tmp_mb}m,nr_inodes={tmp_mb * TMP_FILES_PER_MB}"},
+        "Tmpfs": {"/tmp": f"exec,nosuid,nodev,{tmp_options(tmp_mb)}"},
         "Mounts": [
             {"Type": "bind", "Source": source, "Target": place, "ReadOnly": read_only,
              "BindOptions": {"Propagation": "rprivate"}}
@@ -140,6 +135,11 @@ def _host_config(root: Root, function: FunctionSpec, sockets: Path, rights: bool
         "LogConfig": {"Type": "json-file", "Config": {"max-size": LOG_SIZE, "max-file": "1"}},
         "Init": False,
     }  # fmt: skip
+
+
+def _first(runtime: str, function: FunctionSpec) -> list[str]:
+    """Arguments of the interpreter, whose runtime is in that folder, for the first process."""
+    return [*start(runtime, "zygote.contained"), f"{SOCKETS}/{SOCKET}", mode(function), function.name]
 
 
 def _root(inside: Layout, archive: bytes, command: list[str]) -> Root:
@@ -174,7 +174,7 @@ def _image_root(function: FunctionSpec, files: Path, work_dir: Path) -> Root:
     python = f"{HIDDEN}/lang/bin/python{sys.version_info.major}.{sys.version_info.minor}"
     libraries = f"{HIDDEN}/lib:{HIDDEN}/lang/lib"
     command = [f"{HIDDEN}/lib/{loader.name}", "--library-path", libraries, python, "-S", "-s"]
-    command += [*start(f"{HIDDEN}/runtime", "zygote.contained"), f"{SOCKETS}/{SOCKET}", mode(function)]
+    command += _first(f"{HIDDEN}/runtime", function)
     etc = files / "etc"
     return _root(inside, _archive(inside, etc if etc.is_dir() and not etc.is_symlink() else None), command)
 
@@ -185,7 +185,7 @@ def _archive(inside: Layout, etc: Path | None = None) -> bytes:
     with tarfile.open(fileobj=out, mode="w") as archive:
         for folder in inside.folders:
             entry = tarfile.TarInfo(folder.lstrip("/"))
-            # The engine gives what it mounts on /tmp the mode of the folder below.
+            # The engine gives what it mounts on /tmp the mode of the folder below, whatever it is told.
             entry.type, entry.mode = tarfile.DIRTYPE, 0o1777 if folder == "/tmp" else 0o755
             archive.addfile(entry)
         for target, place in inside.symlinks:

@@ -1,10 +1,10 @@
-"""The first process of a container: limits itself, then supervises. Its arguments are SOCKET and MODE.
+"""The first process of a container: limits itself, then supervises. Its arguments are SOCKET, MODE and NAME.
 
 SOCKET is a SOCK_SEQPACKET socket of the daemon's; it removes the file before anything of the function
-starts. MODE is that of `zygote.py`. The daemon says first the seccomp filter, and then JSON: `tmp_mb`,
-`data_mb`, `stacks_mb`, `listen` as for `zygote.py`, `processes` (true: the engine does not limit their
-number) and `user` (null, or whom to become). The container has given it all namespaces and mounts, and no
-capability but for `user`.
+starts. MODE and NAME are those of `zygote.py`. The daemon says first the seccomp filter, and then JSON:
+`tmp_mb`, `data_mb`, `stacks_mb`, `listen` as for `zygote.py`, `processes` (true: the engine does not limit
+their number) and `user` (null, or whom to become). The container has given it all namespaces and mounts, and
+no capability but for `user`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ def main() -> None:
     """Entry point."""
     zygote.limit_stack()
     zygote.allow_descriptors()
+    zygote.show(sys.argv[3])
     if sys.argv[2] != "bare":
         from ..bootstrap import bootstrap
 

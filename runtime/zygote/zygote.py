@@ -61,10 +61,7 @@ OOM_SCORE = "400"  # where memory ends, an environment goes before its template,
 STACK_BYTES = 8 * 1024 * 1024
 """Of the main thread. Other threads have the smaller one that the launcher sets."""
 
-BUFFERS = {
-    "/proc/sys/net/ipv4/tcp_rmem": "4096 16384 65536",
-    "/proc/sys/net/ipv4/tcp_wmem": "4096 16384 65536",
-}
+BUFFERS = dict.fromkeys(("tcp_rmem", "tcp_wmem"), "4096 16384 65536")
 """Bytes that a TCP socket may hold in the kernel: least, at first, most. They are charged to no process, but
 counted together for the whole host; a connection to oneself needs no more."""
 
@@ -128,7 +125,7 @@ def isolate(request: dict[str, Any], seccomp_filter: bytes) -> list[int]:
     image.mount("proc", "/proc", "proc", NO_PROGRAMS, None)
     image.write("/proc/self/oom_score_adj", OOM_SCORE)
     for name, value in BUFFERS.items():
-        image.write(name, value)
+        image.write(f"/proc/sys/net/ipv4/{name}", value)
     own, system = (os.open(folder, os.O_PATH | os.O_CLOEXEC) for folder in ("/proc/self", "/proc/sys"))
     for folder in ("/proc/1", "/proc/sys"):  # the kernel takes the function for their owner
         image.mount(folder, folder, None, MS_BIND, None)
@@ -249,11 +246,16 @@ def limit_stack() -> None:
     resource.setrlimit(resource.RLIMIT_STACK, (min(STACK_BYTES, hard) if hard > 0 else STACK_BYTES, hard))
 
 
+def show(name: str) -> None:
+    """Have whoever looks at the host's processes see it; what is forked shows it, too."""
+    libc.prctl(PR_SET_NAME, name.encode(), 0, 0, 0)
+
+
 def main() -> None:
     """Entry point: preload, then serve."""
     limit_stack()
     allow_descriptors()
-    libc.prctl(PR_SET_NAME, sys.argv[3].encode(), 0, 0, 0)  # for whoever looks at the host's processes
+    show(sys.argv[3])
     mode = sys.argv[2]
     if mode != "bare":
         from ..bootstrap import bootstrap

@@ -21,6 +21,37 @@ def call(numbers, *arguments):
 """
 
 
+WATCHES = r"""
+def hoard(told):
+    event = os.eventfd(0)
+    watched = [os.dup(event) for _ in range(500)]  # each is counted, and no file of its own is needed
+    held, ends_at, full = [], time.monotonic() + 60, False
+    while len(held) < 480:
+        held.append(select.epoll())
+        for each in watched:
+            while not done(held[-1], each) and time.monotonic() < ends_at:
+                if not full:
+                    os.write(told, b".")
+                full = True
+                time.sleep(0.005)  # what others give back is taken, too
+    os.write(told, b"m")
+    time.sleep(600)
+def done(one, each):
+    try:
+        return one.register(each, 0) is None
+    except OSError:
+        return False
+def hoards(most, ends_at):
+    said, told = os.pipe()
+    for number in range(most):
+        if os.fork() == 0:
+            hoard(told)
+        if number >= os.cpu_count() - 1 and (os.read(said, 1) == b"." or time.monotonic() > ends_at):
+            time.sleep(1)  # others need some meanwhile
+            return number
+"""
+
+
 @dataclass(frozen=True)
 class Siege(Attempt):
     """`needs` is the body of a function of the victim's, which says whether it has what it needs."""
@@ -72,6 +103,14 @@ SIEGES: tuple[Siege, ...] = (
         "ends = os.pipe()\n"
         "size = fcntl.fcntl(ends[0], fcntl.F_GETPIPE_SZ)\n"
         "return size == 1 << 16 and [*map(os.close, ends)] == [None, None]",
+    ),
+    Siege(
+        SHARED, "watches of epoll", (BOUNDED, POSSIBLE, BOUNDED, BOUNDED, POSSIBLE),
+        WATCHES + taker("return hoards(200, time.monotonic() + 20)"),
+        "one, ends = select.epoll(), os.pipe()\n"
+        "one.register(ends[0])\n"
+        "return [one.close(), *map(os.close, ends)] == [None] * 3",
+        spec={"memory_size_mb": 3008, "timeout_s": 60.0},  # a cgroup counts the kernel's memory, too
     ),
     Siege(
         SHARED, "every processor, by many processes", (BOUNDED, BOUNDED, BOUNDED, UNTRIED, UNTRIED),

@@ -1,4 +1,4 @@
-"""What a function may try on the first process of its environment, and on a reset of it."""
+"""The first process of an environment: its name, what a function may try on it, and on a reset."""
 
 from __future__ import annotations
 
@@ -42,3 +42,10 @@ async def test_what_left_its_session_ends_with_a_reset(runtime: MakeRuntime, dri
     async with runtime(driver, code, timeout_s=10.0) as it:
         await it.error("go")
         assert len(await it.answer()) == 2
+
+
+@sandboxes
+async def test_the_hosts_ps_shows_the_functions_name(runtime: MakeRuntime, driver: str) -> None:
+    code = "def handle(e, c):\n    return [open(f'/proc/{pid}/comm').read().strip() for pid in (1, 'self')]\n"
+    async with runtime(driver, code, timeout_s=10.0) as it:
+        assert await it.answer() == ["f", "f"]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +21,23 @@ from millstream.runtime.logs import FunctionLogs
 from millstream.runtime.pool import RuntimePool
 
 ROUNDS = 100
-"""Warm invocations that are measured, so that the slowest but one is about the 99th percentile."""
+"""Warm invocations that are measured while nothing else happens."""
+
+EVERY_S = 0.02
+"""Pause between those that are measured during an attack: others must have a processor, too."""
 
 CONCURRENCY = 1000
 """So many may run, and ten times as many begin in a second: more than are tried."""
 
-FLOOR_S = 0.2
-"""A busy machine takes so much by itself. An attack that reaches its victim takes seconds from it, or all."""
+TIMES, FLOOR_S = 3, 0.2
+"""An attack may make the 99th percentile so many times higher, or as high as a busy machine does by itself:
+what reaches its victim takes seconds from it, or all."""
 
 TRIES = 3
 """A machine is busy with something else for a while; what a frozen attacker holds, it goes on to hold."""
 
-TIMES = 3
 FREEZE_S = 0.05
+TURN_S = 0.005
 
 VICTIM = """
 import os, select, socket, time
@@ -44,18 +49,66 @@ def handle(e, c):
 
 
 @dataclass
+class Warm:
+    """Warm invocations of the victim, one after the other."""
+
+    took_s: list[float] = field(default_factory=list)
+    wrong: list[Any] = field(default_factory=list)
+    """Outcomes that were not its answer, or an answer without what it needs."""
+
+    @property
+    def p99_s(self) -> float:
+        """The 99th percentile, by nearest rank."""
+        return sorted(self.took_s)[math.ceil(0.99 * len(self.took_s)) - 1]
+
+    def unharmed(self, alone_s: float) -> bool:
+        """All were right, and hardly slower than they were without an attack."""
+        return not self.wrong and self.p99_s <= max(TIMES * alone_s, FLOOR_S)
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What came of an attack, and of the victim's invocations meanwhile."""
+
+    answer: Any
+    warm: Warm
+    alone_s: float
+    stood_still_s: float  # the loop, longest
+
+    @property
+    def unharmed(self) -> bool:
+        """True if the victim has hardly noticed."""
+        return self.warm.unharmed(self.alone_s)
+
+    def __str__(self) -> str:
+        took = f"{self.warm.p99_s:.3f} s of {len(self.warm.took_s)}, wrong: {self.warm.wrong[:3]}"
+        return f"p99 {took}, alone {self.alone_s:.3f} s, loop stood {self.stood_still_s:.3f} s"
+
+
+@dataclass
 class Pair:
-    """The pool with both; `victim_s` is what the victim's warm invocations took while it was alone."""
+    """The pool with both; `alone_s` is the 99th percentile of the victim's warm invocations before it."""
 
     pool: RuntimePool
-    victim_s: float
+    alone_s: float
     rounds: int = ROUNDS
 
     async def attack(self, event: Any = True) -> Any:
-        """The answer of the one that takes."""
+        """Run the one that takes once, and return its answer."""
         outcome = await self.pool.invoke("evil", msgspec.json.encode(event))
         assert isinstance(outcome, Success), outcome
         return msgspec.json.decode(outcome.payload)
+
+    async def during(self, event: Any = True) -> Beside:
+        """Run it, and invoke the victim all the while."""
+        warm = Warm()
+        async with asyncio.TaskGroup() as group:
+            attack = group.create_task(self.attack(event))
+            stood = group.create_task(_longest_stall(attack))
+            while not attack.done():
+                await _invoke(self.pool, warm)
+                await asyncio.sleep(EVERY_S)
+        return Beside(attack.result(), warm, self.alone_s, stood.result())
 
     async def frozen(self) -> None:
         """Return once the one that takes is frozen, with all that it has taken."""
@@ -70,22 +123,12 @@ class Pair:
         if [each.result() for each in cold] != [[n, True] for n in range(3)]:
             return False
         for _ in range(TRIES):
-            slowest_s = await _warm(self.pool, self.rounds)
-            if slowest_s is None:
+            warm = await _warm(self.pool, self.rounds)
+            if warm.wrong:
                 return False
-            if slowest_s <= max(TIMES * self.victim_s, FLOOR_S):
+            if warm.unharmed(self.alone_s):
                 return True
         return False
-
-    async def unharmed_during(self, event: Any = True) -> bool:
-        """The same while the other is at it."""
-        async with asyncio.TaskGroup() as group:
-            attack = group.create_task(self.attack(event))
-            while not attack.done():
-                slowest_s = await _warm(self.pool, self.rounds)
-                if slowest_s is None or slowest_s > max(TIMES * self.victim_s, FLOOR_S):
-                    return False
-        return True
 
 
 @asynccontextmanager
@@ -108,28 +151,42 @@ async def pair(
         async with pool:
             first = await _victim(pool, {"n": 0})
             assert first == [0, True], first  # it is alone
-            alone_s = await _warm(pool, rounds)
-            assert alone_s is not None
-            yield Pair(pool, alone_s, rounds)
+            alone = await _warm(pool, rounds)
+            assert not alone.wrong, alone.wrong
+            yield Pair(pool, alone.p99_s, rounds)
     finally:
         await sandbox.aclose()
 
 
-async def _warm(pool: RuntimePool, rounds: int) -> float | None:
-    """The slowest of its warm invocations but one. None: one was wrong."""
-    taken_s: list[float] = []
-    for number in range(rounds):
-        begun_at = time.perf_counter()
-        answer = await _victim(pool, {"n": number})
-        taken_s.append(time.perf_counter() - begun_at)
-        if answer != [number, True]:
-            return None
-    return sorted(taken_s)[-min(2, rounds)]
+async def _warm(pool: RuntimePool, rounds: int) -> Warm:
+    warm = Warm()
+    for _ in range(rounds):
+        await _invoke(pool, warm)
+    return warm
+
+
+async def _invoke(pool: RuntimePool, warm: Warm) -> None:
+    number = len(warm.took_s)
+    begun_at = time.perf_counter()
+    answer = await _victim(pool, {"n": number})
+    warm.took_s.append(time.perf_counter() - begun_at)
+    if answer != [number, True]:
+        warm.wrong.append(answer)
 
 
 async def _victim(pool: RuntimePool, event: Any) -> Any:
     outcome = await pool.invoke("victim", msgspec.json.encode(event))
     return msgspec.json.decode(outcome.payload) if isinstance(outcome, Success) else outcome
+
+
+async def _longest_stall(while_running: asyncio.Task[Any]) -> float:
+    """How long the loop went without a turn at most."""
+    longest_s, turned_at = 0.0, time.monotonic()
+    while not while_running.done():
+        await asyncio.sleep(TURN_S)
+        now = time.monotonic()
+        longest_s, turned_at = max(longest_s, now - turned_at), now
+    return longest_s
 
 
 def _function(folder: Path, name: str, code: str, **spec: Any) -> FunctionSpec:

@@ -1,8 +1,8 @@
 """A program that takes foreign bytes apart: zips, tars, Python, ignore files. It can do nothing else.
 
-It loads what its task needs, gives up root, and then lowers its limits so far that it can open nothing:
-no file, no socket, no process. It reads requests from its standard input, and answers on its standard
-output. See docs/adr/0010-packages-are-taken-apart-in-a-child.md.
+It loads what its task needs, gives up root, and its user's rights to files and other processes, and then
+lowers its limits so far that it can open nothing: no file, no socket, no process. It reads requests from its
+standard input, and answers on its standard output. See docs/adr/0010-packages-are-taken-apart-in-a-child.md.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import BinaryIO, TypeAlias
 
+from millstream.functions.confined import landlock
 from millstream.functions.confined.frames import SOURCE, Kind, Over, write
 
 Serve: TypeAlias = Callable[[BinaryIO, BinaryIO], None]
@@ -58,6 +59,7 @@ def confine(user: int, cpu_s: int, memory_bytes: int, descriptors: int) -> None:
         os.setgroups([])
         os.setgid(user)
         os.setuid(user)
+    landlock.give_up_rights()  # an ordinary user's child is that user still, and removing a file opens none
     resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
 
