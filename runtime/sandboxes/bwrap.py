@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import shutil
 import signal
@@ -25,8 +26,9 @@ from millstream.runtime.environment import Environment
 from millstream.runtime.processes import NotStarted
 from millstream.runtime.sandboxes.cgroups import Group, Groups, Share
 from millstream.runtime.sandboxes.hierarchies import find_groups
-from millstream.runtime.sandboxes.launching import UMASK, launched
-from millstream.runtime.sandboxes.layout import RUNTIME, Layout, layout, mode, start
+from millstream.runtime.sandboxes.launching import UMASK, Identity, launched
+from millstream.runtime.sandboxes.layout import OURS, RUNTIME, Layout, layout, mode, start
+from millstream.runtime.sandboxes.subordinate import ETC, FILES, Missing, Subordinates, find_subordinates
 from millstream.runtime.sandboxes.supervised import SupervisedProcesses
 from millstream.runtime.sandboxes.template import Template
 from millstream.runtime.sandboxes.users import HostUsers, host_users
@@ -46,6 +48,15 @@ WAYS_OUT = (
     "or choose --isolation process, which is weaker"
 )
 
+MAPS_WAY_OUT = (
+    "let newuidmap and newgidmap work (apt install --reinstall uidmap; no NoNewPrivileges), and all users "
+    "read millstream and its interpreter"
+)
+
+FIRST_FILES = [f"{RUNTIME}/{OURS}/{name}.py" for name in ("zygote/zygote", "bootstrap/bootstrap")]
+
+logger = logging.getLogger(__name__)
+
 
 class BwrapSandbox:
     """Implements Sandbox. Works as root, which it gives up first, and as an ordinary user."""
@@ -57,7 +68,8 @@ class BwrapSandbox:
         self._templates: dict[str, Template] = {}
         self._ended: list[Template] = []
         self._groups: Groups | None = None
-        self._users: HostUsers | None = None  # where the daemon is root
+        self._users: HostUsers | None = None  # None: all functions are the daemon's own user
+        self._subordinates: Subordinates | Missing | None = None  # None: the daemon is root
         self._starting = asyncio.Lock()
 
     async def start(self) -> None:
@@ -73,13 +85,33 @@ class BwrapSandbox:
             raise SandboxUnavailable(f"isolation bwrap: {wanted}, found: {error}") from error
         self._filter = seccomp.program()
         self._work_dir.mkdir(parents=True, exist_ok=True)
-        self._users = host_users() if os.geteuid() == 0 else None
         self._groups = find_groups(quota=os.environ.get(QUOTA) == "1")
-        if self._groups is not None and await self._try():
+        self._choose_users()
+        why = await self._settle_users()
+        if why and self._groups is not None:
             self._groups.close()
             self._groups = None
-        if self._groups is None and (why := await self._try()):
+            self._choose_users()
+            why = await self._settle_users()
+        if why:
             raise SandboxUnavailable(f"isolation bwrap: {why}; {WAYS_OUT}")
+        if isinstance(self._subordinates, Missing):
+            shared = {"why": self._subordinates.why, "way_out": self._subordinates.way_out}
+            logger.info(
+                "functions share the daemon's user, with what the kernel counts by user", extra=shared
+            )
+
+    def users(self) -> str:
+        """Who functions are to the host, once this has started."""
+        match self._subordinates:
+            case None:
+                return "which is given up before a sandbox is made: each function is a user of its own"
+            case Subordinates(uids):
+                own = f"one of its subordinate ids {uids.start}-{uids.stop - 1}"
+                return f"each function is a user of its own, {own}"
+            case Missing(why, way_out):
+                shared = "all functions are this user, too, and share what is counted by user"
+                return f"{shared}: {why}; way out: {way_out}"
 
     def limits(self) -> str:
         found = [] if self._groups is None else self._groups.controllers
@@ -136,12 +168,43 @@ class BwrapSandbox:
                 break
             await asyncio.sleep(GROUP_CLOSE_S)
 
+    def _choose_users(self) -> None:
+        if os.geteuid() == 0:
+            self._users = host_users()
+            return
+        self._subordinates = find_subordinates()
+        if isinstance(self._subordinates, Subordinates):
+            self._users = HostUsers(self._subordinates.uids, str(ETC / FILES[0]))
+
+    async def _settle_users(self) -> str:
+        """Try an empty sandbox, without the subordinate ids too. Why it cannot be made; empty if it can."""
+        why = await self._try()
+        if why and isinstance(self._subordinates, Subordinates):
+            self._subordinates, self._users = Missing(why, MAPS_WAY_OUT), None
+            why = await self._try()
+        return why
+
+    def _identity(self, function: FunctionSpec | None) -> Identity:
+        """With None, of a trial."""
+        if self._users is None:
+            return Identity()
+        if not isinstance(self._subordinates, Subordinates):
+            return Identity(self._users.first if function is None else self._users.of(function))
+        if function is not None and function.file_system is not None:
+            return Identity()  # its files are to be the user's own
+        uid = self._users.first if function is None else self._users.of(function)
+        maps = self._subordinates.maps(os.getuid(), os.getgid())
+        return Identity(self._subordinates.number(uid), maps)
+
     async def _try(self) -> str:
         """Why an empty sandbox cannot be made; empty if it can."""
         group = None if self._groups is None else self._groups.make("probe")
         empty = layout(None, self._work_dir)
-        user = None if self._users is None else self._users.first
-        process, log = await self._launch("probe", empty, ["/usr/bin/env", "true"], [], group, user)
+        identity = self._identity(None)
+        command = ["/usr/bin/env", "true"]
+        if identity.maps:  # another user may not be able to read what the daemon's own can
+            command = ["/usr/bin/env", "head", "-q", "-c0", empty.python, *FIRST_FILES]
+        process, log = await self._launch("probe", empty, command, [], group, identity)
         status = await process.wait()
         if self._groups is not None and group is not None:
             self._groups.drop(group)
@@ -173,8 +236,9 @@ class BwrapSandbox:
                 mode(function),
                 function.name,
             ]
-            user = None if self._users is None else self._users.of(function)
-            process, log = await self._launch(function.name, inside, command, [theirs.fileno()], group, user)
+            process, log = await self._launch(
+                function.name, inside, command, [theirs.fileno()], group, self._identity(function)
+            )
             template = Template(function, process, ours, log, group)
         finally:
             theirs.close()
@@ -202,7 +266,7 @@ class BwrapSandbox:
         command: list[str],
         descriptors: list[int],
         group: Group | None,
-        user: int | None,
+        identity: Identity,
     ) -> tuple[asyncio.subprocess.Process, Path]:
         """Start bwrap; its log takes what it, and the zygote, have to say."""
         wanted = {
@@ -213,7 +277,8 @@ class BwrapSandbox:
             "writable": inside.writable,
             "command": command,
             "cgroups": [] if group is None else group.entrances,
-            "uid": user,
+            "maps": identity.maps,
+            "uid": identity.uid,
         }
         log = self._work_dir / f"{name}.log"
         with log.open("wb") as out, launched(wanted).opened() as (launcher, more):
