@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.security.outcomes import BOUNDED, POSSIBLE, UNTRIED, Attempt, everywhere
+from tests.security.outcomes import BOUNDED, POSSIBLE, UNTRIED, WITH_IDS, Attempt, everywhere
 
 SHARED = "what the kernel counts for all"
 
@@ -57,7 +57,7 @@ SIEGES: tuple[Siege, ...] = (
         "return made >= 0 and os.close(made) is None",
     ),
     Siege(
-        SHARED, "pages of pipes", (BOUNDED, POSSIBLE, BOUNDED, BOUNDED, POSSIBLE),
+        SHARED, "pages of pipes", (BOUNDED, WITH_IDS, BOUNDED, BOUNDED, POSSIBLE),
         taker(
             "import fcntl",
             "while len(kept) < 450:",

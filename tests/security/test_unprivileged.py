@@ -40,6 +40,7 @@ ATTACKS = (
 
 SUBORDINATE = (
     "tests/security/subordinate_users.py",
+    "tests/security/test_sieges.py::test_no_other_function_notices[bwrap-pages of pipes]",
     "tests/security/test_isolation.py::test_a_function_holds_no_capability_and_gains_none",
     "tests/security/test_isolation.py::test_processes_are_bounded_and_end_with_their_environment",
     "tests/security/test_supervisor.py::test_its_supervisor_survives_every_signal[bwrap]",
