@@ -29,6 +29,12 @@ STAGE = "/tmp"
 OPEN_STAGE = b"mode=1777,size=64m,nr_inodes=8192"
 """What is staged for a plain process may be written beside: a program may name /tmp, whatever TMPDIR says."""
 
+INOTIFY = {
+    "/proc/sys/fs/inotify/max_user_instances": "/proc/sys/user/max_inotify_instances",
+    "/proc/sys/fs/inotify/max_user_watches": "/proc/sys/user/max_inotify_watches",
+}
+"""Settings of the host, and of a user namespace for whoever reads them within."""
+
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 DESCRIPTORS = 1024
 """Of a plain process; the daemon has more. Source: AWS, "Lambda quotas"."""
@@ -114,6 +120,7 @@ def become_root(maps: list[list[str]]) -> None:
         os.close(descriptor)
     if os.waitpid(child, 0)[1]:
         os._exit(1)  # the program has said why
+    limit_inotify()
 
 
 def map_ids(pid: int, maps: list[list[str]]) -> int:
@@ -123,6 +130,16 @@ def map_ids(pid: int, maps: list[list[str]]) -> int:
         if status:
             return status
     return 0
+
+
+def limit_inotify() -> None:
+    """The kernel counts these for who made the namespace, too: leave others of that user as much again."""
+    for host, own in INOTIFY.items():
+        if os.access(own, os.W_OK):  # else the host shows its settings read-only
+            with open(host, encoding="ascii") as file:
+                most = int(file.read())
+            with open(own, "w", encoding="ascii") as file:
+                file.write(str(most // 2))
 
 
 def limit_descriptors() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import ctypes
 import fcntl
 import json
 import logging
@@ -20,7 +22,7 @@ import pytest
 from millstream.contract.functions import FileSystem
 from millstream.runtime.sandboxes.subordinate import PROGRAMS, Subordinates, find_subordinates
 from tests.runtime.conftest import MakeRuntime, runtime
-from tests.security.sieges import SIEGES
+from tests.security.sieges import SIEGES, taker
 from tests.security.victim import pair
 
 __all__ = ["runtime"]
@@ -29,7 +31,9 @@ WITHIN_S = 30.0
 PIPE_BYTES = 1 << 16
 """The kernel gives one less once its user has taken what it may: pipe(7), "/proc files"."""
 
-PIPES = next(siege for siege in SIEGES if siege.name == "pages of pipes")
+PIPES, INOTIFY = (
+    next(siege for siege in SIEGES if siege.name == name) for name in ("pages of pipes", "inotify instances")
+)
 
 
 def uids() -> range:
@@ -85,6 +89,18 @@ async def test_what_one_takes_of_a_users_quota_neither_another_nor_the_daemon_la
         for end in ends:
             os.close(end)
         assert size_bytes == PIPE_BYTES
+
+
+async def test_many_environments_of_one_leave_inotify_to_another_and_the_daemon(tmp_path: Path) -> None:
+    code = taker("while libc.inotify_init() >= 0:", "    kept.append(1)", "time.sleep(e)", "return len(kept)")
+    async with pair("bwrap", tmp_path, code, INOTIFY.needs) as it:
+        async with asyncio.TaskGroup() as group:
+            taken = [group.create_task(it.attack(2.0)) for _ in range(10)]
+        assert sum(each.result() for each in taken) > 16
+        assert await it.unharmed()
+        own = ctypes.CDLL(None).inotify_init()
+        assert own >= 0
+        os.close(own)
 
 
 async def test_a_function_with_a_folder_is_the_daemons_user(runtime: MakeRuntime, tmp_path: Path) -> None:
