@@ -40,7 +40,6 @@ ATTACKS = (
 
 SUBORDINATE = (
     "tests/security/subordinate_users.py",
-    "tests/security/test_sieges.py::test_no_other_function_notices[bwrap-pages of pipes]",
     "tests/security/test_isolation.py::test_a_function_holds_no_capability_and_gains_none",
     "tests/security/test_isolation.py::test_processes_are_bounded_and_end_with_their_environment",
     "tests/security/test_supervisor.py::test_its_supervisor_survives_every_signal[bwrap]",
@@ -48,6 +47,8 @@ SUBORDINATE = (
     "--deselect",
     "tests/security/subordinate_users.py::" + WITHOUT,
 )
+
+SUBORDINATE_ATTACKS = (*ATTACKS[:-1], "bwrap")
 
 SETTING = """
 set -e
@@ -102,8 +103,11 @@ def test_an_ordinary_users_daemon_isolates_as_well(open_folder: Path, chosen: tu
     shutil.which("newuidmap") is None and not os.environ.get("CI"),
     reason="needs newuidmap (apt install uidmap)",
 )
-def test_with_subordinate_ids_each_function_is_a_user_of_its_own(open_folder: Path) -> None:
-    run_as_user(open_folder, SUBORDINATE, account=True, ids=f"{NAME}:{IDS}")
+@pytest.mark.parametrize("chosen", [SUBORDINATE, SUBORDINATE_ATTACKS], ids=["life", "attacks"])
+def test_with_subordinate_ids_each_function_is_a_user_of_its_own(
+    open_folder: Path, chosen: tuple[str, ...]
+) -> None:
+    run_as_user(open_folder, chosen, account=True, ids=f"{NAME}:{IDS}")
 
 
 def test_without_subordinate_ids_all_is_the_daemons_user(open_folder: Path) -> None:
