@@ -26,12 +26,11 @@ from millstream.runtime.environment import Environment
 from millstream.runtime.processes import NotStarted
 from millstream.runtime.sandboxes.cgroups import Group, Groups, Share
 from millstream.runtime.sandboxes.hierarchies import find_groups
+from millstream.runtime.sandboxes.identities import Identities
 from millstream.runtime.sandboxes.launching import UMASK, Identity, launched
 from millstream.runtime.sandboxes.layout import OURS, RUNTIME, Layout, layout, mode, start
-from millstream.runtime.sandboxes.subordinate import ETC, FILES, Missing, Subordinates, find_subordinates
 from millstream.runtime.sandboxes.supervised import SupervisedProcesses
 from millstream.runtime.sandboxes.template import Template
-from millstream.runtime.sandboxes.users import HostUsers, host_users
 
 START_S = 30.0
 QUOTA = "MILLSTREAM_CPU_QUOTA"
@@ -46,11 +45,6 @@ WAYS_OUT = (
     "ways out: allow unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone=1, "
     "kernel.apparmor_restrict_unprivileged_userns=0, user.max_user_namespaces above 0), "
     "or choose --isolation process, which is weaker"
-)
-
-MAPS_WAY_OUT = (
-    "let newuidmap and newgidmap work (apt install --reinstall uidmap; no NoNewPrivileges), and all users "
-    "read millstream and its interpreter"
 )
 
 FIRST_FILES = [f"{RUNTIME}/{OURS}/{name}.py" for name in ("zygote/zygote", "bootstrap/bootstrap")]
@@ -68,8 +62,7 @@ class BwrapSandbox:
         self._templates: dict[str, Template] = {}
         self._ended: list[Template] = []
         self._groups: Groups | None = None
-        self._users: HostUsers | None = None  # None: all functions are the daemon's own user
-        self._subordinates: Subordinates | Missing | None = None  # None: the daemon is root
+        self._identities: Identities | None = None  # once it starts
         self._starting = asyncio.Lock()
 
     async def start(self) -> None:
@@ -86,32 +79,23 @@ class BwrapSandbox:
         self._filter = seccomp.program()
         self._work_dir.mkdir(parents=True, exist_ok=True)
         self._groups = find_groups(quota=os.environ.get(QUOTA) == "1")
-        self._choose_users()
-        why = await self._settle_users()
+        identities, why = await self._settle()
         if why and self._groups is not None:
             self._groups.close()
             self._groups = None
-            self._choose_users()
-            why = await self._settle_users()
+            identities, why = await self._settle()
         if why:
             raise SandboxUnavailable(f"isolation bwrap: {why}; {WAYS_OUT}")
-        if isinstance(self._subordinates, Missing):
-            shared = {"why": self._subordinates.why, "way_out": self._subordinates.way_out}
+        self._identities = identities
+        if identities.missing is not None:
+            shared = {"why": identities.missing.why, "way_out": identities.missing.way_out}
             logger.info(
                 "functions share the daemon's user, with what the kernel counts by user", extra=shared
             )
 
     def users(self) -> str:
         """Who functions are to the host, once this has started."""
-        match self._subordinates:
-            case None:
-                return "which is given up before a sandbox is made: each function is a user of its own"
-            case Subordinates(uids):
-                own = f"one of its subordinate ids {uids.start}-{uids.stop - 1}"
-                return f"each function is a user of its own, {own}"
-            case Missing(why, way_out):
-                shared = "all functions are this user, too, and share what is counted by user"
-                return f"{shared}: {why}; way out: {way_out}"
+        return str(self._identities)
 
     def limits(self) -> str:
         found = [] if self._groups is None else self._groups.controllers
@@ -168,39 +152,20 @@ class BwrapSandbox:
                 break
             await asyncio.sleep(GROUP_CLOSE_S)
 
-    def _choose_users(self) -> None:
-        if os.geteuid() == 0:
-            self._users = host_users()
-            return
-        self._subordinates = find_subordinates()
-        if isinstance(self._subordinates, Subordinates):
-            self._users = HostUsers(self._subordinates.uids, str(ETC / FILES[0]))
+    async def _settle(self) -> tuple[Identities, str]:
+        """Try an empty sandbox, without subordinate ids too. Why it cannot be made; empty if it can."""
+        identities = Identities()
+        why = await self._try(identities)
+        if why and identities.mapped:
+            identities.give_up(why)
+            why = await self._try(identities)
+        return identities, why
 
-    async def _settle_users(self) -> str:
-        """Try an empty sandbox, without the subordinate ids too. Why it cannot be made; empty if it can."""
-        why = await self._try()
-        if why and isinstance(self._subordinates, Subordinates):
-            self._subordinates, self._users = Missing(why, MAPS_WAY_OUT), None
-            why = await self._try()
-        return why
-
-    def _identity(self, function: FunctionSpec | None) -> Identity:
-        """With None, of a trial."""
-        if self._users is None:
-            return Identity()
-        if not isinstance(self._subordinates, Subordinates):
-            return Identity(self._users.first if function is None else self._users.of(function))
-        if function is not None and function.file_system is not None:
-            return Identity()  # its files are to be the user's own
-        uid = self._users.first if function is None else self._users.of(function)
-        maps = self._subordinates.maps(os.getuid(), os.getgid())
-        return Identity(self._subordinates.number(uid), maps)
-
-    async def _try(self) -> str:
+    async def _try(self, identities: Identities) -> str:
         """Why an empty sandbox cannot be made; empty if it can."""
         group = None if self._groups is None else self._groups.make("probe")
         empty = layout(None, self._work_dir)
-        identity = self._identity(None)
+        identity = identities.of(None)
         command = ["/usr/bin/env", "true"]
         if identity.maps:  # another user may not be able to read what the daemon's own can
             command = ["/usr/bin/env", "head", "-q", "-c0", empty.python, *FIRST_FILES]
@@ -236,8 +201,9 @@ class BwrapSandbox:
                 mode(function),
                 function.name,
             ]
+            identity = Identity() if self._identities is None else self._identities.of(function)
             process, log = await self._launch(
-                function.name, inside, command, [theirs.fileno()], group, self._identity(function)
+                function.name, inside, command, [theirs.fileno()], group, identity
             )
             template = Template(function, process, ours, log, group)
         finally:
