@@ -78,6 +78,7 @@ def needed() -> dict[str, bool]:
         "cmake": shutil.which("cmake") is not None,
         "g++": shutil.which("g++") is not None,
         "xz-utils": shutil.which("xz") is not None,
+        "uidmap": shutil.which("newuidmap") is not None,
         "rabbitmq-server": Path("/usr/lib/rabbitmq/bin/rabbitmq-server").exists(),
         # No machine is given a Docker engine unasked; CI is there to test all.
         "docker.io": shutil.which("dockerd") is not None or not os.environ.get("CI"),

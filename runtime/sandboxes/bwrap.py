@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import shutil
 import signal
@@ -25,11 +26,11 @@ from millstream.runtime.environment import Environment
 from millstream.runtime.processes import NotStarted
 from millstream.runtime.sandboxes.cgroups import Group, Groups, Share
 from millstream.runtime.sandboxes.hierarchies import find_groups
-from millstream.runtime.sandboxes.launching import UMASK, launched
-from millstream.runtime.sandboxes.layout import RUNTIME, Layout, layout, mode, start
+from millstream.runtime.sandboxes.identities import Identities
+from millstream.runtime.sandboxes.launching import UMASK, Identity, launched
+from millstream.runtime.sandboxes.layout import OURS, RUNTIME, Layout, layout, mode, start
 from millstream.runtime.sandboxes.supervised import SupervisedProcesses
 from millstream.runtime.sandboxes.template import Template
-from millstream.runtime.sandboxes.users import HostUsers, host_users
 
 START_S = 30.0
 QUOTA = "MILLSTREAM_CPU_QUOTA"
@@ -46,6 +47,10 @@ WAYS_OUT = (
     "or choose --isolation process, which is weaker"
 )
 
+FIRST_FILES = [f"{RUNTIME}/{OURS}/{name}.py" for name in ("zygote/zygote", "bootstrap/bootstrap")]
+
+logger = logging.getLogger(__name__)
+
 
 class BwrapSandbox:
     """Implements Sandbox. Works as root, which it gives up first, and as an ordinary user."""
@@ -57,7 +62,7 @@ class BwrapSandbox:
         self._templates: dict[str, Template] = {}
         self._ended: list[Template] = []
         self._groups: Groups | None = None
-        self._users: HostUsers | None = None  # where the daemon is root
+        self._identities: Identities | None = None  # once it starts
         self._starting = asyncio.Lock()
 
     async def start(self) -> None:
@@ -73,13 +78,24 @@ class BwrapSandbox:
             raise SandboxUnavailable(f"isolation bwrap: {wanted}, found: {error}") from error
         self._filter = seccomp.program()
         self._work_dir.mkdir(parents=True, exist_ok=True)
-        self._users = host_users() if os.geteuid() == 0 else None
         self._groups = find_groups(quota=os.environ.get(QUOTA) == "1")
-        if self._groups is not None and await self._try():
+        identities, why = await self._settle()
+        if why and self._groups is not None:
             self._groups.close()
             self._groups = None
-        if self._groups is None and (why := await self._try()):
+            identities, why = await self._settle()
+        if why:
             raise SandboxUnavailable(f"isolation bwrap: {why}; {WAYS_OUT}")
+        self._identities = identities
+        if identities.missing is not None:
+            shared = {"why": identities.missing.why, "way_out": identities.missing.way_out}
+            logger.info(
+                "functions share the daemon's user, with what the kernel counts by user", extra=shared
+            )
+
+    def users(self) -> str:
+        """Who functions are to the host, once this has started."""
+        return str(self._identities)
 
     def limits(self) -> str:
         found = [] if self._groups is None else self._groups.controllers
@@ -137,12 +153,24 @@ class BwrapSandbox:
                 break
             await asyncio.sleep(GROUP_CLOSE_S)
 
-    async def _try(self) -> str:
+    async def _settle(self) -> tuple[Identities, str]:
+        """Try an empty sandbox, without subordinate ids too. Why it cannot be made; empty if it can."""
+        identities = Identities()
+        why = await self._try(identities)
+        if why and identities.mapped:
+            identities.give_up(why)
+            why = await self._try(identities)
+        return identities, why
+
+    async def _try(self, identities: Identities) -> str:
         """Why an empty sandbox cannot be made; empty if it can."""
         group = None if self._groups is None else self._groups.make("probe")
         empty = layout(None, self._work_dir)
-        user = None if self._users is None else self._users.first
-        process, log = await self._launch("probe", empty, ["/usr/bin/env", "true"], [], group, user)
+        identity = identities.of(None)
+        command = ["/usr/bin/env", "true"]
+        if identity.maps:  # another user may not be able to read what the daemon's own can
+            command = ["/usr/bin/env", "head", "-q", "-c0", empty.python, *FIRST_FILES]
+        process, log = await self._launch("probe", empty, command, [], group, identity)
         status = await process.wait()
         if self._groups is not None and group is not None:
             self._groups.drop(group)
@@ -174,8 +202,10 @@ class BwrapSandbox:
                 mode(function),
                 function.name,
             ]
-            user = None if self._users is None else self._users.of(function)
-            process, log = await self._launch(function.name, inside, command, [theirs.fileno()], group, user)
+            identity = Identity() if self._identities is None else self._identities.of(function)
+            process, log = await self._launch(
+                function.name, inside, command, [theirs.fileno()], group, identity
+            )
             template = Template(function, process, ours, log, group)
         finally:
             theirs.close()
@@ -204,7 +234,7 @@ class BwrapSandbox:
         command: list[str],
         descriptors: list[int],
         group: Group | None,
-        user: int | None,
+        identity: Identity,
     ) -> tuple[asyncio.subprocess.Process, Path]:
         """Start bwrap; its log takes what it, and the zygote, have to say."""
         wanted = {
@@ -215,7 +245,8 @@ class BwrapSandbox:
             "writable": inside.writable,
             "command": command,
             "cgroups": [] if group is None else group.entrances,
-            "uid": user,
+            "maps": identity.maps,
+            "uid": identity.uid,
         }
         log = self._work_dir / f"{name}.log"
         with log.open("wb") as out, launched(wanted).opened() as (launcher, more):

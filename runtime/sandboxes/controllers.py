@@ -150,7 +150,7 @@ class Freezing:
         """It counts nothing."""
 
     def hold_all(self, folder: Path) -> None:
-        """Raises OSError where it is not there, or keeps what is frozen from being killed, as version 1 does."""
+        """Raises OSError where it is not there, or lets nothing end that is frozen, as in version 1."""
         if self.version == 1:
             raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
         write(folder / FREEZE, 0)

@@ -69,7 +69,8 @@ def removed(folder: Path) -> bool:
     except OSError:
         with contextlib.suppress(OSError):
             below = [path for path in folder.iterdir() if path.is_dir()]
-            if below and all([removed(path) for path in below]):
+            gone = [removed(path) for path in below]
+            if below and all(gone):
                 folder.rmdir()
                 return True
         return False

@@ -21,6 +21,14 @@ LAUNCHER = Path(zygote.__file__).resolve().parent / "launch.py"
 
 
 @dataclass(frozen=True, slots=True)
+class Identity:
+    """Who a sandbox's processes are to the host; as it is, the daemon's own user."""
+
+    uid: int | None = None  # and gid; with `maps`, the number within
+    maps: Sequence[Sequence[str]] = ()  # see the launcher
+
+
+@dataclass(frozen=True, slots=True)
 class Launch:
     """A command; if it is the launcher, `told` is what it reads."""
 

@@ -28,8 +28,10 @@ logger = logging.getLogger(__name__)
 class HostUsers:
     """Gives each function a user for as long as this lives."""
 
-    def __init__(self, ids: range) -> None:
+    def __init__(self, ids: range, setting: str = VARIABLE) -> None:
+        """`setting` says where more can be had."""
         self._ids = ids
+        self._setting = setting
         self._by_function: dict[str, int] = {}
         self._taken = {ids[0]}
         self._said = False
@@ -54,7 +56,7 @@ class HostUsers:
             return free
         if not self._said:
             self._said = True
-            extra = {"function": name, "users": f"{self._ids[0]}-{self._ids[-1]}", "setting": VARIABLE}
+            extra = {"function": name, "users": f"{self._ids[0]}-{self._ids[-1]}", "setting": self._setting}
             logger.warning("no user of the host is left, functions share the last one", extra=extra)
         return self._ids[-1]
 

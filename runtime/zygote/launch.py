@@ -5,6 +5,9 @@ FD is open on JSON that says what is wanted. Runs outside of it, then becomes it
 As root it first gives up root, for host root must never be mapped into a sandbox. An ordinary user
 may not be able to reach the interpreter or the code (below /root, say), so what is needed is bound
 to a staging tmpfs in a mount namespace of this process alone, while it is still root.
+
+An ordinary user with subordinate ids is root of a user namespace first, where these are mapped, and
+gives that up in the same way.
 """
 
 from __future__ import annotations
@@ -18,13 +21,19 @@ import signal
 import sys
 from typing import Any
 
-CLONE_NEWNS = 0x20000
+CLONE_NEWNS, CLONE_NEWUSER = 0x20000, 0x10000000
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_REMOUNT = 1, 2, 4, 32
 MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
 STAGE = "/tmp"
 OPEN_STAGE = b"mode=1777,size=64m,nr_inodes=8192"
 """What is staged for a plain process may be written beside: a program may name /tmp, whatever TMPDIR says."""
+
+INOTIFY = {
+    "/proc/sys/fs/inotify/max_user_instances": "/proc/sys/user/max_inotify_instances",
+    "/proc/sys/fs/inotify/max_user_watches": "/proc/sys/user/max_inotify_watches",
+}
+"""Settings of the host, and of a user namespace for whoever reads them within."""
 
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 DESCRIPTORS = 1024
@@ -40,8 +49,9 @@ def main() -> None:
 
     The JSON has `bwrap` (path of the program), `beside` (folders that it needs, its own among them,
     relative to their common parent), `options`, `mounts` and `writable` (pairs of source and place in
-    the sandbox), `command`, `cgroups` (files that take this process in), and `uid` (to
-    give up root for; null: this is no root). For a plain process, see `process`.
+    the sandbox), `command`, `cgroups` (files that take this process in), `maps` (commands that map ids
+    into a user namespace that is made; none: it is not), and `uid` (to give up root for; null: this is
+    no root). For a plain process, see `process`.
     """
     with open(int(sys.argv[1]), "rb") as file:
         wanted = json.load(file)
@@ -51,6 +61,8 @@ def main() -> None:
     for path in wanted["cgroups"]:
         with open(path, "w", encoding="ascii") as entrance:
             entrance.write("0")
+    if wanted["maps"]:
+        become_root(wanted["maps"])
     if wanted["uid"] is not None:
         bwrap, staged = stage(bwrap, wanted["beside"], mounts + writable)
         mounts, writable = staged[: len(mounts)], staged[len(mounts) :]
@@ -87,6 +99,47 @@ def process(wanted: dict[str, Any], arguments: list[str]) -> None:
     except OSError as error:
         os.write(2, f"{command[0]}: {os.strerror(error.errno or 0)}\n".encode())
         os._exit(NOT_FOUND if error.errno == errno.ENOENT else NOT_EXECUTABLE)
+
+
+def become_root(maps: list[list[str]]) -> None:
+    """Be root of a new user namespace, whose ids a child maps, for only who is outside may."""
+    pid = os.getpid()
+    made, told = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.close(told)
+            if os.read(made, 1):
+                status = map_ids(pid, maps)
+        finally:
+            os._exit(status)
+    check(libc.unshare(CLONE_NEWUSER), "unshare user")
+    os.write(told, b"m")
+    for descriptor in (made, told):
+        os.close(descriptor)
+    if os.waitpid(child, 0)[1]:
+        os._exit(1)  # the program has said why
+    limit_inotify()
+
+
+def map_ids(pid: int, maps: list[list[str]]) -> int:
+    """Run the commands, which are told the process. The exit status of the first that fails; 0: none does."""
+    for program, *numbers in maps:
+        status = os.spawnve(os.P_WAIT, program, [program, str(pid), *numbers], {})
+        if status:
+            return status
+    return 0
+
+
+def limit_inotify() -> None:
+    """The kernel counts these for who made the namespace, too: leave others of that user as much again."""
+    for host, own in INOTIFY.items():
+        if os.access(own, os.W_OK):  # else the host shows its settings read-only
+            with open(host, encoding="ascii") as file:
+                most = int(file.read())
+            with open(own, "w", encoding="ascii") as file:
+                file.write(str(most // 2))
 
 
 def limit_descriptors() -> None:

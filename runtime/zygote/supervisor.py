@@ -3,7 +3,7 @@
 It holds no code of the function. What it is told comes as JSON on a SOCK_SEQPACKET socket, each with
 the descriptors that it names (frames are one or two):
 
-    daemon → here   {"op": "ahead"}                              fork the process that is told the next of these two:
+    daemon → here   {"op": "ahead"}                              fork what the first of the others will start
                     {"op": "python", "id": n}                    [frames, output]  fork our bootstrap
                     {"op": "exec", "id": n, "command": [...],
                      "environment": {...}, "directory": "/..."}  [output]          run a program
@@ -43,6 +43,9 @@ MESSAGE_BYTES = 1 << 16
 LOOK_MS = 5
 """How often is looked for what must end, where not all of it is this process's to bury."""
 
+KEEP_S = 0.3
+"""How long a snapshot is kept while what must end starts others faster than it is found; then it ends, too."""
+
 SENDS, SEND_AGAIN_S = 20, 0.01
 
 
@@ -53,6 +56,7 @@ class Supervisor:
         self._control = control
         self._ids: dict[int, int] = {}  # by process id
         self._ending = self._keep = False
+        self._keep_until = 0.0  # monotonic
         self._snapshot: snapshot.Snapshot | None = None
         self._ahead: ahead.Ahead | None = None
         self._stillness = stillness.Stillness()
@@ -115,6 +119,7 @@ class Supervisor:
                 self._stillness.end()
                 self._ending = True
                 self._keep = request["keep"] and self._snapshot is not None
+                self._keep_until = time.monotonic() + KEEP_S
                 # What is stopped starts no others while it is looked for.
                 snapshot.send(-1, signal.SIGSTOP if self._keep else signal.SIGKILL)
                 self._reap()
@@ -195,7 +200,7 @@ class Supervisor:
         return pid
 
     def _tell_ahead(self, request: dict[str, Any], descriptors: list[int]) -> int:
-        """The process that was forked ahead, which becomes what is asked for. 0: there is none, or of no use."""
+        """The process that was forked ahead, which becomes what is asked for. 0: there is none of use."""
         if self._ahead is None or request["op"] == "exec":
             return 0
         told, self._ahead = self._ahead, None
@@ -212,11 +217,12 @@ class Supervisor:
     def _reap(self) -> None:
         """Tell of those that ended; what others left behind is this process's to bury, too."""
         left = self._bury()
-        if self._keep and self._snapshot is not None:
-            left = snapshot.kill_others(self._snapshot.pid)
-        elif self._keep:  # it was killed, too
-            self._keep = False
+        if self._keep and (self._snapshot is None or time.monotonic() > self._keep_until):
+            self._keep = False  # it was killed, too, or must be
             snapshot.send(-1, signal.SIGKILL)
+        elif self._keep and self._snapshot is not None:
+            snapshot.send(-1, signal.SIGSTOP)  # once more: a timer may have continued some of it
+            left = snapshot.kill_others(self._snapshot.pid)
         if self._ending and not left:
             self._ending = self._keep = False
             self._say({"ended": True})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 
 import pytest
@@ -23,6 +24,10 @@ def test_it_says_what_this_host_offers() -> None:
     assert result.exit_code == 0
     report = json.loads(result.stdout)
     assert report["driver"] == "bwrap"
+    host = {each["what"]: each["found"] for each in report["host"]}
+    assert host["user"].startswith("root; " if os.geteuid() == 0 else f"an ordinary one, {os.geteuid()}; ")
+    if os.geteuid() == 0:
+        assert host["user"].endswith("each function is a user of its own")
     drivers = {each["what"]: each for each in report["drivers"]}
     assert list(drivers)[:1] == ["bwrap"]
     assert "memory" in drivers["bwrap"]["found"]

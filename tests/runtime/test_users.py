@@ -30,11 +30,12 @@ def test_functions_share_the_last_one_where_there_are_too_many_and_that_is_said_
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.WARNING)
-    users = HostUsers(range(70000, 70003))
+    users = HostUsers(range(70000, 70003), "a setting")
     assert [users.of(function(name)) for name in "abcd"] == [70001, 70002, 70002, 70002]
     assert [record.getMessage() for record in caplog.records] == [
         "no user of the host is left, functions share the last one"
     ]
+    assert caplog.records[0].__dict__["setting"] == "a setting"
 
 
 def test_a_function_that_writes_to_a_folder_is_the_same_user_in_each_run(tmp_path: Path) -> None:

@@ -21,11 +21,14 @@ class Outcome(StrEnum):
     WITH_CGROUP = "bounded, with a cgroup"
     """Where the daemon may make one: `millstream doctor` says."""
 
+    WITH_IDS = "bounded, with subordinate ids"
+    """Where the daemon's user has some that it can use: `millstream doctor` says. Possible elsewhere."""
+
     UNTRIED = "**possible**, not tried"
     """It would harm the host that the tests run on."""
 
 
-DENIED, BOUNDED, POSSIBLE, HOST, WITH_CGROUP, UNTRIED = Outcome
+DENIED, BOUNDED, POSSIBLE, HOST, WITH_CGROUP, WITH_IDS, UNTRIED = Outcome
 COLUMNS = {
     ("bwrap", True): "bwrap, root daemon",
     ("bwrap", False): "bwrap, user's daemon",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.security.outcomes import BOUNDED, POSSIBLE, UNTRIED, Attempt, everywhere
+from tests.security.outcomes import BOUNDED, POSSIBLE, UNTRIED, WITH_IDS, Attempt, everywhere
 
 SHARED = "what the kernel counts for all"
 
@@ -88,7 +88,7 @@ SIEGES: tuple[Siege, ...] = (
         "return made >= 0 and os.close(made) is None",
     ),
     Siege(
-        SHARED, "pages of pipes", (BOUNDED, POSSIBLE, BOUNDED, BOUNDED, POSSIBLE),
+        SHARED, "pages of pipes", (BOUNDED, WITH_IDS, BOUNDED, BOUNDED, POSSIBLE),
         taker(
             "import fcntl",
             "while len(kept) < 450:",
@@ -105,7 +105,7 @@ SIEGES: tuple[Siege, ...] = (
         "return size == 1 << 16 and [*map(os.close, ends)] == [None, None]",
     ),
     Siege(
-        SHARED, "watches of epoll", (BOUNDED, POSSIBLE, BOUNDED, BOUNDED, POSSIBLE),
+        SHARED, "watches of epoll", (BOUNDED, WITH_IDS, BOUNDED, BOUNDED, POSSIBLE),
         WATCHES + taker("return hoards(200, time.monotonic() + 20)"),
         "one, ends = select.epoll(), os.pipe()\n"
         "one.register(ends[0])\n"

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import socket
+import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -111,3 +116,68 @@ async def test_a_hostile_snapshot_harms_its_function_alone(
     async with runtime("bwrap", HOSTILE + ATTACKS[attack], timeout_s=1.0, snap_start=True) as it:
         for event in (None, "exit", None):
             assert isinstance(await it.invoke(event), Success | FunctionFailed)
+
+
+CHAIN = """
+#include <signal.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+static void woken(int number) { (void)number; }
+int main(void) {
+    time_t end = time(0) + 30;
+    signal(SIGCHLD, SIG_IGN);
+    signal(SIGCONT, woken);
+    for (int each = 0; each < 16; each++) {
+        if (fork()) continue;
+        struct sigevent by = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGCONT};
+        struct itimerspec every = {{0, 2000000}, {0, 2000000}};
+        timer_t timer;
+        setsid();
+        timer_create(CLOCK_MONOTONIC, &by, &timer);
+        timer_settime(timer, 0, &every, 0);
+        while (time(0) < end) {
+            pause(); /* until the timer goes on, even where all was told to stop */
+            if (access("/tmp/go", F_OK) == 0 && fork() == 0) {
+                while (time(0) < end) if (fork() > 0) _exit(0); /* each starts one and ends */
+                _exit(0);
+            }
+        }
+        _exit(0);
+    }
+    return 0;
+}
+"""
+CHAINS = """
+import os, subprocess, time
+def handle(e, c):
+    if e is None:
+        return "fine"
+    subprocess.run([e], check=True)
+    time.sleep(0.3)
+    open("/tmp/go", "w").close()
+    os._exit(1)
+"""
+
+
+@pytest.fixture
+def chain(tmp_path: Path) -> str:
+    """A program in the function's package."""
+    compiler = shutil.which("cc")
+    if compiler is None and not os.environ.get("CI"):
+        pytest.skip("needs a C compiler")
+    (tmp_path / "code").mkdir()
+    build = [compiler or "cc", "-O1", "-x", "c", "-", "-o", str(tmp_path / "code" / "chain")]
+    subprocess.run(build, input=CHAIN.encode(), check=True)
+    return "/var/task/chain"
+
+
+async def test_what_starts_others_faster_than_it_is_ended_ends_all_the_same(
+    runtime: MakeRuntime, chain: str
+) -> None:
+    async with runtime("bwrap", CHAINS, timeout_s=30.0, snap_start=True, memory_size_mb=512) as it:
+        assert await it.answer() == "fine"
+        assert isinstance(await it.invoke(chain), FunctionFailed)
+        began = time.monotonic()
+        assert await it.answer() == "fine"
+        assert time.monotonic() - began < 10.0

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from millstream.contract.errors import Problem, SandboxUnavailable
 from millstream.contract.ports import Sandbox
@@ -39,23 +40,31 @@ class Report:
     runtimes: list[Finding]
 
 
+@runtime_checkable
+class _TellsUsers(Protocol):
+    """A driver for which it depends on the host who functions are."""
+
+    def users(self) -> str:
+        """Once it has started: continues a line about the daemon's own user."""
+        ...
+
+
 async def examine(named: Mapping[str, Path]) -> Report:
     """Look, and try an empty sandbox of each driver. The configuration names the interpreters in `named`."""
-    drivers = []
+    drivers, users = list[Finding](), ""
     for name in sorted(plugin_names("sandboxes"), key=lambda name: (name != DEFAULT_DRIVER, name)):
-        drivers.append(await _driver(name))
+        finding, told = await _driver(name)
+        drivers.append(finding)
+        users = told if name == DEFAULT_DRIVER else users
     default = next((each for each in drivers if each.what == DEFAULT_DRIVER), None)
     usable = DEFAULT_DRIVER if default is not None and default.ok else None
-    return Report(usable, _host(), drivers, _runtimes(named))
+    return Report(usable, _host(users), drivers, _runtimes(named))
 
 
-def _host() -> list[Finding]:
-    if os.geteuid() == 0:
-        user = "root; gives it up before it makes a sandbox: each function is a user of its own"
-    else:
-        user = (
-            f"an ordinary one, {os.geteuid()}, and so are all functions, which share what is counted by user"
-        )
+def _host(users: str) -> list[Finding]:
+    """`users`: who functions are with the default driver; empty if it cannot be used."""
+    own = "root" if os.geteuid() == 0 else f"an ordinary one, {os.geteuid()}"
+    user = f"{own}; {users}" if users else own
     return [
         Finding("system", f"{platform.system()} {platform.release()}, {host_architecture()}"),
         Finding("cores", str(os.cpu_count())),
@@ -64,16 +73,18 @@ def _host() -> list[Finding]:
     ]
 
 
-async def _driver(name: str) -> Finding:
+async def _driver(name: str) -> tuple[Finding, str]:
+    """What it holds functions to, and who they are to the host, where it tells."""
     with tempfile.TemporaryDirectory() as folder:
         sandbox: Sandbox = load_plugin("sandboxes", name)(Path(folder))
         try:
             await sandbox.start()
         except SandboxUnavailable as unavailable:
-            return Finding(name, str(unavailable), ok=False)
+            return Finding(name, str(unavailable), ok=False), ""
         limits = sandbox.limits()
+        users = sandbox.users() if isinstance(sandbox, _TellsUsers) else ""
         await sandbox.aclose()
-    return Finding(name, limits, ok=True)
+    return Finding(name, limits, ok=True), users
 
 
 def _runtimes(named: Mapping[str, Path]) -> list[Finding]:
