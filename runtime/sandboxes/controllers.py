@@ -77,7 +77,8 @@ class Memory:
         self.events = "memory.oom_control" if v1 else "memory.events"
 
     def hold(self, folder: Path, size: Size) -> None:
-        self._limit_swap(folder, size)  # that of version 1 must never be below the other, so it goes up first
+        if self._swap_counts_memory:  # it must never be below the other, so it goes up first
+            self._limit_swap(folder, size)
         write(folder / self._limit, size.memory_bytes)
         self._limit_swap(folder, size)
         if self._sockets:
@@ -167,4 +168,8 @@ def processes_of_all(proc: Path) -> int:
 
 def write(path: Path, value: object) -> None:
     """Set one of the kernel's files. Raises OSError."""
-    path.write_text(str(value), encoding="ascii")
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(descriptor, str(value).encode())
+    finally:
+        os.close(descriptor)

@@ -44,6 +44,7 @@ def _wait(descriptor: int) -> None:
         end = os.dup2(descriptor, 3, inheritable=False)
         os.closerange(4, child.FILES)
         child.set_apart()
+        os.environ.clear()  # that of the template; the function's comes
         with socket.socket(fileno=end) as told:
             message, descriptors, _, _ = socket.recv_fds(told, MESSAGE_BYTES, DESCRIPTORS)
     finally:
