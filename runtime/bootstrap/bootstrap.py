@@ -26,14 +26,13 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from . import encoding, handlers, log_format, modules, snapshotting, threads
+from . import encoding, handlers, log_format, modules, snapshotting, threads, trace
 from .connection import Connection
 from .context import LambdaContext
 
 INVOCATION = struct.Struct("!36sQB")
 NUMBER = struct.Struct("!Q")
 KB_PER_UNIT = 1 / 1024 if sys.platform == "darwin" else 1  # ru_maxrss is bytes on macOS
-TRACE = "_X_AMZN_TRACE_ID"
 ARGUMENTS = ["/var/runtime/bootstrap.py"]
 """The arguments that a handler sees in `sys.argv` on AWS."""
 
@@ -67,12 +66,12 @@ def run(ends: Sequence[int], supervisor: socket.socket | None = None) -> None:
         connection.send(b"E", encoding.encode(failed.document))
         return
     connection.send(b"R")
-    about = config["context"]
+    about, traced = config["context"], trace.Trace()
     while True:
         _, frame = connection.receive()
         request_id, deadline_ms, length = INVOCATION.unpack_from(frame)
         begin = INVOCATION.size + length
-        os.environ[TRACE] = frame[INVOCATION.size : begin].decode()
+        traced.set(frame[INVOCATION.size : begin])
         requests.aws_request_id = request_id.decode()
         context = LambdaContext(about, requests.aws_request_id, deadline_ms)
         kind, answer = handlers.invoke(handler, frame[begin:], context)

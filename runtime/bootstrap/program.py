@@ -15,8 +15,9 @@ import sys
 from typing import Any
 
 from . import encoding, handlers, log_format, snapshotting
-from .bootstrap import TRACE, become_a_runtime
+from .bootstrap import become_a_runtime
 from .context import LambdaContext
+from .trace import Trace
 
 BASE = "/2018-06-01/runtime"
 ERROR_TYPE = "Lambda-Runtime-Function-Error-Type"
@@ -53,13 +54,13 @@ def main() -> None:
     requests = log_format.set_up()
     api = Api(environment["AWS_LAMBDA_RUNTIME_API"])
     handler = _loaded(api)
-    about = _about()
+    about, traced = _about(), Trace()
     while True:
         asked = api.ask("GET", "invocation/next")
         event = asked.read()
         request_id = requests.aws_request_id = asked.headers["Lambda-Runtime-Aws-Request-Id"]
         about["invoked_function_arn"] = asked.headers["Lambda-Runtime-Invoked-Function-Arn"]
-        environment[TRACE] = asked.headers.get("Lambda-Runtime-Trace-Id", "")
+        traced.set(asked.headers.get("Lambda-Runtime-Trace-Id", "").encode())
         context = LambdaContext(about, request_id, int(asked.headers["Lambda-Runtime-Deadline-Ms"]))
         kind, answer = handlers.invoke(handler, event, context)
         for stream in (sys.stdout, sys.stderr):
