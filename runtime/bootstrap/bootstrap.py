@@ -33,6 +33,12 @@ from .context import LambdaContext
 INVOCATION = struct.Struct("!36sQB")
 NUMBER = struct.Struct("!Q")
 KB_PER_UNIT = 1 / 1024 if sys.platform == "darwin" else 1  # ru_maxrss is bytes on macOS
+REHEARSALS = 64
+EVENT = b'{"Records": [{"messageId": "1", "body": "{}", "attributes": {"n": 1.5}}], "none": null}'
+ABOUT = (
+    "log_group_name", "log_stream_name", "function_name", "memory_limit_in_mb", "function_version",
+    "invoked_function_arn",
+)  # fmt: skip
 ARGUMENTS = ["/var/runtime/bootstrap.py"]
 """The arguments that a handler sees in `sys.argv` on AWS."""
 
@@ -40,6 +46,23 @@ ARGUMENTS = ["/var/runtime/bootstrap.py"]
 def make_ready() -> None:
     """Do ahead what is the same for each function, in the process that is then forked."""
     modules.name_interactive_ones()
+    rehearse()
+
+
+def rehearse() -> None:
+    """Run what each invocation runs, until the interpreter has written what it writes to its own code.
+
+    It adapts code to what it meets there (PEP 659), and that is a write to pages that forks else share.
+    """
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        near, far = Connection([ours.fileno()]), Connection([theirs.fileno()])
+        traced, requests = trace.Trace(), log_format.RequestId()
+        for _ in range(REHEARSALS):
+            far.send(b"I", INVOCATION.pack(b"-" * 36, 0, 1), b"-", EVENT)
+            _serve(near, lambda event, context: event, dict.fromkeys(ABOUT), traced, requests)
+            far.receive()
+        traced.take_away()
 
 
 def run(ends: Sequence[int], supervisor: socket.socket | None = None) -> None:
@@ -68,18 +91,25 @@ def run(ends: Sequence[int], supervisor: socket.socket | None = None) -> None:
     connection.send(b"R")
     about, traced = config["context"], trace.Trace()
     while True:
-        _, frame = connection.receive()
-        request_id, deadline_ms, length = INVOCATION.unpack_from(frame)
-        begin = INVOCATION.size + length
-        traced.set(frame[INVOCATION.size : begin])
-        requests.aws_request_id = request_id.decode()
-        context = LambdaContext(about, requests.aws_request_id, deadline_ms)
-        kind, answer = handlers.invoke(handler, frame[begin:], context)
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(Exception):  # the function may have closed or replaced it
-                stream.flush()
-        peak = int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KB_PER_UNIT)
-        connection.send(kind, request_id, NUMBER.pack(peak), answer)
+        _serve(connection, handler, about, traced, requests)
+
+
+def _serve(
+    connection: Connection, handler: Any, about: Any, traced: trace.Trace, requests: log_format.RequestId
+) -> None:
+    """Take one invocation, and answer it."""
+    _, frame = connection.receive()
+    request_id, deadline_ms, length = INVOCATION.unpack_from(frame)
+    begin = INVOCATION.size + length
+    traced.set(frame[INVOCATION.size : begin])
+    requests.aws_request_id = request_id.decode()
+    context = LambdaContext(about, requests.aws_request_id, deadline_ms)
+    kind, answer = handlers.invoke(handler, frame[begin:], context)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):  # the function may have closed or replaced it
+            stream.flush()
+    peak = int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KB_PER_UNIT)
+    connection.send(kind, request_id, NUMBER.pack(peak), answer)
 
 
 def prepare(config: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ libc = ctypes.CDLL(None)
 
 
 class Trace:
-    """Sets it, in `os.environ` and for processes that are started."""
+    """Sets it, in `os.environ` and for processes that are started; lives as long as the variable does."""
 
     def __init__(self) -> None:
         self._begin = VARIABLE.encode() + b"="
@@ -32,3 +32,7 @@ class Trace:
         ctypes.memmove(self._text, text, len(text))
         libc.putenv(self._text)  # once more, for the function may have taken it away
         self._variables[VARIABLE.encode()] = header
+
+    def take_away(self) -> None:
+        """Have no such variable any more."""
+        os.environ.pop(VARIABLE, None)

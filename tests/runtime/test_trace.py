@@ -69,3 +69,11 @@ def test_a_header_that_is_too_long_is_cut() -> None:
     code += "os.execvpe('printenv', ['printenv', VARIABLE], dict(os.environ))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout == "x" * 255 + "\n"
+
+
+def test_a_rehearsal_leaves_no_variable_behind() -> None:
+    code = "import os, subprocess\nfrom millstream.runtime.bootstrap.bootstrap import rehearse\nrehearse()\n"
+    code += "os.execvp('env', ['env'])"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "PATH=" in ran.stdout
+    assert "_X_AMZN_TRACE_ID" not in ran.stdout
