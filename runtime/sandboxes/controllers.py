@@ -148,7 +148,7 @@ class Freezing:
         self.version = version
 
     def hold(self, folder: Path, size: Size) -> None:
-        """It counts nothing."""
+        """Does nothing: what is frozen is not counted."""
 
     def hold_all(self, folder: Path) -> None:
         """Raises OSError where it is not there, or lets nothing end that is frozen, as in version 1."""

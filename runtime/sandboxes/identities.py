@@ -36,7 +36,7 @@ class Identities:
 
     @property
     def missing(self) -> Missing | None:
-        """Why functions share the daemon's user. None: they do not."""
+        """Says why functions share the daemon's user. None: they do not."""
         return self._found if isinstance(self._found, Missing) else None
 
     def give_up(self, why: str) -> None:
@@ -44,7 +44,7 @@ class Identities:
         self._found, self._users = Missing(why, WAY_OUT), None
 
     def of(self, function: FunctionSpec | None) -> Identity:
-        """That of a function; with None, of a trial."""
+        """Find that of a function; with None, of a trial."""
         if self._users is None:
             return Identity()
         if not isinstance(self._found, Subordinates):

@@ -30,14 +30,14 @@ END = (1 << 32) - 1
 
 @dataclass(frozen=True, slots=True)
 class Subordinates:
-    """As many users of the host as groups, and the programs that map them into a namespace."""
+    """Users and groups of the host, as many of each, and the programs that map them into a namespace."""
 
     uids: range
     gids: range
     programs: Sequence[str]
 
     def number(self, uid: int) -> int:
-        """Of one of the users, and of its group, in a namespace with the maps below; 0 is who makes it."""
+        """The number of a user, and of its group, in a namespace with the maps below; 0 is who makes it."""
         return self.uids.index(uid) + 1
 
     def maps(self, uid: int, gid: int) -> list[list[str]]:
@@ -95,7 +95,7 @@ def largest(text: str, owners: set[str]) -> range:
 
 
 def unused(texts: Sequence[str]) -> range:
-    """As many ids as are usual, after those that are given away."""
+    """Name as many ids as are usual, after those that are given away."""
     start = max([USUAL.start, *(ids.stop for text in texts for _, ids in _lines(text))])
     return range(start, start + len(USUAL))
 

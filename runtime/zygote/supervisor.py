@@ -44,7 +44,7 @@ LOOK_MS = 5
 """How often is looked for what must end, where not all of it is this process's to bury."""
 
 KEEP_S = 0.3
-"""How long a snapshot is kept while what must end starts others faster than they are found."""
+"""The time for which a snapshot is kept while what must end starts others faster than they are found."""
 
 SENDS, SEND_AGAIN_S = 20, 0.01
 

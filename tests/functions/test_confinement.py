@@ -67,7 +67,7 @@ def test_a_confined_process_opens_nothing_and_harms_nothing(tmp_path: Path) -> N
 
 
 def lacking(known: int) -> set[str]:
-    """What a kernel of this version of Landlock cannot take from an ordinary user's child."""
+    """List what a kernel of this version of Landlock cannot take from an ordinary user's child."""
     files = {"remove", "make", "rename"} if known < landlock.FILES else set()
     return files | ({"signal"} if known < landlock.SCOPES else set())
 

@@ -1,4 +1,4 @@
-"""Which ids of the host an ordinary user may give to its functions."""
+"""Finds the ids of the host that an ordinary user may give to its functions."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ class Outcome(StrEnum):
     """Where the daemon may make one: `millstream doctor` says."""
 
     WITH_IDS = "bounded, with subordinate ids"
-    """Where the daemon's user has some that it can use: `millstream doctor` says. Possible elsewhere."""
+    """Bounded if the daemon's user has some that it can use (`millstream doctor` says), possible if not."""
 
     UNTRIED = "**possible**, not tried"
     """It would harm the host that the tests run on."""

@@ -43,7 +43,7 @@ def uids() -> range:
 
 
 def status(pid: str) -> dict[str, str]:
-    """Of a living process; empty if it is gone."""
+    """Read it of a living process; empty if that is gone."""
     try:
         lines = Path("/proc", pid, "status").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -26,7 +26,7 @@ pytestmark = [
 
 
 OWN_USERS = "64100-64199"
-"""Of the functions here: those of other tests at the same time would share what the kernel counts by user."""
+"""The functions' here: those of other tests at the same time would share what the kernel counts by user."""
 
 
 @pytest.mark.parametrize("siege", SIEGES, ids=lambda siege: siege.name)

@@ -68,7 +68,7 @@ class Warm:
 
 @dataclass(frozen=True)
 class Beside:
-    """What came of an attack, and of the victim's invocations meanwhile."""
+    """The outcome of an attack, and of the victim's invocations meanwhile."""
 
     answer: Any
     warm: Warm
@@ -180,7 +180,7 @@ async def _victim(pool: RuntimePool, event: Any) -> Any:
 
 
 async def _longest_stall(while_running: asyncio.Task[Any]) -> float:
-    """How long the loop went without a turn at most."""
+    """The longest time that the loop went without a turn."""
     longest_s, turned_at = 0.0, time.monotonic()
     while not while_running.done():
         await asyncio.sleep(TURN_S)

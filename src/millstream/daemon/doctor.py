@@ -74,7 +74,7 @@ def _host(users: str) -> list[Finding]:
 
 
 async def _driver(name: str) -> tuple[Finding, str]:
-    """What it holds functions to, and who they are to the host, where it tells."""
+    """The limits of functions, and who they are to the host, where it tells."""
     with tempfile.TemporaryDirectory() as folder:
         sandbox: Sandbox = load_plugin("sandboxes", name)(Path(folder))
         try:

@@ -19,7 +19,7 @@ from millstream.store.sql_store import SqlStore
 BUSY_S = 5.0
 """How long a call waits for another process's lock; only a migration or a closing daemon holds one long."""
 BUSY_PAUSE_S = 0.01
-"""How long to wait before a lock is tried again, where SQLite itself does not wait for it."""
+"""Seconds until a lock is tried again for which SQLite itself does not wait."""
 
 T = TypeVar("T")
 
