@@ -20,7 +20,8 @@ class Trace:
     """Sets it, in `os.environ` and for processes that are started; lives as long as the variable does."""
 
     def __init__(self) -> None:
-        self._begin = VARIABLE.encode() + b"="
+        self._name = VARIABLE.encode()
+        self._begin = self._name + b"="
         self._text = ctypes.create_string_buffer(len(self._begin) + LONGEST + 1)
         # What `os.environ` holds: to set an item of that itself would have the C library copy the value.
         self._variables: dict[bytes, bytes] = os.environ._data  # type: ignore[attr-defined]
@@ -31,7 +32,7 @@ class Trace:
         text = b"%b%b\0" % (self._begin, header)
         ctypes.memmove(self._text, text, len(text))
         libc.putenv(self._text)  # once more, for the function may have taken it away
-        self._variables[VARIABLE.encode()] = header
+        self._variables[self._name] = header
 
     def take_away(self) -> None:
         """Have no such variable any more."""

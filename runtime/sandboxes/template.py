@@ -96,7 +96,7 @@ class Template:
         self._timer: asyncio.TimerHandle | None = None
 
     def listen(self) -> None:
-        """Its zygote is up: environments may be asked of it."""
+        """Hear the zygote's answers from now on, for it is up: environments may be asked of it."""
         asyncio.get_running_loop().add_reader(self.control, self._answered)
 
     async def fork(self) -> SupervisedProcesses:
@@ -108,17 +108,17 @@ class Template:
         """
         async with self._lock, asyncio.timeout(FORK_S):  # in turn, so that the zygote's queue is short
             asked = self._take_spare() or self._ask()
-            async with self._or_none(asked):
+            async with self._dropped_if_it_fails(asked):
                 pidfd = await asyncio.shield(asked.pidfd)
         self._spare_later()
-        async with self._or_none(asked):
+        async with self._dropped_if_it_fails(asked):
             await self._enclosed(asked)
         processes = SupervisedProcesses(self._name, pidfd, asked.control, places())
         processes.freezer = asked.freezer
         return processes
 
     @contextlib.asynccontextmanager
-    async def _or_none(self, asked: _Asked) -> AsyncIterator[None]:
+    async def _dropped_if_it_fails(self, asked: _Asked) -> AsyncIterator[None]:
         """Drop it where this fails or is cut off."""
         good = False
         try:
@@ -152,8 +152,6 @@ class Template:
         if self._spare is None and not self._lock.locked():
             with contextlib.suppress(OSError, SandboxUnavailable):  # whoever needs one next is told
                 self._spare = self._ask()
-                if self._forks_ahead:
-                    self._spare.control.send(AHEAD)
 
     def _take_spare(self) -> _Asked | None:
         spare, self._spare = self._spare, None
@@ -208,16 +206,34 @@ class Template:
             _failed(asked, SandboxUnavailable(f"{self._name}: no descriptor left"))
 
     def _enclose(self, asked: _Asked, pidfd: int) -> None:
-        """Have a cgroup take its supervisor, in a thread: the kernel may wait for all processors first."""
-        if self.group is None or self.group.freezers is None:
+        """Have a cgroup take its supervisor, in a thread: the kernel may wait for all processors first.
+
+        That takes one process alone, so what the supervisor forks must come later.
+        """
+        freezer = self._freezer()
+        if freezer is None:
+            self._fork_ahead(asked)
             return
+        asked.freezer = freezer
+        taking = partial(_taken, freezer, pid_of(pidfd))
+        asked.enclosed = asyncio.get_running_loop().run_in_executor(None, taking)
+        asked.enclosed.add_done_callback(lambda _: self._fork_ahead(asked))
+
+    def _freezer(self) -> Freezer | None:
+        """One more cgroup, if the host has any, for one environment."""
+        if self.group is None or self.group.freezers is None:
+            return None
         try:
-            asked.freezer = self.group.freezers.make()
+            return self.group.freezers.make()
         except OSError as error:
             self._say_unfrozen(error)
-            return
-        taking = partial(_taken, asked.freezer, pid_of(pidfd))
-        asked.enclosed = asyncio.get_running_loop().run_in_executor(None, taking)
+            return None
+
+    def _fork_ahead(self, asked: _Asked) -> None:
+        """Have its supervisor fork the process of the runtime, unless it was taken meanwhile."""
+        if self._forks_ahead and self._spare is asked:
+            with contextlib.suppress(OSError):  # it has ended, as whoever takes it will see
+                asked.control.send(AHEAD)
 
     async def _enclosed(self, asked: _Asked) -> None:
         """Wait until that is done; where it cannot be, there is none."""

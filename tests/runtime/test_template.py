@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from millstream.contract.functions import FunctionSpec, Success
 from millstream.runtime.environment import Environment
 from millstream.runtime.logs import FunctionLogs
 from millstream.runtime.sandboxes.bwrap import BwrapSandbox
+from millstream.runtime.sandboxes.freezers import Freezer
 
 pytestmark = [
     pytest.mark.broker,
@@ -124,6 +126,37 @@ async def test_one_that_was_killed_is_not_used(made: Made, which: Callable[[set[
     await first.aclose()
     await second.aclose()
     await made.sandbox.aclose()
+
+
+async def test_what_is_forked_ahead_freezes_too_however_long_its_supervisor_takes_to_be_moved(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = Freezer.take
+
+    def late(freezer: Freezer, pid: int) -> None:
+        time.sleep(0.5)  # as a kernel that waits for all processors
+        take(freezer, pid)
+
+    monkeypatch.setattr(Freezer, "take", late)
+    await made.sandbox.start()
+    if "frozen by the kernel" not in made.sandbox.limits():
+        pytest.skip("this host lets us make no cgroup of version 2")
+    first = await made.environment()
+    await made.until_ahead(1)
+    second = await made.environment()
+    supervisors = [pid for pid in _forked(os.getpid()) if _children(pid)]
+    groups = [{_group(pid) for pid in (each, *_children(each))} for each in supervisors]
+    assert [len(found) for found in groups] == [1] * len(supervisors)
+    assert len(set.union(*groups)) == len(supervisors) >= 2
+    await first.aclose()
+    await second.aclose()
+    await made.sandbox.aclose()
+
+
+def _group(pid: int) -> str:
+    """Read its cgroup of version 2."""
+    lines = Path(f"/proc/{pid}/cgroup").read_text(encoding="ascii").splitlines()
+    return next(line for line in lines if line.startswith("0::"))
 
 
 async def test_a_functions_processes_have_its_name_on_the_host(tmp_path: Path) -> None:

@@ -38,22 +38,36 @@ def ruleset(known: int) -> bytes:
 
 
 def give_up_rights() -> None:
-    """Give up all of them, for this process and what comes from it."""
+    """Give up all of them, for this process and what comes from it.
+
+    Raises:
+        OSError: the kernel has Landlock, and refuses.
+    """
     known = version()
     if known < FILES:
         return
     wanted = ruleset(known)
-    descriptor = _call(CREATE_RULESET, wanted, len(wanted), 0)
-    if descriptor < 0:
-        return
+    descriptor = _done(_call(CREATE_RULESET, wanted, len(wanted), 0))
     try:
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-        _call(RESTRICT_SELF, descriptor, 0)
+        _done(_libc().prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+        _done(_call(RESTRICT_SELF, descriptor, 0))
     finally:
         os.close(descriptor)
 
 
 def _call(number: int, *arguments: bytes | int | None) -> int:
     """The answer of a system call; below 0: it failed."""
-    answered: int = ctypes.CDLL(None, use_errno=True).syscall(number, *arguments)
+    answered: int = _libc().syscall(number, *arguments)
+    return answered
+
+
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _done(answered: int) -> int:
+    """Raise OSError for an answer that is below 0."""
+    if answered < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"Landlock: {os.strerror(number)}")
     return answered
